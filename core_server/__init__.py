@@ -1,0 +1,1 @@
+"""core-server: a plain app-server that speaks JSON-RPC over stdio."""

@@ -1,0 +1,1 @@
+"""trace-proxy: a websocket sidecar that shares, traces and drains app-servers."""

@@ -1,0 +1,79 @@
+"""A span as the machines describe it: complete, immutable, free of OpenTelemetry.
+
+`spans` decides that a span ended and hands one of these out; `runtime.telemetry`
+turns it into a `ReadableSpan` and gives it to a standard `SpanProcessor`. Nothing
+here is mutable, so a record may cross to the exporter thread without a lock.
+"""
+
+from enum import Enum
+
+import msgspec
+
+AttributeValue = str | bool | int | float
+"""The attribute types that we record; OTLP knows more, we need no more."""
+
+
+class Service(Enum):
+    """Under whose `service.name` a span is exported."""
+
+    PROXY = "proxy"
+    CORE = "core"
+
+
+class Kind(Enum):
+    """SpanKind, https://opentelemetry.io/docs/specs/otel/trace/api/#spankind."""
+
+    INTERNAL = "internal"
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class SpanContext(msgspec.Struct, frozen=True, gc=False):
+    """The part of a span that travels: W3C trace context level 2.
+
+    Attributes:
+        trace_id: 128 bits, never zero.
+        span_id: 64 bits, never zero.
+        flags: The trace-flags octet: bit 0 sampled, bit 1 random trace id.
+        state: `tracestate` as received, already checked; empty when there is none.
+        remote: Whether another process made it.
+    """
+
+    trace_id: int
+    span_id: int
+    flags: int = 0
+    state: str = ""
+    remote: bool = False
+
+    @property
+    def sampled(self) -> bool:
+        """Whether bit 0 of the flags is set."""
+        return bool(self.flags & 1)
+
+
+class SpanRecord(msgspec.Struct, frozen=True, gc=False):
+    """One finished span.
+
+    Attributes:
+        service: Whose resource it is exported under.
+        name: Span name, bounded in variety.
+        kind: SpanKind.
+        context: Its own ids.
+        parent: The parent's context, or None for a root.
+        start_ns: Unix time, nanoseconds.
+        end_ns: Unix time, nanoseconds, never before `start_ns`.
+        attributes: Few, already bounded in number and length.
+        links: Contexts of related spans, without attributes.
+        error: A canned sentence when the status is ERROR, else empty (status unset).
+    """
+
+    service: Service
+    name: str
+    kind: Kind
+    context: SpanContext
+    parent: SpanContext | None
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, AttributeValue]
+    links: tuple[SpanContext, ...] = ()
+    error: str = ""
