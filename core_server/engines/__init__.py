@@ -1,0 +1,1 @@
+"""What answers a turn: pluggable, all of one shape (`base.Engine`)."""

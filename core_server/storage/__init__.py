@@ -1,0 +1,1 @@
+"""Where threads live: pluggable, all of one shape (`base.Store`)."""

@@ -1,0 +1,199 @@
+"""What a store is: what clients were told, on disk first.
+
+A store knows threads, turns and items as rows with a JSON body that it does not
+read; `runtime` and `handlers` give the bodies their meaning. Writes are grouped
+and ordered: `write` returns an awaitable that is done when the rows are durable,
+and rows of an earlier call are never durable after those of a later one.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class ThreadRow(msgspec.Struct, frozen=True):
+    """A thread.
+
+    Attributes:
+        thread_id: UUIDv7, text form.
+        created_at_s: Unix seconds.
+        updated_at_s: Unix seconds; changes with every write below the thread.
+        recency_at_s: Unix seconds of the last turn's start.
+        preview: First user text, cut.
+        name: Given by the user, or None.
+        archived: Hidden from the ordinary list.
+        listed: It had a turn; others are not listed.
+        model_provider: For the list's filter.
+        cwd: Absolute path, for the list's filter.
+        source: Session source, for the list's filter.
+        body: JSON text: everything else (settings, goal, usage, git info, forked from …).
+    """
+
+    thread_id: str
+    created_at_s: int
+    updated_at_s: int
+    recency_at_s: int
+    preview: str
+    name: str | None
+    archived: bool
+    listed: bool
+    model_provider: str
+    cwd: str
+    source: str
+    body: str
+
+
+class TurnRow(msgspec.Struct, frozen=True):
+    """A turn; `ordinal` counts from 0 in its thread. `body` is JSON: times, error."""
+
+    turn_id: str
+    thread_id: str
+    ordinal: int
+    status: Literal["inProgress", "completed", "interrupted", "failed"]
+    body: str
+
+
+class ItemRow(msgspec.Struct, frozen=True):
+    """An item; `ordinal` counts from 0 in its thread. `body` is JSON.
+
+    `kind` is `item` (a thread item that clients see) or `history` (what only the
+    engine sees: tool calls and outputs, compactions).
+    """
+
+    item_id: str
+    turn_id: str
+    thread_id: str
+    ordinal: int
+    kind: Literal["item", "history"]
+    body: str
+
+
+class PutThread(msgspec.Struct, frozen=True):
+    """Insert or replace a thread row."""
+
+    row: ThreadRow
+
+
+class PutTurn(msgspec.Struct, frozen=True):
+    """Insert or replace a turn row."""
+
+    row: TurnRow
+
+
+class PutItem(msgspec.Struct, frozen=True):
+    """Insert or replace an item row (by thread, turn and item id); keeps its first ordinal."""
+
+    row: ItemRow
+
+
+class DeleteThread(msgspec.Struct, frozen=True):
+    """Remove a thread and all below it."""
+
+    thread_id: str
+
+
+Operation = PutThread | PutTurn | PutItem | DeleteThread
+
+
+class ThreadQuery(msgspec.Struct, frozen=True):
+    """A page of `thread/list`.
+
+    `cursor` is what the page before gave out; it stays valid while rows come and go.
+    """
+
+    limit: int
+    cursor: str | None = None
+    sort_key: Literal["created_at", "updated_at", "recency_at"] = "created_at"
+    descending: bool = True
+    archived: bool = False
+    model_providers: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    cwds: tuple[str, ...] = ()
+    search: str = ""
+
+
+class ThreadPage(msgspec.Struct, frozen=True):
+    """Rows, and the cursors of the neighbouring pages (None where there is none)."""
+
+    rows: tuple[ThreadRow, ...]
+    next_cursor: str | None
+    backwards_cursor: str | None
+
+
+class StorageError(Exception):
+    """The store cannot do it (disk full, unwritable, closed). Nothing was acknowledged."""
+
+
+class NewerSchemaError(StorageError):
+    """The file was written by a newer version; it is left untouched."""
+
+
+class ThreadOwnedError(StorageError):
+    """Another core owns the thread now.
+
+    Attributes:
+        owner: Which one, for people (process id and host).
+    """
+
+    def __init__(self, thread_id: str, owner: str) -> None:
+        super().__init__(f"thread {thread_id} is owned by another core ({owner})")
+        self.owner = owner
+
+
+class Store(Protocol):
+    """A store. All methods are called on the event loop and never block it."""
+
+    async def open(self) -> None:
+        """Open or create; migrate; mark turns of dead owners as interrupted.
+
+        Raises:
+            StorageError: with one line that says what and what to do.
+        """
+        ...
+
+    def write(self, operations: Sequence[Operation]) -> Awaitable[None]:
+        """Queue the operations (at the call, so order is the caller's); await durability.
+
+        Raises:
+            StorageError: from the awaitable; none of these operations is durable then.
+        """
+        ...
+
+    async def thread(self, thread_id: str) -> ThreadRow | None:
+        """One thread, as of all writes queued before."""
+        ...
+
+    async def threads(self, query: ThreadQuery) -> ThreadPage:
+        """A page of listed threads.
+
+        Raises:
+            ValueError: the cursor is not one of ours.
+        """
+        ...
+
+    async def turns(self, thread_id: str) -> tuple[TurnRow, ...]:
+        """All turns of a thread, oldest first."""
+        ...
+
+    async def items(self, thread_id: str, turn_id: str | None = None) -> tuple[ItemRow, ...]:
+        """All items of a thread, or of one turn, oldest first."""
+        ...
+
+    async def acquire(self, thread_id: str) -> None:
+        """Become the thread's owner (lease with epoch); a no-op for its owner.
+
+        On taking over from a dead owner its running turn becomes `interrupted`.
+
+        Raises:
+            ThreadOwnedError: another live core owns it.
+        """
+        ...
+
+    async def release(self, thread_id: str) -> None:
+        """Give the thread up, after all queued writes."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is queued, give up all leases, close."""
+        ...
