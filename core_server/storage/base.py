@@ -3,7 +3,9 @@
 A store knows threads, turns and items as rows with a JSON body that it does not
 read; `runtime` and `handlers` give the bodies their meaning. Writes are grouped
 and ordered: `write` returns an awaitable that is done when the rows are durable,
-and rows of an earlier call are never durable after those of a later one.
+and rows of an earlier call are never durable after those of a later one. A thread
+comes before its turns, a turn before its items. It is the contract alone: one suite,
+`tests/contracts/test_store.py`, holds every implementation to it.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -99,7 +101,8 @@ Operation = PutThread | PutTurn | PutItem | DeleteThread
 class ThreadQuery(msgspec.Struct, frozen=True):
     """A page of `thread/list`.
 
-    `cursor` is what the page before gave out; it stays valid while rows come and go.
+    `cursor` is what another page of the same `sort_key` gave out; it stays valid while
+    rows come and go. `search` finds a part of the name or the preview, whatever the case.
     """
 
     limit: int
@@ -114,7 +117,16 @@ class ThreadQuery(msgspec.Struct, frozen=True):
 
 
 class ThreadPage(msgspec.Struct, frozen=True):
-    """Rows, and the cursors of the neighbouring pages (None where there is none)."""
+    """Rows, and the cursors of the neighbouring pages.
+
+    Attributes:
+        rows: In the order that was asked for.
+        next_cursor: Goes on after the last row; None when nothing follows.
+        backwards_cursor: Goes back from the first row; None when there are no rows. The
+            first page has one too, since new rows may come before it. With `descending`
+            turned round it gives the rows before, nearest first (as the reference does);
+            with `descending` as it was, the same rows in the page's own order.
+    """
 
     rows: tuple[ThreadRow, ...]
     next_cursor: str | None
@@ -147,6 +159,8 @@ class Store(Protocol):
     async def open(self) -> None:
         """Open or create; migrate; mark turns of dead owners as interrupted.
 
+        The other methods may be called as soon as this one has begun: they wait for it.
+
         Raises:
             StorageError: with one line that says what and what to do.
         """
@@ -155,8 +169,16 @@ class Store(Protocol):
     def write(self, operations: Sequence[Operation]) -> Awaitable[None]:
         """Queue the operations (at the call, so order is the caller's); await durability.
 
+        All of them or none. When a write fails, later writes to its threads that were
+        queued before the failure could be heard fail too: a thread gets no hole.
+        Cancelling the awaitable does not take the operations back.
+
         Raises:
             StorageError: from the awaitable; none of these operations is durable then.
+                Also when the queue is full, and for a turn `inProgress` in a thread
+                that this store has not acquired: nobody would interrupt it.
+            ThreadOwnedError: from the awaitable; a thread is another living core's,
+                or was this store's and has been taken over.
         """
         ...
 
@@ -168,12 +190,13 @@ class Store(Protocol):
         """A page of listed threads.
 
         Raises:
-            ValueError: the cursor is not one of ours.
+            ValueError: the cursor is not one of ours, or the query is out of bounds;
+                one line for the client.
         """
         ...
 
     async def turns(self, thread_id: str) -> tuple[TurnRow, ...]:
-        """All turns of a thread, oldest first."""
+        """All turns of a thread, oldest first; none `inProgress` whose owner is dead."""
         ...
 
     async def items(self, thread_id: str, turn_id: str | None = None) -> tuple[ItemRow, ...]:
@@ -191,7 +214,7 @@ class Store(Protocol):
         ...
 
     async def release(self, thread_id: str) -> None:
-        """Give the thread up, after all queued writes."""
+        """Give the thread up, after all queued writes; a turn still running is interrupted."""
         ...
 
     async def close(self) -> None:
