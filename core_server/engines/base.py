@@ -145,10 +145,20 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Retrying(msgspec.Struct, frozen=True):
-    """The sample failed and is tried again; clients see `error` with `willRetry`."""
+    """The sample failed and is tried again; clients see `error` with `willRetry`.
+
+    A message or reasoning item that was open is cut: it gets no Done event, and what
+    follows has new ids. Items that were done stay. No tool call came out before.
+
+    Attributes:
+        message: What went wrong, one line.
+        info: As `EngineError.info`.
+        http_status: The endpoint's answer, where there was one.
+    """
 
     message: str
     info: str
+    http_status: int | None = None
 
 
 Event = (
@@ -168,13 +178,33 @@ class EngineError(Exception):
     """The sample failed for good; the turn ends as failed.
 
     Attributes:
-        info: `codexErrorInfo` on the wire: `internalServerError`, `usageLimitExceeded`,
+        info: Name of the `codexErrorInfo`: `internalServerError`, `usageLimitExceeded`,
             `unauthorized`, `badRequest`, `contextWindowExceeded`, `other`, ….
+        http_status: The endpoint's answer, where there was one.
     """
 
-    def __init__(self, message: str, info: str = "other") -> None:
+    def __init__(self, message: str, info: str = "other", http_status: int | None = None) -> None:
         super().__init__(message)
         self.info = info
+        self.http_status = http_status
+
+
+# These names of `codexErrorInfo` are objects on the wire; all others plain strings.
+_INFO_WITH_STATUS = frozenset(
+    {
+        "httpConnectionFailed",
+        "responseStreamConnectionFailed",
+        "responseStreamDisconnected",
+        "responseTooManyFailedAttempts",
+    }
+)
+
+
+def codex_error_info(info: str, http_status: int | None) -> str | dict[str, object]:
+    """`codexErrorInfo` as clients read it, of an `EngineError` or a `Retrying`."""
+    if info in _INFO_WITH_STATUS:
+        return {info: {"httpStatusCode": http_status}}
+    return info
 
 
 class Model(msgspec.Struct, frozen=True):
