@@ -1,0 +1,37 @@
+"""The program's door: block the signals, read the options, run, give back an exit code.
+
+Nothing heavy is imported at the top. Importing what the proxy needs takes 0.3 s, and a
+signal in that time must wait until the runtime can answer it (drain-and-queues.md,
+"Traps"), so it is blocked first: pending, not lost. The runtime unblocks.
+"""
+
+import os
+import signal
+import sys
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks the proxy to stop."""
+
+
+def main() -> int:
+    """Run `trace-proxy`; the exit codes are those of interface.md, "Exit"."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    from trace_proxy.errors import ConfigurationError, StartError  # noqa: PLC0415 - signals first
+    from trace_proxy.grammar import read_config  # noqa: PLC0415 - as above
+
+    try:
+        config = read_config(sys.argv[1:], os.environ)
+        from trace_proxy.runtime import app  # noqa: PLC0415 - as above, the heaviest
+
+        return app.run(config)
+    except (ConfigurationError, StartError) as error:
+        sys.stderr.write(f"trace-proxy: {_one_line(str(error))}\n")
+        return error.exit_code
+
+
+def _one_line(text: str) -> str:
+    """Cut at what a terminal shows without scrolling, control characters made visible."""
+    shown = (char if char.isprintable() else repr(char)[1:-1] for char in text[:1000])
+    return "".join(shown)

@@ -1,0 +1,270 @@
+"""Everything a user may settle, as frozen values that cannot be wrong.
+
+Making a group checks it; `Config` checks what concerns several. There is no I/O and no
+environment here: `options` reads those, `limits` and `listen` hold the two larger groups.
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from trace_proxy.authority import parse_authority
+from trace_proxy.errors import ConfigurationError
+from trace_proxy.limits import Limits, check_count, check_seconds
+from trace_proxy.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
+
+__all__ = [
+    "Config",
+    "Delivery",
+    "Limits",
+    "Listen",
+    "ListenStdio",
+    "ListenTcp",
+    "ListenUnix",
+    "LogFormat",
+    "LogLevel",
+    "Logging",
+    "Pool",
+    "Security",
+    "Sessions",
+    "Tracing",
+    "TrustContext",
+    "parse_listen",
+]
+
+MAX_CORES: Final = 256
+"""More processes of one program on one machine are a slip of the finger."""
+
+MAX_NAME_CHARACTERS: Final = 255
+"""For `service.name`: what Jaeger's storages index."""
+
+DEFAULT_COMMAND: Final = (sys.executable, "-m", "core_server")
+"""Our own core with its offline engine: `trace-proxy` alone serves a working system."""
+
+_HTTP_URL: Final = re.compile(r"https?://([^/]+)(?:/[A-Za-z0-9._~/-]*)?")
+"""Without query, escapes or user names: it becomes the beginning of a link in a page."""
+
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
+
+
+class Sessions(Enum):
+    """Whether connections share the cores or get one each."""
+
+    SHARED = "shared"
+    PER_CONNECTION = "per-connection"
+
+
+class Delivery(Enum):
+    """Who hears a notification."""
+
+    SUBSCRIBERS = "subscribers"
+    BROADCAST = "broadcast"
+
+
+class TrustContext(Enum):
+    """What a trace context from outside becomes: the parent, or only a link."""
+
+    PARENT = "parent"
+    LINK = "link"
+
+
+class LogFormat(Enum):
+    """`auto` is console on a terminal and JSON otherwise."""
+
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(Enum):
+    """The least level that is written; `warn` is read as `warning`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "LogLevel | None":
+        return cls.WARNING if value == "warn" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The cores: what to start, how many, and when to give one up (drain-and-queues.md, "Cores").
+
+    Attributes:
+        command: The core's argv; found or not found when it is started.
+        cores: Processes in shared mode.
+        sessions: Shared, or one core for each connection.
+        delivery: Who hears notifications in shared mode.
+        restart_backoff_min_s: Wait before the first restart; doubles with each.
+        restart_backoff_max_s: Longest wait between two restarts.
+        max_restarts: So many within the window, and the core has failed for good.
+        restart_window_s: That window.
+    """
+
+    command: tuple[str, ...] = DEFAULT_COMMAND
+    cores: int = 1
+    sessions: Sessions = Sessions.SHARED
+    delivery: Delivery = Delivery.SUBSCRIBERS
+    restart_backoff_min_s: float = 0.25  # a crash by accident is over before a client notices
+    restart_backoff_max_s: float = 8.0  # long enough to cost nothing, short enough to wait for
+    max_restarts: int = 5  # five crashes in three minutes are no accident
+    restart_window_s: float = 180.0
+
+    def __post_init__(self) -> None:
+        if not self.command or not self.command[0]:
+            raise ConfigurationError(
+                "no command after --: name the core's program, or leave out --"
+            )
+        if any("\0" in argument for argument in self.command):
+            raise ConfigurationError("the command after -- contains a NUL character: remove it")
+        check_count("cores", self.cores, most=MAX_CORES)
+        check_count("max_restarts", self.max_restarts)
+        for name in ("restart_backoff_min_s", "restart_backoff_max_s", "restart_window_s"):
+            check_seconds(name, getattr(self, name))
+        if self.restart_backoff_min_s > self.restart_backoff_max_s:
+            raise ConfigurationError(
+                "--restart-backoff-min is more than --restart-backoff-max: swap them"
+            )
+        if self.sessions is Sessions.PER_CONNECTION and self.cores != 1:
+            raise ConfigurationError(
+                "--cores goes with --sessions shared: per-connection starts one core per client"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Who may come in besides this machine's own programs (security.md).
+
+    Attributes:
+        allow_origins: Web pages that may connect, each as the browser writes its origin.
+        allow_hosts: Names under which the proxy may be addressed, `NAME` or `NAME:PORT`.
+        insecure_behind_proxy: Somebody in front authenticates: listening off-loopback is fine.
+    """
+
+    allow_origins: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    insecure_behind_proxy: bool = False
+
+    def __post_init__(self) -> None:
+        for origin in self.allow_origins:
+            _check_origin(origin)
+        for host in self.allow_hosts:
+            if parse_authority(host) is None:
+                raise ConfigurationError(
+                    f"--allow-host {host[:200]!r}: use NAME or NAME:PORT, without a scheme or path"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Where traces come from and go to (tracing.md). `OTEL_*` is the exporter's business.
+
+    Attributes:
+        trust_context: Whether a context from outside is the parent or a link.
+        trace_file: OTLP JSON lines go here when no collector is set.
+        core_service_name: `service.name` of turns, tools and approvals.
+        record_content: Whether params, results and texts may be recorded.
+        jaeger_url: Where the console links to, without a slash at its end.
+        traceparent: The environment's, unchecked: the last context that may win.
+        tracestate: The environment's, unchecked.
+        propagators: `OTEL_PROPAGATORS`, unchecked; empty when unset.
+    """
+
+    trust_context: TrustContext = TrustContext.PARENT
+    trace_file: str | None = None
+    core_service_name: str = "core-server"
+    record_content: bool = False
+    jaeger_url: str | None = None
+    traceparent: str = ""
+    tracestate: str = ""
+    propagators: str = ""
+
+    def __post_init__(self) -> None:
+        name = self.core_service_name
+        if not (name.isprintable() and 0 < len(name) <= MAX_NAME_CHARACTERS):
+            raise ConfigurationError(
+                f"--core-service-name {name[:200]!r}: use 1 to {MAX_NAME_CHARACTERS} printable characters"
+            )
+        if self.trace_file is not None and "\0" in self.trace_file:
+            raise ConfigurationError("--trace-file contains a NUL character: remove it")
+        if self.jaeger_url is not None and not _is_http_url(self.jaeger_url):
+            raise ConfigurationError(
+                f"--jaeger-url {self.jaeger_url[:200]!r}: use http://HOST:PORT as the browser reaches it"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """How to write the log on stderr."""
+
+    format: LogFormat = LogFormat.AUTO
+    level: LogLevel = LogLevel.INFO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All of it.
+
+    Attributes:
+        drain_timeout_s: Seconds that running turns get after the first signal; 0: no deadline.
+
+    Raises:
+        ConfigurationError: Two settings contradict each other, or strangers could come in.
+    """
+
+    listen: tuple[Listen, ...] = (ListenTcp("127.0.0.1", 4500),)
+    pool: Pool = field(default_factory=Pool)
+    limits: Limits = field(default_factory=Limits)
+    security: Security = field(default_factory=Security)
+    tracing: Tracing = field(default_factory=Tracing)
+    logging: Logging = field(default_factory=Logging)
+    drain_timeout_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds("drain_timeout_s", self.drain_timeout_s, zero=True)
+        if not self.listen:
+            raise ConfigurationError("nowhere to listen: give at least one --listen URL")
+        fixed = [where for where in self.listen if getattr(where, "port", None) != 0]
+        for index, where in enumerate(fixed):
+            if where in fixed[:index]:
+                raise ConfigurationError(f"--listen {where.url} is given twice: leave one out")
+        self._refuse_strangers()
+
+    def _refuse_strangers(self) -> None:
+        """security.md: listening to the world by accident."""
+        for where in self.listen:
+            if (
+                isinstance(where, ListenTcp)
+                and not where.loopback
+                and not self.security.insecure_behind_proxy
+            ):
+                raise ConfigurationError(
+                    f"--listen {where.url} lets other machines in without authentication: "
+                    "use 127.0.0.1, or --insecure-behind-proxy when something in front checks who comes"
+                )
+
+
+def _check_origin(origin: str) -> None:
+    match = _ORIGIN.fullmatch(origin)
+    authority = None if match is None else parse_authority(match[2])
+    usual = (
+        match is not None
+        and authority is not None
+        and str(authority) == match[2]
+        and (match[1], authority.port) not in {("http", 80), ("https", 443)}
+    )
+    if not usual:
+        raise ConfigurationError(
+            f"--allow-origin {origin[:200]!r}: write it as the browser does, "
+            "scheme://host or scheme://host:port, lower case, no path, no default port"
+        )
+
+
+def _is_http_url(text: str) -> bool:
+    match = _HTTP_URL.fullmatch(text)
+    return match is not None and parse_authority(match[1]) is not None

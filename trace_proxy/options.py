@@ -1,0 +1,314 @@
+"""The table of options: name, help, place in `Config`, and how its text is read.
+
+Bounds are taken from `Limits` itself, so none can be without its option. How flags and
+the environment are told apart, and the help as a whole, is `grammar`'s business; what
+values mean together is checked in `config`.
+"""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Final
+
+from trace_proxy.config import (
+    Delivery,
+    LogFormat,
+    LogLevel,
+    Sessions,
+    TrustContext,
+    parse_listen,
+)
+from trace_proxy.limits import Limits, option_of
+from trace_proxy.option_text import (
+    Read,
+    read_count,
+    read_member,
+    read_not_built,
+    read_seconds,
+    read_switch,
+    read_text,
+)
+
+PREFIX: Final = "TRACE_PROXY_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One row.
+
+    Attributes:
+        name: Without dashes.
+        group: Its heading in the help.
+        help: One line; the default is added to it.
+        section: The group of `Config` it belongs to; empty for `Config` itself.
+        field: Its field there.
+        read: Text to value.
+        metavar: What stands for its value in the help; empty for a switch.
+        default: As shown in the help; empty: not shown.
+        many: Whether it may be repeated.
+        fallback: Another variable that is read when `TRACE_PROXY_<NAME>` is not set.
+    """
+
+    name: str
+    group: str
+    help: str
+    section: str = ""
+    field: str = ""
+    read: Read
+    metavar: str = ""
+    default: str = ""
+    many: bool = False
+    fallback: str = ""
+
+    @property
+    def flag(self) -> str:
+        """As on the command line."""
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.replace("-", "_").upper()
+
+
+def _choices(kind: type[Enum]) -> str:
+    return "|".join(member.value for member in kind)
+
+
+def _bounds() -> tuple[Option, ...]:
+    """A row for each field of `Limits`."""
+    return tuple(
+        Option(
+            name=option_of(bound.name)[2:],
+            group="Bounds (each says what happens at it)",
+            help=bound.metadata["help"],
+            section="limits",
+            field=bound.name,
+            read=read_seconds if isinstance(bound.default, float) else read_count,
+            metavar=_unit(bound.name),
+            default=f"{bound.default:g}"
+            if isinstance(bound.default, float)
+            else f"{bound.default}",
+        )
+        for bound in fields(Limits)
+    )
+
+
+def _unit(field_name: str) -> str:
+    if field_name.endswith("_s"):
+        return "S"
+    return "BYTES" if "bytes" in field_name else "N"
+
+
+_CLIENTS: Final = "Clients"
+_CORES: Final = "Cores"
+_TRACES: Final = "Traces"
+_DOOR: Final = "Who may connect"
+_LOG: Final = "Log"
+
+NOT_BUILT: Final = (
+    *("ws-auth", "ws-token-file", "ws-token-sha256", "ws-shared-secret-file", "ws-issuer"),
+    *("ws-audience", "ws-max-clock-skew-seconds", "tls-cert", "tls-key", "tls-client-ca"),
+)
+"""Known names, so that nobody believes to be protected by them."""
+
+OPTIONS: Final = (
+    Option(
+        name="listen",
+        group=_CLIENTS,
+        help="ws://HOST:PORT (port 0: any free one), unix://PATH (mode 0600) or stdio:// "
+        "(one client, its EOF ends the proxy); repeatable",
+        field="listen",
+        read=lambda _, text: parse_listen(text),
+        metavar="URL",
+        default="ws://127.0.0.1:4500",
+        many=True,
+    ),
+    Option(
+        name="sessions",
+        group=_CLIENTS,
+        help="shared: all clients on the same cores; per-connection: a core for each, "
+        "which may then be any JSON-RPC program on stdio",
+        section="pool",
+        field="sessions",
+        read=read_member(Sessions),
+        metavar=_choices(Sessions),
+        default="shared",
+    ),
+    Option(
+        name="delivery",
+        group=_CLIENTS,
+        help="who hears a thread's events: its subscribers, or every client",
+        section="pool",
+        field="delivery",
+        read=read_member(Delivery),
+        metavar=_choices(Delivery),
+        default="subscribers",
+    ),
+    Option(
+        name="drain-timeout",
+        group=_CLIENTS,
+        help="after the first signal, time for running turns before they are interrupted; 0: no limit",
+        field="drain_timeout_s",
+        read=read_seconds,
+        metavar="S",
+        default="0",
+    ),
+    Option(
+        name="cores",
+        group=_CORES,
+        help="core processes that the clients share",
+        section="pool",
+        field="cores",
+        read=read_count,
+        metavar="N",
+        default="1",
+    ),
+    Option(
+        name="restart-backoff-min",
+        group=_CORES,
+        help="wait before a crashed core is started again; doubles each time",
+        section="pool",
+        field="restart_backoff_min_s",
+        read=read_seconds,
+        metavar="S",
+        default="0.25",
+    ),
+    Option(
+        name="restart-backoff-max",
+        group=_CORES,
+        help="longest such wait",
+        section="pool",
+        field="restart_backoff_max_s",
+        read=read_seconds,
+        metavar="S",
+        default="8",
+    ),
+    Option(
+        name="max-restarts",
+        group=_CORES,
+        help="restarts of a core within the window; at the next crash it stays down",
+        section="pool",
+        field="max_restarts",
+        read=read_count,
+        metavar="N",
+        default="5",
+    ),
+    Option(
+        name="restart-window",
+        group=_CORES,
+        help="that window",
+        section="pool",
+        field="restart_window_s",
+        read=read_seconds,
+        metavar="S",
+        default="180",
+    ),
+    Option(
+        name="trust-context",
+        group=_TRACES,
+        help="a client's trace context becomes the parent, or (at a public edge) only a link",
+        section="tracing",
+        field="trust_context",
+        read=read_member(TrustContext),
+        metavar=_choices(TrustContext),
+        default="parent",
+    ),
+    Option(
+        name="trace-file",
+        group=_TRACES,
+        help="without OTEL_EXPORTER_OTLP_ENDPOINT: write OTLP JSON lines that Jaeger UI can upload",
+        section="tracing",
+        field="trace_file",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
+        name="core-service-name",
+        group=_TRACES,
+        help="service.name of turns, tools and approvals",
+        section="tracing",
+        field="core_service_name",
+        read=read_text,
+        metavar="NAME",
+        default="core-server",
+    ),
+    Option(
+        name="record-content",
+        group=_TRACES,
+        help="record params, results and texts too; they may hold secrets",
+        section="tracing",
+        field="record_content",
+        read=read_switch,
+    ),
+    Option(
+        name="jaeger-url",
+        group=_TRACES,
+        help="where the console page links to traces, as the browser reaches it",
+        section="tracing",
+        field="jaeger_url",
+        read=lambda flag, text: read_text(flag, text).rstrip("/"),
+        metavar="URL",
+    ),
+    Option(
+        name="allow-origin",
+        group=_DOOR,
+        help="a web page that may connect, as https://app.example.com; repeatable",
+        section="security",
+        field="allow_origins",
+        read=read_text,
+        metavar="ORIGIN",
+        many=True,
+    ),
+    Option(
+        name="allow-host",
+        group=_DOOR,
+        help="a name under which clients may address the proxy, NAME or NAME:PORT; repeatable",
+        section="security",
+        field="allow_hosts",
+        read=read_text,
+        metavar="NAME",
+        many=True,
+    ),
+    Option(
+        name="insecure-behind-proxy",
+        group=_DOOR,
+        help="listen off-loopback without authentication: something in front checks who comes",
+        section="security",
+        field="insecure_behind_proxy",
+        read=read_switch,
+    ),
+    Option(
+        name="log-format",
+        group=_LOG,
+        help="auto is console on a terminal and JSON otherwise; also LOG_FORMAT",
+        section="logging",
+        field="format",
+        read=read_member(LogFormat),
+        metavar=_choices(LogFormat),
+        default="auto",
+        fallback="LOG_FORMAT",
+    ),
+    Option(
+        name="log-level",
+        group=_LOG,
+        help="least level that is written; also LOG_LEVEL",
+        section="logging",
+        field="level",
+        read=read_member(LogLevel),
+        metavar=_choices(LogLevel),
+        default="info",
+        fallback="LOG_LEVEL",
+    ),
+    *_bounds(),
+    *(
+        Option(
+            name=name,
+            group="Not in this version (refused)",
+            help="authentication" if name.startswith("ws-") else "TLS",
+            read=read_not_built,
+            metavar="VALUE",
+        )
+        for name in NOT_BUILT
+    ),
+)
+"""All options, in the order of the help."""
