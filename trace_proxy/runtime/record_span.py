@@ -1,0 +1,155 @@
+"""A `SpanRecord` in the clothes of a `ReadableSpan`, dressed only when somebody looks.
+
+Building the stock object (two contexts, a status, fourteen fields) costs more than
+everything else that the event loop does for a span, and our own OTLP encoder never
+needs it: it reads the record. So the hot path makes a `RecordSpan`, which is two
+references; any other exporter that touches a field finds a complete, ordinary
+`ReadableSpan`, filled in at that moment, in the exporter's thread.
+
+It is no `Span`: there is nothing to start, to end or to add to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext as SdkSpanContext
+
+from trace_proxy.span_record import Kind, SpanContext, SpanRecord
+
+_KINDS = {
+    Kind.INTERNAL: SpanKind.INTERNAL,
+    Kind.SERVER: SpanKind.SERVER,
+    Kind.CLIENT: SpanKind.CLIENT,
+}
+
+_FLAGS = tuple(TraceFlags(octet) for octet in range(256))
+_UNSET = Status(StatusCode.UNSET)
+_NO_STATE = TraceState()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What all spans of one service share.
+
+    Attributes:
+        resource: Who is speaking.
+        scope: Which instrumentation.
+        limits: The bounds of a span (`OTEL_SPAN_*_LIMIT`).
+    """
+
+    resource: Resource
+    scope: InstrumentationScope
+    limits: SpanLimits
+
+    def exceeded_by(self, record: SpanRecord) -> bool:
+        """Whether attributes or links are more than the limits allow."""
+        most, most_links = self.limits.max_span_attributes, self.limits.max_links
+        too_many = most is not None and len(record.attributes) > most
+        return too_many or (most_links is not None and len(record.links) > most_links)
+
+
+class RecordSpan(ReadableSpan):
+    """One finished span; see the module.
+
+    Args:
+        record: What happened.
+        origin: Whose it is. The record must not exceed its limits in number
+            (`Origin.exceeded_by`), unless this is an `OversizedSpan`; long values are cut.
+    """
+
+    __slots__ = ("_filled", "_own_context", "origin", "record")
+
+    def __init__(self, record: SpanRecord, origin: Origin) -> None:
+        self.record = record
+        self.origin = origin
+        self._own_context: SdkSpanContext | None = None
+        self._filled = False
+
+    @property
+    def context(self) -> SdkSpanContext:
+        """The span's own ids: the one field that every processor reads at once."""
+        context = self._own_context
+        if context is None:
+            context = self._own_context = sdk_context(self.record.context)
+        return context
+
+    def __getattr__(self, name: str) -> object:
+        """Fill in the stock fields when the first of them is asked for."""
+        if self._filled:
+            raise AttributeError(name)
+        self._filled = True
+        self._fill(self.record, self.origin)
+        return object.__getattribute__(self, name)
+
+    def _fill(self, record: SpanRecord, origin: Origin) -> None:
+        parent = record.parent
+        super().__init__(
+            name=record.name,
+            context=self.context,
+            parent=None if parent is None else sdk_context(parent),
+            resource=origin.resource,
+            attributes=_bounded_attributes(record, origin.limits),
+            links=_bounded_links(record, origin.limits),
+            kind=_KINDS[record.kind],
+            status=_status(record.error) if record.error else _UNSET,
+            start_time=record.start_ns,
+            end_time=record.end_ns,
+            instrumentation_scope=origin.scope,
+        )
+
+
+class OversizedSpan(RecordSpan):
+    """A record that exceeds the limits: the oldest attributes go, and are counted.
+
+    A type of its own, so that the encoder's fast path need not count.
+    """
+
+    __slots__ = ()
+
+
+def sdk_context(context: SpanContext) -> SdkSpanContext:
+    """The same context as OpenTelemetry's type."""
+    state = trace_state(context.state) if context.state else _NO_STATE
+    return SdkSpanContext(
+        context.trace_id, context.span_id, context.remote, _FLAGS[context.flags & 0xFF], state
+    )
+
+
+@lru_cache(maxsize=256)  # few vendors are between us and a client; 256 x 512 characters at most
+def trace_state(header: str) -> TraceState:
+    """Parse a `tracestate` header; a header that breaks the rules gives an empty one."""
+    return TraceState.from_header([header])
+
+
+def _bounded_attributes(record: SpanRecord, limits: SpanLimits) -> BoundedAttributes:
+    return BoundedAttributes(
+        limits.max_span_attributes,
+        {name: _cut(value, limits) for name, value in record.attributes.items()},
+        immutable=True,
+    )
+
+
+def _cut(value: str | float, limits: SpanLimits) -> str | float:
+    # Here and not by BoundedAttributes, which warns about each value that it cuts.
+    if isinstance(value, str):
+        return value[: limits.max_span_attribute_length]
+    return value
+
+
+def _bounded_links(record: SpanRecord, limits: SpanLimits) -> Sequence[Link]:
+    links = BoundedList[Link](limits.max_links)
+    links.extend([Link(sdk_context(context)) for context in record.links])
+    return links
+
+
+@lru_cache(maxsize=64)  # canned sentences, one per error code
+def _status(error: str) -> Status:
+    """The ERROR status with this canned sentence."""
+    return Status(StatusCode.ERROR, error)
