@@ -5,6 +5,7 @@ signal in that time must wait until the runtime can answer it (drain-and-queues.
 "Traps"), so it is blocked first: pending, not lost. The runtime unblocks.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,7 +28,8 @@ def main() -> int:
 
         return app.run(config)
     except (ConfigurationError, StartError) as error:
-        sys.stderr.write(f"trace-proxy: {_one_line(str(error))}\n")
+        with contextlib.suppress(OSError):  # nobody reads it: the exit code still tells
+            os.write(2, f"trace-proxy: {_one_line(str(error))}\n".encode(errors="replace"))
         return error.exit_code
 
 

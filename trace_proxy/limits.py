@@ -150,7 +150,7 @@ class Limits:
         document may measure stays: at one byte no message would be legal at all.
         Tests with more clients `dataclasses.replace` the two bounds on connections.
         """
-        ones = {
+        ones: dict[str, Any] = {
             bound.name: 1.0 if isinstance(bound.default, float) else 1
             for bound in fields(cls)
             if bound.name not in _DOCUMENT
