@@ -17,12 +17,11 @@ import structlog
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans as json_request
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
 
-# Spans are numbered in thousands a batch at most; what is larger is no batch but a fault.
-# 64 MiB is the stock exporter's own limit for one request.
+# The stock exporter's own limit for one request, and what collectors accept at most.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 _REASONS = {
@@ -48,28 +47,26 @@ class _Sent(Protocol):
     def error(self) -> Exception | None: ...
 
 
-def json_encoder(spans: Sequence[ReadableSpan]) -> bytes:
-    """Encode a batch as OTLP/JSON (`OTEL_EXPORTER_OTLP_PROTOCOL=http/json`)."""
+def _json(spans: Sequence[ReadableSpan]) -> bytes:
     return msgspec.json.encode(json_request(spans).to_dict())
 
 
-class FastOtlpExporter(OTLPSpanExporter):
+class FastOtlpExporter(SpanExporter):
     """The stock OTLP/HTTP exporter around an encoder of ours.
 
     Args:
-        encode: Makes the body of a request; by default protobuf, by hand.
-        content_type: What it makes.
+        as_json: Speak `http/json` instead of `http/protobuf`.
 
     Attributes:
-        fallbacks: Batches that the stock encoder had to encode.
+        fallbacks: Batches that our encoder could not encode.
         last_error: Why the latest batch failed, in words that quote nothing.
     """
 
-    def __init__(
-        self, encode: Encode | None = None, content_type: str = "application/x-protobuf"
-    ) -> None:
-        super().__init__(headers={"content-type": content_type})
-        self._encode = encode or SpanEncoder().encode
+    def __init__(self, *, as_json: bool = False) -> None:
+        headers = {"content-type": "application/json"} if as_json else None
+        self._stock: SpanExporter = OTLPSpanExporter(headers=headers)
+        self._encode: Encode = _json if as_json else SpanEncoder().encode
+        self._stock_can_encode = not as_json
         self._closing = threading.Event()
         self.fallbacks = 0
         self.last_error = ""
@@ -78,10 +75,10 @@ class FastOtlpExporter(OTLPSpanExporter):
         """Send one batch, with the stock retries; blocks the exporter's thread only."""
         if self._closing.is_set():
             return SpanExportResult.FAILURE
-        client = getattr(self, "_client", None)
+        client = getattr(self._stock, "_client", None)
         body = self._encoded(spans)
         if body is None or client is None:
-            return super().export(spans)
+            return self._export_by_stock(spans)
         if len(body) > MAX_REQUEST_BYTES:
             self.last_error = "a batch is larger than 64 MiB"
             return SpanExportResult.FAILURE
@@ -93,7 +90,7 @@ class FastOtlpExporter(OTLPSpanExporter):
         """Stop retrying and close the connections; safe from any thread, and twice."""
         if not self._closing.is_set():
             self._closing.set()
-            super().shutdown()
+            self._stock.shutdown()
 
     def _encoded(self, spans: Sequence[ReadableSpan]) -> bytes | None:
         try:
@@ -103,6 +100,11 @@ class FastOtlpExporter(OTLPSpanExporter):
                 _log.warning("telemetry.encoder.fallback", error=type(error).__name__)
             self.fallbacks += 1
             return None
+
+    def _export_by_stock(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        sent = self._stock.export(spans) if self._stock_can_encode else SpanExportResult.FAILURE
+        self.last_error = "" if sent is SpanExportResult.SUCCESS else "the stock exporter failed"
+        return sent
 
 
 def _reason(sent: _Sent) -> str:

@@ -12,6 +12,7 @@ It is no `Span`: there is nothing to start, to end or to add to.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
@@ -48,11 +49,17 @@ class Origin:
     scope: InstrumentationScope
     limits: SpanLimits
 
-    def exceeded_by(self, record: SpanRecord) -> bool:
-        """Whether attributes or links are more than the limits allow."""
-        most, most_links = self.limits.max_span_attributes, self.limits.max_links
-        too_many = most is not None and len(record.attributes) > most
-        return too_many or (most_links is not None and len(record.links) > most_links)
+    @property
+    def max_attributes(self) -> float:
+        """Attributes that a span may have."""
+        most = self.limits.max_span_attributes
+        return inf if most is None else most
+
+    @property
+    def max_links(self) -> float:
+        """Links that a span may have."""
+        most = self.limits.max_links
+        return inf if most is None else most
 
 
 class RecordSpan(ReadableSpan):
@@ -61,7 +68,7 @@ class RecordSpan(ReadableSpan):
     Args:
         record: What happened.
         origin: Whose it is. The record must not exceed its limits in number
-            (`Origin.exceeded_by`), unless this is an `OversizedSpan`; long values are cut.
+            (else it is an `OversizedSpan`); long values are cut.
     """
 
     __slots__ = ("_filled", "_own_context", "origin", "record")

@@ -1,0 +1,94 @@
+"""Shall this span be recorded?  The SDK's samplers behind two short cuts.
+
+Nearly every installation has `parentbased_always_on`, whose answer is one bit of the
+parent; the SDK needs a context, a span and a result object to say the same.
+`OTEL_TRACES_SAMPLER` and `_ARG` are read as OpenTelemetry says: an unknown value is
+warned about and the default used, since one environment often serves many programs.
+"""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    DEFAULT_OFF,
+    Decision,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+
+from trace_proxy.runtime.record_span import sdk_context
+from trace_proxy.span_record import SpanContext
+
+Sample = Callable[[SpanContext | None, int, str], bool]
+"""(parent, trace id, span name) → whether the span is recorded and exported."""
+
+DEFAULT = "parentbased_always_on"
+
+_NO_PARENT = Context()
+
+_log = structlog.get_logger("trace_proxy.telemetry")
+
+
+def sampler_of(environ: Mapping[str, str]) -> Sample:
+    """Choose by `OTEL_SDK_DISABLED`, `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return _as_the_parent
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or DEFAULT
+    match name:
+        case "parentbased_always_on":
+            return _as_the_parent_or_yes
+        case "always_on":
+            return _always
+        case "always_off":
+            return sampled_by(ALWAYS_OFF)
+        case "parentbased_always_off":
+            return sampled_by(DEFAULT_OFF)
+        case "traceidratio":
+            return sampled_by(TraceIdRatioBased(_rate(environ)))
+        case "parentbased_traceidratio":
+            return sampled_by(ParentBasedTraceIdRatio(_rate(environ)))
+        case _:
+            _log.warning("telemetry.sampler.unknown", sampler=name[:64], used=DEFAULT)
+            return _as_the_parent_or_yes
+
+
+def sampled_by(sampler: Sampler) -> Sample:
+    """Ask any SDK sampler; RECORD_ONLY is no, since nothing is exported then."""
+
+    def sample(parent: SpanContext | None, trace_id: int, name: str) -> bool:
+        context = _NO_PARENT
+        if parent is not None:
+            context = set_span_in_context(NonRecordingSpan(sdk_context(parent)), _NO_PARENT)
+        decision = sampler.should_sample(context, trace_id, name).decision
+        return decision is Decision.RECORD_AND_SAMPLE
+
+    return sample
+
+
+def _as_the_parent_or_yes(parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
+    return parent is None or bool(parent.flags & 1)
+
+
+def _as_the_parent(parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
+    # A disabled SDK hands contexts on as they came (OpenTelemetry: a no-op tracer).
+    return parent is not None and bool(parent.flags & 1)
+
+
+def _always(_parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
+    return True
+
+
+def _rate(environ: Mapping[str, str]) -> float:
+    text = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    try:
+        rate = float(text or 1)
+    except ValueError:
+        rate = -1
+    if not 0 <= rate <= 1:  # also not-a-number
+        _log.warning("telemetry.sampler.rate", arg=text[:64], used=1.0)
+        return 1.0
+    return rate

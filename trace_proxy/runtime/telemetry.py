@@ -1,0 +1,241 @@
+"""The way of a span out of the process: record → queue → exporter thread → collector.
+
+The event loop builds a `RecordSpan` and puts it into the stock `BatchSpanProcessor`; the
+rest happens in its thread.  Nothing here waits for a collector, and a queue that is full
+drops the new span and counts it, so a dead collector costs memory for one queue and
+nothing else.  No `TracerProvider`: it would own ids, sampling and clocks, which are the
+machines' business.
+
+`shutdown` is the one place that waits, with a deadline: the SDK's own flush takes as
+long as the collector likes (seven to thirty seconds when it is dead), so it runs in a
+daemon thread that is left behind when the time is over.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from trace_proxy.errors import ConfigurationError
+from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
+from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
+from trace_proxy.runtime.sampling import sampler_of
+from trace_proxy.runtime.trace_destination import trace_destination
+from trace_proxy.span_record import Service, SpanContext, SpanRecord
+
+SERVICE = "trace-proxy"
+SCOPE = "trace_proxy"
+
+# A quarter of a second at 60,000 spans/s, which rides out one slow request to the
+# collector; about 20 MB when the collector is dead and the queue stays full.
+DEFAULT_QUEUE_SIZE = 16_384
+# Measured: below 256 the HTTP request dominates, above 512 the encoder holds the GIL so
+# long that p99 shows it.
+DEFAULT_BATCH_SIZE = 512
+# How long a span waits for company when there is little traffic: a person clicks from
+# the console to the trace, and the specification's 5 s would show them nothing.
+DEFAULT_DELAY_MS = 1_000
+DEFAULT_VALUE_LENGTH = 1_024
+# What OTEL_BSP_* may ask for: a queue of a million spans is a gigabyte, more is a typing error.
+MAX_NUMBER = 1_000_000
+
+_log = structlog.get_logger("trace_proxy.telemetry")
+
+
+class Telemetry:
+    """Exports spans, draws ids, decides about sampling.
+
+    Args:
+        environ: `os.environ`: what the SDK reads by itself (headers, TLS, resource
+            attributes) it reads from the process.
+        trace_file: `--trace-file`.
+        core_service_name: `service.name` of spans that describe the core's work.
+        version: Of this program, for the scope and the resource.
+
+    Raises:
+        ConfigurationError: A variable or the file is unusable.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        trace_file: Path | None = None,
+        core_service_name: str = "core-server",
+        version: str = "",
+    ) -> None:
+        quiet_sdk_logs()
+        chosen = trace_destination(environ, trace_file)
+        self.destination = chosen.label
+        self.sampled = sampler_of(environ)
+        self._proxy, self._core = _origins(core_service_name, version)
+        self._most, self._most_links = self._proxy.max_attributes, self._proxy.max_links
+        self._queue_size = bounded_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE)
+        self._queued = self._refused = 0
+        self._closed = self._abandoned = False
+        self._account: AccountedExporter | None = None
+        if chosen.exporter is not None:
+            self._account = AccountedExporter(chosen.exporter, chosen.label)
+            self._processor = _batches(self._account, environ, self._queue_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Telemetry {self.destination} exported={self.spans_exported} "
+            f"dropped={self.spans_dropped}>"
+        )
+
+    def export(self, record: SpanRecord) -> None:
+        """Queue one finished, sampled span; returns at once and never raises.
+
+        Beyond the queue's bound, and after `shutdown`, the span is counted as dropped.
+        """
+        account = self._account
+        if account is None:
+            return
+        # The same bound as the queue's own, but counted: what the exporter has not taken
+        # yet is in the queue, so the stock queue never gets to drop one silently.
+        if self._closed or self._queued - account.taken >= self._queue_size:
+            self._refused += 1
+            return
+        self._queued += 1
+        origin = self._proxy if record.service is Service.PROXY else self._core
+        oversized = len(record.attributes) > self._most or len(record.links) > self._most_links
+        span_type = OversizedSpan if oversized else RecordSpan
+        self._processor.on_end(span_type(record, origin))
+
+    def new_trace_id(self) -> int:
+        """128 random bits, never zero (so a root may say so: flag 2 of W3C level 2)."""
+        return random.getrandbits(128) or 1  # noqa: S311 - an id, not a secret
+
+    def new_span_id(self) -> int:
+        """64 random bits, never zero."""
+        return random.getrandbits(64) or 1  # noqa: S311 - an id, not a secret
+
+    @property
+    def spans_exported(self) -> int:
+        """Spans that the destination has accepted."""
+        return 0 if self._account is None else self._account.exported
+
+    @property
+    def spans_dropped(self) -> int:
+        """Spans lost: the queue was full, the destination refused, or the time was over."""
+        account = self._account
+        if account is None:
+            return 0
+        left = self._queued - account.exported - account.failed if self._abandoned else 0
+        return self._refused + account.failed + left
+
+    @property
+    def last_error(self) -> str:
+        """Why the latest failed batch failed, without anything secret; empty if none did."""
+        return "" if self._account is None else self._account.last_error
+
+    def details(self) -> dict[str, str | int | bool]:
+        """The state of the export for `/readyz`; it never makes the proxy unready."""
+        return {
+            "destination": self.destination,
+            "reachable": self._account is None or self._account.reachable,
+            "spans_exported": self.spans_exported,
+            "spans_dropped": self.spans_dropped,
+            "last_error": self.last_error,
+        }
+
+    async def shutdown(self, timeout_s: float) -> bool:
+        """Send what is queued, then stop; takes at most `timeout_s`, and no loop time.
+
+        Returns:
+            Whether the exporter was through in time. What it could not send is dropped
+            and counted either way.
+        """
+        account = self._account
+        if account is None or self._closed:
+            return not self._abandoned
+        self._closed = True
+        finished = await _finished(self._processor.shutdown, timeout_s)
+        if not finished:
+            self._abandoned = True
+            # Ends the exporter's retries; another thread, since it may have to wait too.
+            _start(account.shutdown)
+        return finished
+
+
+def _origins(core_service_name: str, version: str) -> tuple[Origin, Origin]:
+    scope, limits = InstrumentationScope(SCOPE, version), _limits()
+    proxy = _resource(version)
+    core = {key: value for key, value in proxy.attributes.items() if key != SERVICE_VERSION}
+    core[SERVICE_NAME] = core_service_name
+    return Origin(proxy, scope, limits), Origin(Resource(core, proxy.schema_url), scope, limits)
+
+
+def _resource(version: str) -> Resource:
+    """Ours under the detected one: what the environment says about the service wins."""
+    detected = Resource.create()
+    if str(detected.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        detected = detected.merge(Resource({SERVICE_NAME: SERVICE}))
+    return Resource({SERVICE_VERSION: version} if version else {}).merge(detected)
+
+
+def _limits() -> SpanLimits:
+    try:
+        limits = SpanLimits()
+        if limits.max_span_attribute_length is None:
+            limits = SpanLimits(max_span_attribute_length=DEFAULT_VALUE_LENGTH)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return limits
+
+
+def _batches(
+    exporter: SpanExporter, environ: Mapping[str, str], queue_size: int
+) -> BatchSpanProcessor:
+    batch_size = bounded_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE)
+    return BatchSpanProcessor(
+        exporter,
+        max_queue_size=queue_size,
+        schedule_delay_millis=bounded_number(environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS),
+        max_export_batch_size=min(batch_size, queue_size),
+    )
+
+
+def bounded_number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Read a positive integer; anything else is warned about and the default taken."""
+    text = environ.get(name, "").strip()
+    try:
+        number = int(text or default)
+    except ValueError:
+        number = 0
+    if not 0 < number <= MAX_NUMBER:
+        _log.warning("telemetry.number.invalid", variable=name, value=text[:64], used=default)
+        return default
+    return number
+
+
+async def _finished(work: Callable[[], None], timeout_s: float) -> bool:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+    _start(run)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await done.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _start(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="telemetry-shutdown", daemon=True).start()

@@ -1,0 +1,163 @@
+"""Where do the spans go?  `OTEL_TRACES_EXPORTER` and friends → one exporter, or none.
+
+    none                    OTEL_SDK_DISABLED, or the exporter `none`
+    console                 stderr, a JSON line a span (stdout may carry the protocol)
+    otlp URL                an endpoint is set
+    file PATH               otherwise, when --trace-file is given
+    otlp, default endpoint  otherwise, when `otlp` was asked for by name
+    none                    otherwise: spans are made and propagated, nothing is exported
+
+The SDK would ignore the first and the protocol when it is set up in code, so they are
+read here.  Headers, TLS, time-out and compression the stock exporters read themselves,
+from the environment of the process.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+
+from trace_proxy.errors import ConfigurationError
+
+# Exporters are imported when they are wanted: `requests` and protobuf take 0.15 s to load.
+_GRPC = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceDestination:
+    """An exporter and how to speak of it.
+
+    Attributes:
+        label: `otlp URL`, `file PATH`, `console` or `none`; without secrets.
+        exporter: None when nothing is exported.
+    """
+
+    label: str
+    exporter: SpanExporter | None = None
+
+
+def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> TraceDestination:
+    """Choose and build the exporter.
+
+    Raises:
+        ConfigurationError: An unknown exporter or protocol, a URL that is none, a file
+            that cannot be written, a package that is not installed.
+    """
+    if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
+        return TraceDestination("none")
+    exporter = _get(environ, "OTEL_TRACES_EXPORTER").lower()
+    match exporter:
+        case "none":
+            return TraceDestination("none")
+        case "console":
+            return TraceDestination(
+                "console", ConsoleSpanExporter(out=sys.stderr, formatter=_line)
+            )
+        case "otlp" | "":
+            return _otlp_or_file(environ, trace_file, asked=bool(exporter))
+        case _:
+            raise ConfigurationError(
+                f"OTEL_TRACES_EXPORTER is {exporter[:64]!r}: use otlp, console or none"
+            )
+
+
+def _otlp_or_file(
+    environ: Mapping[str, str], trace_file: Path | None, *, asked: bool
+) -> TraceDestination:
+    own = _get(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    shared = _get(environ, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    if own or shared or (asked and trace_file is None):
+        return _otlp(environ, own, shared)
+    if trace_file is not None:
+        return TraceDestination(f"file {trace_file}", _file_exporter(trace_file))
+    return TraceDestination("none")
+
+
+def _otlp(environ: Mapping[str, str], own: str, shared: str) -> TraceDestination:
+    name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    if not _get(environ, name):
+        name = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocol = _get(environ, name).lower() or "http/protobuf"
+    match protocol:
+        case "http/protobuf" | "http/json":
+            url = own or f"{(shared or 'http://localhost:4318').rstrip('/')}/v1/traces"
+            label = f"otlp {_without_secrets(url)}"
+            fast = import_module("trace_proxy.runtime.otlp").FastOtlpExporter
+            return TraceDestination(label, fast(as_json=protocol == "http/json"))
+        case "grpc":
+            url = own or shared or "http://localhost:4317"
+            return TraceDestination(f"otlp {_without_secrets(url)}", _grpc_exporter(name))
+        case _:
+            raise ConfigurationError(
+                f"{name} is {protocol[:64]!r}: use http/protobuf, http/json or grpc"
+            )
+
+
+def _grpc_exporter(name: str) -> SpanExporter:
+    try:
+        exporter: SpanExporter = import_module(_GRPC).OTLPSpanExporter()
+    except ImportError:
+        raise ConfigurationError(
+            f"{name} is 'grpc': install opentelemetry-exporter-otlp-proto-grpc, or use http/protobuf"
+        ) from None
+    return exporter
+
+
+def _without_secrets(url: str) -> str:
+    """The URL as it may be shown: no credentials, no query.
+
+    Raises:
+        ConfigurationError: It is no HTTP URL. The message does not quote it either.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError(
+            "the OTLP endpoint is no URL: set OTEL_EXPORTER_OTLP_ENDPOINT to one like "
+            "http://localhost:4318"
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{parts.path}"
+
+
+def _file_exporter(path: Path) -> SpanExporter:
+    try:
+        _make_private(path)
+        module = import_module("opentelemetry.exporter.otlp.json.file")
+        exporter: SpanExporter = module.FileSpanExporter(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--trace-file {path} cannot be written ({error.strerror}): choose another file"
+        ) from None
+    return exporter
+
+
+def _make_private(path: Path) -> None:
+    """Create the file readable by nobody else, and make it so if it was there before."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _line(span: ReadableSpan) -> str:
+    return str(span.to_json(indent=None)) + "\n"
+
+
+def _get(environ: Mapping[str, str], name: str) -> str:
+    # An empty variable is an unset one: OpenTelemetry, "Environment variables".
+    return environ.get(name, "").strip()
