@@ -6,7 +6,6 @@ quote what a client sent (tracing.md, "Never recorded by default").
 """
 
 import errno
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
@@ -20,8 +19,8 @@ MAX_ITEMS: Final = 32
 MAX_DEPTH: Final = 3
 """Of nested lists and mappings; a field that needs more is not a field."""
 
-MAX_INTEGER_BITS: Final = 128
-"""The longest honest integer is a trace id."""
+MAX_NUMBER: Final = 2**128
+"""The largest honest number is a trace id."""
 
 MAX_FRAMES: Final = 20
 """Of an exception's way: from the task to the line, with room for libraries between."""
@@ -38,12 +37,8 @@ def clean(value: object, *, depth: int = 0) -> Clean:
     match value:
         case None | bool():
             return value
-        case int() if value.bit_length() <= MAX_INTEGER_BITS:
-            return int(value)
-        case float() if math.isfinite(value):
-            return float(value)
-        case str():
-            return clean_text(value)
+        case int() | float() if abs(value) < MAX_NUMBER:  # neither infinite nor NaN
+            return value
         case Mapping() if depth < MAX_DEPTH:
             pairs = islice(value.items(), MAX_ITEMS)
             return {clean_text(_shown(key)): clean(item, depth=depth + 1) for key, item in pairs}
@@ -71,7 +66,7 @@ def describe_exception(error: BaseException, *, with_message: bool = False) -> s
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+    if isinstance(value, int) and abs(value) >= MAX_NUMBER:
         return f"<integer of {value.bit_length()} bits>"  # its digits are quadratic to make
     try:
         return repr(value)
@@ -98,8 +93,8 @@ def _related(error: BaseException) -> Iterator[BaseException]:
 
 def _described(error: BaseException, *, with_message: bool) -> str:
     name = type(error).__name__
-    if isinstance(error, OSError) and error.errno in errno.errorcode:
-        name += f"({errno.errorcode[error.errno]})"
+    if isinstance(error, OSError) and error.errno is not None:
+        name += f"({errno.errorcode.get(error.errno, error.errno)})"
     if with_message:
         name += f": {clean_text(_shown(str(error)))}"
     way = " < ".join(_frames(error))

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from structlog.typing import EventDict
@@ -128,22 +128,22 @@ def _take_over_standard_loggers(handler: _LibraryHandler, level: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _message_of(record: logging.LogRecord) -> str:
+def _message_of(record: logging.LogRecord) -> object:
     """The text; for aiohttp without what a client sent, and whatever the arguments are."""
     if record.name.partition(".")[0] == "aiohttp":
-        return str(record.msg)
+        return record.msg
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - a library's wrong format is no reason to lose the line
-        return str(record.msg)
+        return record.msg
 
 
-def _exception_of(exc_info: Any) -> BaseException | None:
+def _exception_of(exc_info: object) -> BaseException | None:
     """Structlog and logging both take True, an exception, or the triple."""
     if isinstance(exc_info, BaseException):
         return exc_info
     if isinstance(exc_info, tuple):
-        return exc_info[1]
+        return exc_info[1] if isinstance(exc_info[1], BaseException) else None
     return sys.exc_info()[1] if exc_info else None
 
 
