@@ -1,0 +1,219 @@
+"""The small process that stands between the core and one command.
+
+It starts the command in a session of its own and lets nothing of it live longer than
+the command, nor longer than the core: it is the child subreaper of all that the
+command starts, and the socket to the core ends when the core ends, by whatever signal.
+
+    core --socket--> reaper --fork, exec--> [bwrap] command --> …
+
+To the core:   `started PID` · `failed ERRNO` · `refused TEXT` · `limit TEXT` · `exit CODE`
+From the core: `T` TERM now and KILL after the grace · end of file: KILL now
+
+What it cannot promise: outside a PID namespace a command of the same user may kill its
+reaper first. The command itself then dies with it (PDEATHSIG) and the core kills its
+group, but a grandchild that had left that group lives on. Bubblewrap has no such gap.
+
+Not a place for decisions, and no import but the standard library's smallest: this is
+paid for every command. The core does not fork with `preexec_fn`, because that runs
+Python between fork and exec of a process with threads; here there is one thread.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+
+from core_server.tools.descendants import (
+    descendants,
+    kill_groups,
+    process_count,
+    signal_all,
+)
+
+SOCKET_FD = 3
+PLAN_FD = 4
+TICK_MS = 100  # how late a fork bomb is noticed; a tick costs one small read
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Plan:
+    """What to start; `marshal` carries it, so plain attributes and no defaults.
+
+    Attributes:
+        argv: The command.
+        wrapper: What is put before it (bwrap with its options), or nothing.
+        cwd: Where it starts.
+        env: All of its environment.
+        tty: Standard input is a terminal that the command shall control.
+        writable: Under Landlock, what it may write to; None for no Landlock.
+        block_network: Whether a seccomp filter takes the network away.
+        scratch: Directory to remove afterwards, or an empty text.
+        grace_s: From TERM to KILL.
+        max_processes: More than so many at once and the command is killed.
+        max_memory_bytes: Private memory that one process may have.
+    """
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self.argv: list[str]
+        self.wrapper: list[str]
+        self.cwd: str
+        self.env: dict[str, str]
+        self.tty: bool
+        self.writable: list[str] | None
+        self.block_network: bool
+        self.scratch: str
+        self.grace_s: float
+        self.max_processes: int
+        self.max_memory_bytes: int
+        self.__dict__.update(values)
+
+
+def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
+    """Start the command, watch over it, clean up; return 0."""
+    plan = Plan(values)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)  # only the core, or its end, ends a reaper
+    wake_fd, notify_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _noticed)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    pid, failure = _start(plan)
+    _release_standard_streams()
+    if failure:
+        _tell(core_fd, failure)
+    else:
+        _tell(core_fd, b"started %d" % pid)
+        code = _watch(plan, pid, core_fd, wake_fd)
+        kill_everything(pid)
+        _tell(core_fd, b"exit %d" % code)
+    if plan.scratch:
+        import shutil  # noqa: PLC0415 - only Landlock has a scratch directory
+
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+    return 0
+
+
+def kill_everything(group: int) -> None:
+    """Kill and reap all that stems from this process, until nobody is left."""
+    _signal_group(group, signal.SIGKILL)
+    while True:
+        kill_groups(descendants(os.getpid()))
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)  # the killed need a moment to die; nobody else runs here
+
+
+def _start(plan: Plan) -> tuple[int, bytes]:
+    """Fork and exec; return the child's id and, if it failed, what to tell the core."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        from core_server.tools.confinement import become  # noqa: PLC0415 - the child's only
+
+        become(plan, write_fd)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as pipe:
+        failure = pipe.read()  # exec closes the other end, and then this is empty
+    if failure:
+        os.waitpid(pid, 0)
+    return pid, failure
+
+
+def _watch(plan: Plan, pid: int, core_fd: int, wake_fd: int) -> int:
+    """Wait for the command, the core or a limit; return the exit code."""
+    poll = select.poll()
+    poll.register(core_fd, select.POLLIN)
+    poll.register(wake_fd, select.POLLIN)
+    quiet_count = process_count()
+    deadline_s = float("inf")
+    while True:
+        ready = {fd for fd, _ in poll.poll(TICK_MS)}
+        if wake_fd in ready:
+            os.read(wake_fd, 4096)
+        code = _reap(pid)
+        if code is not None:
+            return code
+        if core_fd in ready:
+            if not _asked(core_fd):
+                return 128 + signal.SIGKILL
+            deadline_s = min(deadline_s, time.monotonic() + plan.grace_s)
+            _terminate(plan, pid)
+        if time.monotonic() >= deadline_s:
+            return 128 + signal.SIGKILL
+        if process_count() - quiet_count > plan.max_processes:
+            if _too_many(plan, pid):
+                _tell(core_fd, b"limit more than %d processes" % plan.max_processes)
+                return 128 + signal.SIGKILL
+            quiet_count += plan.max_processes // 8  # they are others': look less often
+
+
+def _terminate(plan: Plan, pid: int) -> None:
+    """Send TERM to all but bwrap itself, whose death would KILL all the rest."""
+    with _frozen(pid):
+        found = descendants(os.getpid())
+        signal_all([each for each in found if not plan.wrapper or each != pid], signal.SIGTERM)
+
+
+def _too_many(plan: Plan, pid: int) -> bool:
+    with _frozen(pid):
+        return len(descendants(os.getpid())) > plan.max_processes
+
+
+@contextlib.contextmanager
+def _frozen(group: int) -> Iterator[None]:
+    """Stop the group meanwhile: beside a fork bomb a scan would take many seconds."""
+    _signal_group(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal_group(group, signal.SIGCONT)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _reap(pid: int) -> int | None:
+    """Reap whoever ended; return the exit code if the command did."""
+    code = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == 0:
+                break
+            if ended == pid:
+                raw = os.waitstatus_to_exitcode(status)
+                code = raw if raw >= 0 else 128 - raw
+    return code
+
+
+def _asked(core_fd: int) -> bool:
+    try:
+        return bool(os.read(core_fd, 64))
+    except OSError:  # reset: the core is gone
+        return False
+
+
+def _tell(core_fd: int, text: bytes) -> None:
+    with contextlib.suppress(OSError):  # a core that is gone wants no news
+        os.write(core_fd, text + b"\n")
+
+
+def _release_standard_streams() -> None:
+    """Let go of the command's streams, or their readers would wait for this process."""
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
+
+
+def _noticed(_number: int, _frame: object) -> None:
+    """A handler must exist for the wakeup descriptor to be written to."""

@@ -1,0 +1,171 @@
+"""Start the reaper of one command, with descriptors that only it gets.
+
+`posix_spawn`, because it is safe beside threads and sets session, signal mask and
+dispositions at once. Not the command's own start: that is `reaper` and `confinement`.
+"""
+
+import contextlib
+import fcntl
+import marshal
+import os
+import signal
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core_server.tools.base import Command, ToolError
+from core_server.tools.environment import child_environment
+from core_server.tools.reaper import PLAN_FD, SOCKET_FD
+from core_server.tools.sandbox import Confinement
+
+# Two seconds of patience would be felt at every interrupt; shells stop in milliseconds.
+GRACE_S = 0.5
+# A parallel build of a large project has some hundred; a fork bomb has more at once.
+MAX_PROCESSES = 512
+_FIRST_FREE_FD = 10  # above every target of `dup2` below, so that none is overwritten early
+_ROOT = str(Path(__file__).parents[2])
+_PROGRAM = (
+    "import sys, os, marshal; sys.path.append(sys.argv[1]);"
+    "from core_server.tools.reaper import main;"
+    f"os._exit(main(marshal.load(os.fdopen({PLAN_FD}, 'rb'))))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaper:
+    """The core's ends; all descriptors do not block and belong to the caller.
+
+    Attributes:
+        pid: The reaper's.
+        channel: Its socket.
+        outputs: Where each stream is read; a terminal has only stdout.
+        stdin_fd: Where stdin is written, or None.
+        tty_fd: The terminal, to resize it, or None.
+    """
+
+    pid: int
+    channel: socket.socket
+    outputs: dict[str, int]
+    stdin_fd: int | None
+    tty_fd: int | None
+
+
+def spawn(command: Command, confinement: Confinement) -> Reaper:
+    """Start a reaper; blocks for about a millisecond.
+
+    Raises:
+        ToolError: the machine has no process or descriptor left.
+    """
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        try:
+            reaper = _spawn(command, confinement, theirs, ours)
+        except OSError as error:
+            raise ToolError(spawn_failure(error.errno or 0)) from None
+        ours.pop_all()
+    return reaper
+
+
+def spawn_failure(number: int) -> str:
+    """Return the text that the reference server has for an errno."""
+    return f"failed to spawn command: {os.strerror(number)} (os error {number})"
+
+
+def set_size(tty_fd: int, columns: int, rows: int) -> None:
+    """Tell a terminal its size; its foreground processes get SIGWINCH."""
+    fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _spawn(
+    command: Command,
+    confinement: Confinement,
+    theirs: contextlib.ExitStack,
+    ours: contextlib.ExitStack,
+) -> Reaper:
+    mine, its = socket.socketpair()
+    ours.callback(mine.close)
+    theirs.callback(its.close)
+    mine.setblocking(False)
+    keep = _keeper(ours)
+    lend = _keeper(theirs)
+    if command.tty is not None:
+        master_fd, slave_fd = os.openpty()
+        tty_fd: int | None = keep(master_fd)
+        standard = [lend(slave_fd)] * 3
+        assert tty_fd is not None
+        set_size(tty_fd, *command.tty)
+        outputs = {"stdout": tty_fd}
+        stdin_fd = tty_fd
+    else:
+        tty_fd = None
+        stdin_fd, in_fd = _stdin(command, keep, lend)
+        (out_read, out_write), (error_read, error_write) = os.pipe(), os.pipe()
+        outputs = {"stdout": keep(out_read), "stderr": keep(error_read)}
+        standard = [in_fd, lend(out_write), lend(error_write)]
+    for fd in (*outputs.values(), *(() if stdin_fd is None else (stdin_fd,))):
+        os.set_blocking(fd, False)
+    plan_fd = lend(os.memfd_create("plan"))
+    os.write(plan_fd, marshal.dumps(_plan(command, confinement)))
+    os.lseek(plan_fd, 0, os.SEEK_SET)
+    pid = _posix_spawn([*standard, lend(os.dup(its.fileno())), plan_fd])
+    return Reaper(pid, mine, outputs, stdin_fd, tty_fd)
+
+
+def _stdin(
+    command: Command, keep: Callable[[int], int], lend: Callable[[int], int]
+) -> tuple[int | None, int]:
+    if not command.stdin:
+        return None, lend(os.open(os.devnull, os.O_RDONLY))
+    read_fd, write_fd = os.pipe()
+    return keep(write_fd), lend(read_fd)
+
+
+def _keeper(stack: contextlib.ExitStack) -> Callable[[int], int]:
+    """Return a function that moves a descriptor out of the way and into the stack."""
+
+    def keep(fd: int) -> int:
+        try:
+            high_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
+        finally:
+            os.close(fd)
+        stack.callback(os.close, high_fd)
+        return high_fd
+
+    return keep
+
+
+def _posix_spawn(fds: list[int]) -> int:
+    targets = (0, 1, 2, SOCKET_FD, PLAN_FD)
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _PROGRAM, _ROOT],
+        {"LD_LIBRARY_PATH": libraries} if libraries else {},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, targets, strict=True)
+        ],
+        setsid=True,
+        setsigmask=(),
+        setsigdef=[n for n in signal.valid_signals() if n not in {signal.SIGKILL, signal.SIGSTOP}],
+    )
+
+
+def _plan(command: Command, confinement: Confinement) -> dict[str, object]:
+    inherited = {**os.environ, **confinement.environment}
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "argv": list(command.argv),
+        "wrapper": list(confinement.wrapper),
+        "cwd": command.cwd,
+        "env": child_environment(inherited, command.environment, tty=command.tty is not None),
+        "tty": command.tty is not None,
+        "writable": None if confinement.writable is None else list(confinement.writable),
+        "block_network": confinement.block_network,
+        "scratch": confinement.scratch,
+        "grace_s": GRACE_S,
+        "max_processes": MAX_PROCESSES,
+        "max_memory_bytes": total_bytes // 2,  # one process can then not take the machine
+    }
