@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
     DEFAULT_OFF,
     Decision,
     ParentBasedTraceIdRatio,
@@ -38,22 +37,10 @@ def sampler_of(environ: Mapping[str, str]) -> Sample:
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return _as_the_parent
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or DEFAULT
-    match name:
-        case "parentbased_always_on":
-            return _as_the_parent_or_yes
-        case "always_on":
-            return _always
-        case "always_off":
-            return sampled_by(ALWAYS_OFF)
-        case "parentbased_always_off":
-            return sampled_by(DEFAULT_OFF)
-        case "traceidratio":
-            return sampled_by(TraceIdRatioBased(_rate(environ)))
-        case "parentbased_traceidratio":
-            return sampled_by(ParentBasedTraceIdRatio(_rate(environ)))
-        case _:
-            _log.warning("telemetry.sampler.unknown", sampler=name[:64], used=DEFAULT)
-            return _as_the_parent_or_yes
+    if name not in _SAMPLERS:
+        _log.warning("telemetry.sampler.unknown", sampler=name[:64], used=DEFAULT)
+        name = DEFAULT
+    return _SAMPLERS[name](environ)
 
 
 def sampled_by(sampler: Sampler) -> Sample:
@@ -78,6 +65,10 @@ def _as_the_parent(parent: SpanContext | None, _trace_id: int, _name: str) -> bo
     return parent is not None and bool(parent.flags & 1)
 
 
+def _never(_parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
+    return False
+
+
 def _always(_parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
     return True
 
@@ -92,3 +83,15 @@ def _rate(environ: Mapping[str, str]) -> float:
         _log.warning("telemetry.sampler.rate", arg=text[:64], used=1.0)
         return 1.0
     return rate
+
+
+_SAMPLERS: dict[str, Callable[[Mapping[str, str]], Sample]] = {
+    "parentbased_always_on": lambda _: _as_the_parent_or_yes,
+    "parentbased_always_off": lambda _: sampled_by(DEFAULT_OFF),
+    "parentbased_traceidratio": lambda environ: sampled_by(
+        ParentBasedTraceIdRatio(_rate(environ))
+    ),
+    "always_on": lambda _: _always,
+    "always_off": lambda _: _never,
+    "traceidratio": lambda environ: sampled_by(TraceIdRatioBased(_rate(environ))),
+}

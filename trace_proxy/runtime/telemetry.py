@@ -29,7 +29,7 @@ from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
 from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
 from trace_proxy.runtime.sampling import sampler_of
 from trace_proxy.runtime.trace_destination import trace_destination
-from trace_proxy.span_record import Service, SpanContext, SpanRecord
+from trace_proxy.span_record import Service, SpanRecord
 
 SERVICE = "trace-proxy"
 SCOPE = "trace_proxy"
@@ -113,11 +113,11 @@ class Telemetry:
 
     def new_trace_id(self) -> int:
         """128 random bits, never zero (so a root may say so: flag 2 of W3C level 2)."""
-        return random.getrandbits(128) or 1  # noqa: S311 - an id, not a secret
+        return random.getrandbits(128) or 1
 
     def new_span_id(self) -> int:
         """64 random bits, never zero."""
-        return random.getrandbits(64) or 1  # noqa: S311 - an id, not a secret
+        return random.getrandbits(64) or 1
 
     @property
     def spans_exported(self) -> int:
