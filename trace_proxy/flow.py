@@ -1,0 +1,122 @@
+"""How many requests may be under way: who is admitted and who is shed.
+
+Counts requests and their bytes, of each connection and of the whole proxy, from
+admission to settlement. A bound in bytes always lets one message through when
+nothing else is counted against it, so that no message is too big for ever.
+Queues have their own modules: `lanes` in front of a core, `outbox` in front of a client.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trace_proxy.refusal import Refusal, overloaded
+
+_CONNECTION_COUNT: Final = overloaded("Too many requests of this connection are in flight")
+_CONNECTION_BYTES: Final = overloaded("Too many bytes of this connection are in flight")
+_PROXY_COUNT: Final = overloaded("Too many requests of all clients are in flight")
+_PROXY_BYTES: Final = overloaded("Too many bytes of all clients are in flight")
+
+
+class AdmissionBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of `Admission`, each at least 1; the defaults are argued in `limits`.
+
+    Attributes:
+        connection_max_requests: Unanswered requests of one connection.
+        connection_max_bytes: And their bytes.
+        proxy_max_requests: Unanswered requests of all connections.
+        proxy_max_bytes: And their bytes.
+    """
+
+    connection_max_requests: int = 256
+    connection_max_bytes: int = 32 * 1024 * 1024
+    proxy_max_requests: int = 2048
+    proxy_max_bytes: int = 64 * 1024 * 1024
+
+
+class _Load:
+    """What one connection has in flight; dropped when it has nothing."""
+
+    __slots__ = ("requests", "size_bytes")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.size_bytes = 0
+
+
+class Admission:
+    """Admits requests within the bounds; what it admitted must be released once.
+
+    Args:
+        bounds: How much may be in flight.
+    """
+
+    def __init__(self, bounds: AdmissionBounds) -> None:
+        self._connection_requests = bounds.connection_max_requests
+        self._connection_bytes = bounds.connection_max_bytes
+        self._proxy_requests = bounds.proxy_max_requests
+        self._proxy_bytes = bounds.proxy_max_bytes
+        self._loads: dict[int, _Load] = {}
+        self.requests = 0
+        self.size_bytes = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Admission requests={self.requests} bytes={self.size_bytes}"
+            f" connections={len(self._loads)}>"
+        )
+
+    def admit(self, connection_key: int, size_bytes: int) -> Refusal | None:
+        """Count a request in, or say which bound it met; a refused one is not counted."""
+        load = self._loads.get(connection_key)
+        if self.requests and (
+            self.requests >= self._proxy_requests
+            or self.size_bytes + size_bytes > self._proxy_bytes
+            or load is not None
+        ):
+            refusal = self._refusal(load, size_bytes)
+            if refusal is not None:
+                return refusal
+        if load is None:
+            load = self._loads[connection_key] = _Load()
+        load.requests += 1
+        load.size_bytes += size_bytes
+        self.requests += 1
+        self.size_bytes += size_bytes
+        return None
+
+    def release(self, connection_key: int, size_bytes: int) -> None:
+        """Count a request out: answered, failed, or it will never be.
+
+        Args:
+            connection_key: As admitted; the connection itself may be gone.
+            size_bytes: As admitted.
+
+        Raises:
+            KeyError: Nothing of this connection is in flight; nothing was changed.
+        """
+        load = self._loads[connection_key]
+        if load.requests == 1:
+            del self._loads[connection_key]
+        load.requests -= 1
+        load.size_bytes -= size_bytes
+        self.requests -= 1
+        self.size_bytes -= size_bytes
+
+    def in_flight(self, connection_key: int) -> int:
+        """How many requests of this connection are unanswered."""
+        load = self._loads.get(connection_key)
+        return load.requests if load is not None else 0
+
+    def _refusal(self, load: _Load | None, size_bytes: int) -> Refusal | None:
+        """The connection's own bounds first: they are the ones that its client can mend."""
+        if load is not None:
+            if load.requests >= self._connection_requests:
+                return _CONNECTION_COUNT
+            if load.size_bytes + size_bytes > self._connection_bytes:
+                return _CONNECTION_BYTES
+        if self.requests >= self._proxy_requests:
+            return _PROXY_COUNT
+        if self.size_bytes + size_bytes > self._proxy_bytes:
+            return _PROXY_BYTES
+        return None

@@ -1,0 +1,222 @@
+"""The queue in front of one core's stdin: a lane for each connection, served fairly.
+
+    put ──> lane of its connection ──┐ deficit round robin by bytes
+    put_answer ──> answers, first ───┴──> take ──> stdin,   window of unanswered requests
+
+A connection that sends megabytes delays its neighbour by one turn, not by megabytes.
+Within a connection requests and notifications keep their order; answers to server
+requests overtake, because a turn waits for them. It writes nothing itself, and what
+is in flight it only counts: whose request it is the router knows.
+"""
+
+from collections import OrderedDict, deque
+from typing import Final
+
+import msgspec
+
+from trace_proxy.refusal import Refusal, overloaded
+
+_FULL: Final = overloaded("The queue in front of the core is full")
+_TOO_MANY_ANSWERS: Final = overloaded("Too many answers and notifications wait for the core")
+
+_QUANTUM_BYTES: Final = 16 * 1024
+"""One turn's worth: a hundred small requests, a quarter of what a pipe holds."""
+
+
+class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of `Lanes`, each at least 1; the defaults are argued in `limits`.
+
+    Attributes:
+        max_messages: Requests that wait.
+        max_bytes: And their bytes; answers and notifications have as much again.
+        window: Requests that the core may have unanswered.
+        max_answers: Answers and notifications of one connection that wait.
+    """
+
+    max_messages: int = 2048
+    max_bytes: int = 16 * 1024 * 1024
+    window: int = 64
+    max_answers: int = 256
+
+
+class _Lane:
+    """What one connection has waiting; its first line always is a request."""
+
+    __slots__ = ("deficit_bytes", "lines")
+
+    def __init__(self) -> None:
+        self.lines: deque[tuple[bytes, bool]] = deque()
+        self.deficit_bytes = _QUANTUM_BYTES
+
+
+class Lanes:
+    """The lines that wait for one core, and how many more requests it may be given.
+
+    Attributes:
+        writable: Set by the shell: whether stdin takes more now.
+        outstanding: Requests given to the core and not answered yet.
+    """
+
+    def __init__(self, bounds: LaneBounds) -> None:
+        self._bounds = bounds
+        self._window = bounds.window
+        self.writable = True
+        self.clear()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Lanes waiting={self._waiting} bytes={self._request_bytes + self._free_bytes}"
+            f" lanes={len(self._lanes)} outstanding={self.outstanding}/{self._window}>"
+        )
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def clear(self) -> None:
+        """Forget everything: the core died, and the router settles what it had."""
+        self.outstanding = 0
+        self._first: deque[tuple[int, bytes]] = deque()
+        self._lanes: OrderedDict[int, _Lane] = OrderedDict()
+        self._free: dict[int, int] = {}
+        self._waiting = 0
+        self._requests = 0
+        self._request_bytes = 0
+        self._free_bytes = 0
+
+    def pass_through(self, counts: bool) -> bool:  # noqa: FBT001 - the hottest call there is
+        """Whether the caller may write its line now, past the queue; counts it if so.
+
+        Args:
+            counts: True for a request, which takes a place in the window until `answered`.
+        """
+        if self._waiting or not self.writable:
+            return False
+        if counts:
+            if self.outstanding >= self._window:
+                return False
+            self.outstanding += 1
+        return True
+
+    def put(self, key: int, line: bytes, *, counts: bool) -> Refusal | None:
+        """Queue a request, or a notification behind its connection's requests.
+
+        A caller may pass ``counts=False`` for a request that frees others (an interrupt):
+        it then takes no place in the window, and `answered` must not be called for it.
+
+        Returns:
+            None, or why it was not queued. A notification cannot be answered: Close 1008.
+        """
+        lane = self._lanes.get(key)
+        if not counts:
+            return self._put_free(key, line, lane)
+        size = len(line)
+        if self._requests and (
+            self._requests >= self._bounds.max_messages
+            or self._request_bytes + size > self._bounds.max_bytes
+        ):
+            return _FULL
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+        lane.lines.append((line, True))
+        self._waiting += 1
+        self._requests += 1
+        self._request_bytes += size
+        return None
+
+    def put_answer(self, key: int, line: bytes) -> Refusal | None:
+        """Queue an answer to a server request, ahead of all requests.
+
+        Returns:
+            None, or why it was not queued: Close 1008.
+        """
+        return self._put_free(key, line, None)
+
+    def _put_free(self, key: int, line: bytes, lane: _Lane | None) -> Refusal | None:
+        count = self._free.get(key, 0)
+        too_many = count >= self._bounds.max_answers
+        if too_many or (count and self._free_bytes + len(line) > self._bounds.max_bytes):
+            return _TOO_MANY_ANSWERS
+        if lane is None:
+            self._first.append((key, line))
+        else:
+            lane.lines.append((line, False))
+        self._free[key] = count + 1
+        self._waiting += 1
+        self._free_bytes += len(line)
+        return None
+
+    def take(self, max_bytes: int) -> list[bytes]:
+        """The next lines to write: at least one if any may go, together at most `max_bytes`."""
+        taken: list[bytes] = []
+        if not self.writable:
+            return taken
+        left = max_bytes
+        while self._first and (not taken or len(self._first[0][1]) <= left):
+            key, line = self._first.popleft()
+            self._free_gone(key, line)
+            taken.append(line)
+            left -= len(line)
+        while self._lanes and self.outstanding < self._window:
+            key, lane = next(iter(self._lanes.items()))
+            size = len(lane.lines[0][0])
+            if size > lane.deficit_bytes and len(self._lanes) > 1:
+                lane.deficit_bytes += _QUANTUM_BYTES
+                self._lanes.move_to_end(key)
+                continue
+            if taken and size > left:
+                break
+            left -= self._serve(key, lane, taken)
+        return taken
+
+    def _serve(self, key: int, lane: _Lane, taken: list[bytes]) -> int:
+        """Take a request and the notifications that follow it; their bytes."""
+        line, _ = lane.lines.popleft()
+        size = len(line)
+        taken.append(line)
+        self.outstanding += 1
+        self._waiting -= 1
+        self._requests -= 1
+        self._request_bytes -= size
+        while lane.lines and not lane.lines[0][1]:
+            line, _ = lane.lines.popleft()
+            taken.append(line)
+            size += len(line)
+            self._free_gone(key, line)
+        lane.deficit_bytes = max(0, lane.deficit_bytes - size)
+        if not lane.lines:
+            del self._lanes[key]
+        return size
+
+    def _free_gone(self, key: int, line: bytes) -> None:
+        self._waiting -= 1
+        self._free_bytes -= len(line)
+        left = self._free[key] - 1
+        if left:
+            self._free[key] = left
+        else:
+            del self._free[key]
+
+    def answered(self) -> None:
+        """A request that counted was answered: its place in the window is free."""
+        assert self.outstanding > 0, "answered() without a request outstanding"
+        self.outstanding -= 1
+
+    def drop(self, key: int) -> list[bytes]:
+        """Forget the lines of a connection that left.
+
+        Returns:
+            Its requests that will never be sent, so that they can be settled.
+        """
+        lane = self._lanes.pop(key, None)
+        lines = list(lane.lines) if lane is not None else []
+        requests = [line for line, counts in lines if counts]
+        free = [line for line, counts in lines if not counts]
+        if len(free) < self._free.get(key, 0):
+            free += [line for owner, line in self._first if owner == key]
+            self._first = deque(entry for entry in self._first if entry[0] != key)
+        for line in free:
+            self._free_gone(key, line)
+        self._waiting -= len(requests)
+        self._requests -= len(requests)
+        self._request_bytes -= sum(map(len, requests))
+        return requests
