@@ -130,7 +130,7 @@ class Script:
         said: list[str] = []
         left_s = seconds
         yield MessageStarted(item_id)
-        while left_s > 0:
+        while left_s > 1e-9:
             said.append(f"tick {len(said) + 1}\n")
             yield TextDelta(item_id, said[-1])
             yield Pause(min(_SLOW_PERIOD_S, left_s))
