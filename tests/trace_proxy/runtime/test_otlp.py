@@ -1,0 +1,215 @@
+"""Our OTLP encoder says what the stock one says; parsed bytes are compared, for any span."""
+
+import json
+from typing import TypeAlias
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext as SdkSpanContext
+from opentelemetry.util.types import AnyValue
+
+from trace_proxy.runtime import otlp_encoding
+from trace_proxy.runtime.otlp_encoding import SpanEncoder
+from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
+from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
+
+Attributes: TypeAlias = dict[str, AnyValue]
+
+LIMITS = SpanLimits(max_span_attributes=6, max_links=2, max_span_attribute_length=200)
+
+# Values are drawn so that equal dictionary keys of different types meet in one cache.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+long_texts = st.sampled_from(["x" * length for length in (63, 64, 117, 128, 129, 199, 200)])
+keys = st.sampled_from(["rpc.method", "k", "ключ", "gen_ai.conversation.id"]) | texts
+numbers = st.sampled_from([0, 1, -1, 1.0, True, False, 2**63 - 1, -(2**63), float("inf"), -0.0])
+scalars = st.one_of(
+    numbers, texts, long_texts, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)
+)
+values = st.recursive(
+    scalars | st.none() | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+times_ns = st.integers(0, 2**64 - 1)
+trace_ids = st.integers(1, 2**128 - 1)
+span_ids = st.integers(1, 2**64 - 1)
+states = st.sampled_from(["", "a=1", "a=1,b=2", "rojo=00f067aa0ba902b7 , congo=t61rcWkgMzE"])
+any_attributes = st.dictionaries(keys, values, max_size=5)
+
+sdk_contexts = st.builds(
+    SdkSpanContext,
+    trace_ids,
+    span_ids,
+    st.booleans(),
+    st.builds(TraceFlags, st.integers(0, 255)),
+    st.builds(lambda state: TraceState.from_header([state]), states),
+)
+
+
+def bounded_attributes(attributes: Attributes, most: int | None) -> BoundedAttributes:
+    return BoundedAttributes(most, attributes)
+
+
+def bounded_links(links: list[Link], most: int | None) -> BoundedList[Link]:
+    return BoundedList.from_seq(most, links)
+
+
+def bounded_events(events: list[Event], most: int | None) -> BoundedList[Event]:
+    return BoundedList.from_seq(most, events)
+
+
+mosts = st.none() | st.integers(0, 3)
+some_attributes = st.none() | any_attributes | st.builds(bounded_attributes, any_attributes, mosts)
+links = st.builds(Link, sdk_contexts, some_attributes)
+events = st.builds(Event, texts, some_attributes, times_ns)
+resources = st.builds(
+    Resource,
+    st.dictionaries(keys, scalars, max_size=3),
+    st.sampled_from(["", "https://opentelemetry.io/schemas/1.44.0"]),
+)
+scopes = st.none() | st.builds(
+    InstrumentationScope,
+    texts,
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | st.dictionaries(keys, scalars, max_size=3),
+)
+
+
+@st.composite
+def statuses(draw: st.DrawFn) -> Status:
+    code = draw(st.sampled_from(StatusCode))
+    return Status(code, draw(st.none() | texts) if code is StatusCode.ERROR else None)
+
+
+@st.composite
+def readable_spans(draw: st.DrawFn) -> ReadableSpan:
+    return ReadableSpan(
+        name=draw(texts),
+        context=draw(sdk_contexts),
+        parent=draw(st.none() | sdk_contexts),
+        resource=draw(resources),
+        attributes=draw(some_attributes),
+        events=draw(st.builds(bounded_events, st.lists(events, max_size=3), mosts)),
+        links=draw(st.builds(bounded_links, st.lists(links, max_size=3), mosts) | st.just(())),
+        kind=draw(st.sampled_from(SpanKind)),
+        status=draw(statuses()),
+        start_time=draw(st.none() | times_ns),
+        end_time=draw(times_ns),
+        instrumentation_scope=draw(scopes),
+    )
+
+
+contexts = st.builds(SpanContext, trace_ids, span_ids, st.integers(0, 255), states, st.booleans())
+records = st.builds(
+    SpanRecord,
+    st.sampled_from(Service),
+    texts,
+    st.sampled_from(Kind),
+    contexts,
+    st.none() | contexts,
+    times_ns,
+    times_ns,
+    st.dictionaries(keys.filter(bool), scalars | st.just("y" * 300), max_size=6),
+    st.lists(contexts, max_size=2).map(tuple),
+    st.sampled_from(["", "Internal error"]) | texts,
+)
+ORIGINS = {
+    Service.PROXY: Origin(
+        Resource({"service.name": "trace-proxy"}), InstrumentationScope("trace_proxy", "1"), LIMITS
+    ),
+    Service.CORE: Origin(
+        Resource({"service.name": "core-server"}), InstrumentationScope("trace_proxy", "1"), LIMITS
+    ),
+}
+record_spans = records.map(lambda record: RecordSpan(record, ORIGINS[record.service]))
+ENCODER = SpanEncoder()  # one for all examples: what it remembers must never be wrong
+
+
+def context_of(trace_id: int = 1, span_id: int = 2) -> SpanContext:
+    return SpanContext(trace_id, span_id, flags=3)
+
+
+def record_of(name: str = "thread/read", **attributes: str | float) -> SpanRecord:
+    return SpanRecord(Service.PROXY, name, Kind.SERVER, context_of(), None, 1, 2, dict(attributes))
+
+
+def span_of(record: SpanRecord) -> RecordSpan:
+    return RecordSpan(record, ORIGINS[record.service])
+
+
+def parsed(body: bytes) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    request.ParseFromString(body)
+    return request
+
+
+@given(st.lists(readable_spans(), max_size=4))
+def test_any_readable_span_is_encoded_as_the_stock_encoder_does(spans: list[ReadableSpan]) -> None:
+    assert parsed(ENCODER.encode(spans)) == encode_spans(spans)
+
+
+@given(st.lists(record_spans, max_size=4))
+def test_any_record_is_encoded_as_the_stock_encoder_does(spans: list[RecordSpan]) -> None:
+    assert parsed(ENCODER.encode(spans)) == encode_spans(spans)
+
+
+@given(st.lists(record_spans | readable_spans(), max_size=6))
+def test_both_kinds_share_a_request(spans: list[ReadableSpan]) -> None:
+    assert parsed(ENCODER.encode(spans)) == encode_spans(spans)
+
+
+@given(st.dictionaries(keys.filter(bool), scalars, max_size=12), st.lists(contexts, max_size=4))
+def test_what_exceeds_the_limits_is_dropped_and_counted(
+    attributes: dict[str, str | float], links: list[SpanContext]
+) -> None:
+    record = SpanRecord(
+        Service.PROXY, "n", Kind.CLIENT, context_of(), None, 1, 2, attributes, tuple(links)
+    )
+    span = OversizedSpan(record, ORIGINS[Service.PROXY])
+
+    request = parsed(ENCODER.encode([span]))
+
+    assert request == encode_spans([span])
+    (encoded,) = request.resource_spans[0].scope_spans[0].spans
+    assert len(encoded.attributes) == min(len(attributes), 6)
+    assert encoded.dropped_attributes_count == max(len(attributes) - 6, 0)
+    assert len(encoded.links) == min(len(links), 2)
+    assert encoded.dropped_links_count == max(len(links) - 2, 0)
+
+
+def test_a_span_whose_length_takes_three_bytes_is_encoded_whole() -> None:
+    span = span_of(record_of(name="n" * 20_000))
+
+    assert parsed(SpanEncoder().encode([span])) == encode_spans([span])
+
+
+def test_an_untouched_record_span_looks_like_an_ordinary_one() -> None:
+    record = record_of(**{"rpc.method": "thread/read", "long": "y" * 300})
+    span = span_of(record)
+
+    shown = json.loads(span.to_json())
+
+    assert (shown["name"], shown["kind"]) == ("thread/read", "SpanKind.SERVER")
+    assert shown["attributes"] == {"rpc.method": "thread/read", "long": "y" * 200}
+    assert span.get_span_context() == span.context
+    assert not hasattr(span, "no_such_field")
+
+
+def test_the_cache_stays_bounded_and_right_when_values_never_repeat() -> None:
+    encoder = SpanEncoder()
+    spans = [
+        span_of(record_of(request=str(number), port=number))
+        for number in range(otlp_encoding.MAX_CACHED + 10)
+    ]
+
+    assert parsed(encoder.encode(spans)) == encode_spans(spans)
+    assert parsed(encoder.encode(spans[:2])) == encode_spans(spans[:2])
