@@ -98,6 +98,11 @@ class DeleteThread(msgspec.Struct, frozen=True):
 Operation = PutThread | PutTurn | PutItem | DeleteThread
 
 
+def thread_of(operation: Operation) -> str:
+    """The thread that the operation writes to."""
+    return operation.thread_id if isinstance(operation, DeleteThread) else operation.row.thread_id
+
+
 class ThreadQuery(msgspec.Struct, frozen=True):
     """A page of `thread/list`.
 
@@ -135,6 +140,10 @@ class ThreadPage(msgspec.Struct, frozen=True):
 
 class StorageError(Exception):
     """The store cannot do it (disk full, unwritable, closed). Nothing was acknowledged."""
+
+
+class DiskError(StorageError):
+    """The medium failed, not what was asked of it; later writes may go well again."""
 
 
 class NewerSchemaError(StorageError):
