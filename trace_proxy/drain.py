@@ -1,0 +1,251 @@
+"""When may the proxy exit?  The drain state machine.
+
+    STARTING ──serving──> SERVING ──1st signal──> DRAINING ──deadline──> INTERRUPTING
+        │                    │                       │                        │
+        │ signal             │ failed         no work left │   no work left, 2 s │
+        v                    v                       v                        v
+      FORCED <──2nd signal── CLOSING <───────────────┴────────────────────────┘
+                             │ closed
+                             v
+                           STOPPED
+
+Work is a running turn, an admitted request, or a byte on its way to a client:
+`turn/start` is answered at once, so an empty request table does not mean an idle
+proxy, and a turn that ended is not over before the client has been told.
+One clock, started by the first signal and never extended. This module decides;
+`trace_proxy.runtime` acts. It reads no clock: callers pass monotonic seconds.
+"""
+
+from enum import Enum
+from typing import Final, Literal
+
+from trace_proxy.commands import (
+    CORE_LOST_CODE,
+    RESTART_CODE,
+    AnnounceDraining,
+    CloseConnections,
+    CloseIdleConnections,
+    CloseListeners,
+    Command,
+    EndWithin,
+    Exit,
+    FlushSpans,
+    Force,
+    InterruptTurn,
+    InterruptTurns,
+    StopCores,
+    WakeAt,
+)
+from trace_proxy.refusal import Refusal, draining
+
+SignalName = Literal["TERM", "INT", "HUP"]
+
+NEW_WORK: Final = frozenset(
+    {
+        "review/start",
+        "thread/compact/start",
+        "thread/fork",
+        "thread/queue/start",
+        "thread/realtime/start",
+        "thread/resume",
+        "thread/shellCommand",
+        "thread/start",
+        "turn/start",
+        "turn/steer",
+    }
+)
+"""Requests that begin or prolong a turn; all others are answered while draining."""
+
+SAME_SIGNAL_S: Final = 0.1
+"""A terminal and a supervisor may both deliver one Ctrl-C; nobody types twice so fast."""
+
+INTERRUPT_S: Final = 2.0
+"""For the cores to end their interrupted turns, and the clients to hear of it."""
+
+CLOSING_S: Final = 8.0
+"""What Close, the cores' end and the last spans take at most is 5 s; the rest is slack."""
+
+_RETRY_AFTER_MS: Final = (1_000, 5_000)
+
+_FORCED_CODE: Final[dict[SignalName, int]] = {"TERM": 143, "INT": 130, "HUP": 143}
+
+
+class State(Enum):
+    """Where the proxy is in its life."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    INTERRUPTING = "interrupting"
+    CLOSING = "closing"
+    STOPPED = "stopped"
+    FORCED = "forced"
+
+
+_WAITING: Final = (State.DRAINING, State.INTERRUPTING)
+_ENDING: Final = (*_WAITING, State.CLOSING)
+
+
+class Drain:
+    """Decides when to stop; every event returns what is to be done, in order.
+
+    Args:
+        timeout_s: Seconds that work gets after the first signal, 0: as long as it takes.
+            Keep it below the orchestrator's own kill timeout.
+
+    Attributes:
+        state: Where the proxy is in its life.
+        exit_code: What the process exits with if it stops from here on.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._signalled_at_s: float | None = None
+        self._deadline_s: float | None = None
+        self._wake_at_s: float | None = None
+        self._turns = 0
+        self._requests = 0
+        self.state = State.STARTING
+        self.exit_code = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Drain {self.state.name} turns={self._turns} requests={self._requests}"
+            f" exit_code={self.exit_code}>"
+        )
+
+    @property
+    def accepts_new_work(self) -> bool:
+        """Whether a request in `NEW_WORK`, or a new connection, may come in."""
+        return self.state is State.SERVING
+
+    @property
+    def ready(self) -> bool:
+        """Whether the drain has nothing against `/readyz` saying 200."""
+        return self.state is State.SERVING
+
+    def serving(self) -> None:
+        """The first core is up and the listeners are open.
+
+        Raises:
+            RuntimeError: It was serving before.
+        """
+        if self.state is State.STARTING:
+            self.state = State.SERVING
+        elif self.state is State.SERVING:
+            raise RuntimeError("serving() was called twice")
+
+    def signal(self, name: SignalName, now_s: float) -> list[Command]:
+        """Take a signal; then call `work` with the counts of the moment, without an await."""
+        first_at_s = self._signalled_at_s
+        if first_at_s is None:
+            self._signalled_at_s = now_s
+        if self.state is State.SERVING:
+            return self._start_draining(f"SIG{name}", now_s)
+        if self.state is State.STARTING:
+            return self._force(name)
+        if first_at_s is None or now_s - first_at_s < SAME_SIGNAL_S or name == "HUP":
+            return []
+        return self._force(name) if self.state in _ENDING else []
+
+    def input_ended(self, now_s: float) -> list[Command]:
+        """The one client of `stdio://` is gone: drains like a signal, then call `work`."""
+        if self.state is State.SERVING:
+            return self._start_draining("end of input", now_s)
+        return []
+
+    def failed(self) -> list[Command]:
+        """No core is left and none will be: everything ends, with exit code 1."""
+        if self.state in (State.CLOSING, State.STOPPED, State.FORCED):
+            return []
+        self.exit_code = 1
+        return self._close(CORE_LOST_CODE)
+
+    def work(self, turns: int, requests: int, unflushed: int) -> list[Command]:
+        """Tell how much is left to do. Needed only while draining, cheap always.
+
+        Args:
+            turns: Running turns.
+            requests: Admitted requests that are not settled.
+            unflushed: Bytes (or messages) that wait for clients.
+        """
+        if self.state not in _WAITING:
+            return []
+        self._turns, self._requests = turns, requests
+        if turns or requests or unflushed:
+            return []
+        return self._close(RESTART_CODE)
+
+    def approval_orphaned(self, thread_id: str, turn_id: str) -> list[Command]:
+        """A turn waits for an approval and no client is left that could answer.
+
+        While serving somebody may come back for it; while draining nobody can.
+        """
+        if self.state is not State.DRAINING:
+            return []
+        self.exit_code = 3
+        return [InterruptTurn(thread_id, turn_id)]
+
+    def tick(self, now_s: float) -> list[Command]:
+        """Notice that time has passed."""
+        if self._wake_at_s is None or now_s < self._wake_at_s:
+            return []
+        if self.state is State.DRAINING:
+            self.state, self.exit_code = State.INTERRUPTING, 3
+            return [InterruptTurns(), self._wake_at(now_s + INTERRUPT_S)]
+        return self._close(RESTART_CODE)
+
+    def closed(self) -> list[Command]:
+        """All that CLOSING asked for is done."""
+        if self.state is not State.CLOSING:
+            return []
+        self.state = State.STOPPED
+        return [Exit(self.exit_code)]
+
+    def refusal(self, now_s: float) -> Refusal:
+        """The answer to new work while draining, with a guess when the successor is there."""
+        least_ms, most_ms = _RETRY_AFTER_MS
+        if self._deadline_s is None:
+            return draining(most_ms)
+        left_ms = int(1000 * (self._deadline_s - now_s))
+        return draining(min(max(left_ms, least_ms), most_ms))
+
+    def details(self, now_s: float) -> dict[str, object]:
+        """For `/readyz`; the shell adds the number of connections.
+
+        `deadline` is in seconds from now, None when there is none.
+        """
+        left_s = None if self._deadline_s is None else round(max(0, self._deadline_s - now_s), 3)
+        return {
+            "state": self.state.value,
+            "turns": self._turns,
+            "requests": self._requests,
+            "deadline": left_s,
+        }
+
+    def _start_draining(self, reason: str, now_s: float) -> list[Command]:
+        self.state = State.DRAINING
+        commands: list[Command] = []
+        if self._timeout_s:
+            self._deadline_s = now_s + self._timeout_s
+            commands.append(self._wake_at(self._deadline_s))
+        return [AnnounceDraining(reason, self._deadline_s), CloseIdleConnections(), *commands]
+
+    def _close(self, code: int) -> list[Command]:
+        self.state, self._wake_at_s = State.CLOSING, None
+        return [
+            EndWithin(CLOSING_S, self.exit_code),
+            CloseConnections(code),
+            StopCores(),
+            FlushSpans(),
+            CloseListeners(),
+        ]
+
+    def _force(self, name: SignalName) -> list[Command]:
+        self.state, self._wake_at_s = State.FORCED, None
+        self.exit_code = _FORCED_CODE[name]
+        return [Force(self.exit_code)]
+
+    def _wake_at(self, at_s: float) -> WakeAt:
+        self._wake_at_s = at_s
+        return WakeAt(at_s)
