@@ -182,7 +182,7 @@ class SqliteStore:
     def _settle(
         self, writer: Writer, opened: "asyncio.Future[None]", outcomes: Sequence[Outcome]
     ) -> None:
-        broken: set[str] = set()
+        broken = frozenset[str]()
         for outcome in outcomes:
             match outcome.item:
                 case None:
@@ -190,15 +190,15 @@ class SqliteStore:
                 case Write() as write:
                     self._queued_jobs -= len(write.operations)
                     self._queued_bytes -= write.cost_bytes
-                    broken |= write.threads if outcome.error else set()
+                    broken |= write.threads if outcome.error else frozenset()
                 case Job(alone=False):
                     self._queued_jobs -= 1
                 case _:
                     pass
             if outcome.item is not None:
                 _resolve(outcome.item.future, outcome.value, outcome.error)
-        if broken:  # whoever waits for a failed write wakes up before this is called
-            asyncio.get_running_loop().call_soon(writer.put, Heal(frozenset(broken)))
+        if broken:  # behind all that was queued unaware, before all that its waiters will queue
+            writer.put(Heal(broken))
 
     def _settle_opening(
         self, writer: Writer, opened: "asyncio.Future[None]", error: StorageError | None
