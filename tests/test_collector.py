@@ -86,7 +86,7 @@ async def test_what_the_stock_exporter_sends_is_read_back_whole(compression: Com
     assert tool.links == (CollectedLink(f"{7:032x}", f"{8:016x}"),)
     assert tool.events == ("stopped",)
     assert root.start_ns < root.end_ns
-    assert root.flags & 1
+    assert root.flags == 0x100, "is_remote is known; the stock exporter leaves the low byte empty"
     assert (root.scope, root.resource) == ("tests", {"service.name": "trace-proxy"})
     assert b"turn/start" in root.raw
 
