@@ -96,6 +96,22 @@ def request_id(message: Message) -> bytes:
     )
 
 
+_ID_IN_HEAD = re.compile(
+    rb'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]*"\s*,\s*)*"id"\s*:\s*("[^"\\]*"|-?\d+)\s*[,}]'
+)
+
+
+def id_in_head(head: bytes) -> bytes:
+    """The id of a message of which only the first bytes are known, else `null`.
+
+    Found where encoders put it: before `params`.
+    """
+    found = _ID_IN_HEAD.match(head)
+    if found is None or (found[1][:1] != b'"' and not _is_integer(found[1])):
+        return NULL_ID
+    return found[1]
+
+
 def _is_integer(raw: bytes) -> bool:
     return len(raw) <= _INT64_DIGITS and raw.removeprefix(b"-").isdigit()
 

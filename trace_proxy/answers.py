@@ -1,0 +1,141 @@
+"""The way of an answer back: settled once, to its asker, under its own id.
+
+Some answers tell more than their asker: a thread now lives here, a turn now runs.
+That is noted for connections that have left as well, because the core goes on.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from core_server.jsonrpc import codes
+from trace_proxy import envelope, handles, methods
+from trace_proxy.connection import Pending
+from trace_proxy.core_session import CoreSession
+from trace_proxy.envelope import CoreMessage
+from trace_proxy.span_record import SpanContext
+from trace_proxy.switchboard import Switchboard
+from trace_proxy.turn_spans import Turn
+
+
+class _Id(msgspec.Struct):
+    id: str = ""
+
+
+class _ThreadResult(msgspec.Struct):
+    thread: _Id
+    model: str = ""
+
+
+class _TurnResult(msgspec.Struct):
+    turn: _Id
+
+
+class _Error(msgspec.Struct):
+    code: int = codes.INTERNAL_ERROR
+
+
+_THREAD = msgspec.json.Decoder(_ThreadResult)
+_TURN = msgspec.json.Decoder(_TurnResult)
+_ERROR = msgspec.json.Decoder(_Error)
+
+_TELLING: Final = methods.SUBSCRIBING | methods.TURN_CONTROL | {"turn/start"}
+
+
+class Answers:
+    """Responses of cores."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+
+    def take(self, core: CoreSession, message: CoreMessage) -> bool:
+        """Hand a response to its asker; False when nobody asked (any more)."""
+        assert message.id is not UNSET
+        pending = core.router.settle(message.id)
+        if pending is None:
+            return False
+        if pending.windowed:
+            core.lanes.answered()
+        if pending.then is not None:
+            pending.then(message)
+            return True
+        link, turn_id = None, None
+        failed = message.error is not UNSET
+        if pending.method in _TELLING and not failed:
+            link, turn_id = self._note(core, pending, message)
+        if pending.opened is not None:
+            self._close_handle(pending, failed=failed)
+        connection = pending.connection
+        if connection is not None:
+            answer = envelope.answer(pending.id, message)
+            if pending.handle is not None:
+                answer = handles.restore(answer, pending.handle)
+            self._board.send(connection, answer)
+            if pending.method == "thread/resume" and not failed:
+                self._replay(pending)
+        error = _code(message) if failed else None
+        if connection is not None:
+            self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
+        return True
+
+    def _note(
+        self, core: CoreSession, pending: Pending, message: CoreMessage
+    ) -> tuple[SpanContext | None, str | None]:
+        """Learn from an answer; returns the turn to link to and its id."""
+        assert message.result is not UNSET
+        board = self._board
+        try:
+            if pending.method == "turn/start":
+                return self._turn_started(core, pending, _TURN.decode(message.result).turn.id)
+            if pending.method in methods.SUBSCRIBING:
+                self._thread_loaded(core, pending, _THREAD.decode(message.result))
+        except msgspec.DecodeError:
+            board.effects.log("core.answer_not_understood", core=core.index, method=pending.method)
+        turn = board.turns.of_thread(pending.thread) if pending.thread else None
+        return (None, None) if turn is None else (turn.context, turn.turn_id)
+
+    def _thread_loaded(self, core: CoreSession, pending: Pending, result: _ThreadResult) -> None:
+        board, thread = self._board, result.thread.id
+        pending.thread = thread
+        board.placement.place(thread, core)
+        board.turns.model_of(thread, result.model)
+        if pending.connection is not None:
+            board.subscribers.add(thread, pending.connection)
+
+    def _turn_started(
+        self, core: CoreSession, pending: Pending, turn_id: str
+    ) -> tuple[SpanContext | None, str]:
+        """A turn runs, unless it had been running: then this request joined it."""
+        board, span = self._board, pending.span
+        if span is None or span.turn is None or pending.thread is None:
+            return None, turn_id
+        running = board.turns.get(turn_id)
+        if running is None:
+            turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)
+            board.turns.begin(turn)
+            return None, turn_id
+        return (None if running.parent == span.context else running.context), turn_id
+
+    def _close_handle(self, pending: Pending, *, failed: bool) -> None:
+        assert pending.opened is not None
+        family = methods.HANDLES[pending.method]
+        if pending.connection is not None and (failed or family.scoped_to_request):
+            pending.connection.handles.pop(pending.opened, None)
+
+    def _replay(self, pending: Pending) -> None:
+        """Ask the late subscriber what others have been asked already."""
+        connection, thread = pending.connection, pending.thread
+        assert connection is not None
+        for asked in self._board.server_requests.of_thread(thread or ""):
+            if connection.key not in asked.asked:
+                asked.asked.add(connection.key)
+                self._board.send(connection, asked.message())
+
+
+def _code(message: CoreMessage) -> int:
+    assert message.error is not UNSET
+    try:
+        return _ERROR.decode(message.error).code
+    except msgspec.DecodeError:
+        return codes.INTERNAL_ERROR

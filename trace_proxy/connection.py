@@ -1,0 +1,123 @@
+"""What the proxy knows of one client: its session, its requests in flight, its threads.
+
+Plain records with one owner, the hub. Where bytes go is the shell's business: it finds
+a connection's socket by `key`.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from trace_proxy.envelope import CoreMessage
+from trace_proxy.gate import Session
+from trace_proxy.span_record import AttributeValue, SpanContext
+from trace_proxy.trace_context import Inherited, Resolution
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Where a connection comes from.
+
+    Attributes:
+        transport: `tcp`, `unix` or `pipe`, as `network.transport` wants it.
+        address: Peer address, empty where there is none.
+        port: Peer port, 0 where there is none.
+        websocket: Whether it speaks websocket frames.
+    """
+
+    transport: str
+    address: str = ""
+    port: int = 0
+    websocket: bool = True
+
+
+class RequestSpan(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a request's span until its answer comes; nothing is open meanwhile.
+
+    Attributes:
+        context: Its own ids and flags.
+        resolution: The context that won, and the losers.
+        start_ns: Unix nanoseconds.
+        attributes: What all requests of its connection share; read, never changed.
+        turn: The context of the turn that the request asks for (`turn/start`), else None.
+    """
+
+    context: SpanContext
+    resolution: Resolution
+    start_ns: int
+    attributes: dict[str, AttributeValue]
+    turn: SpanContext | None = None
+
+
+class Pending(msgspec.Struct, gc=False):
+    """A request in flight.
+
+    Attributes:
+        connection: Who asked; None for the proxy itself, or once the asker has left.
+        id: The asker's id, as sent.
+        method: As sent.
+        size: Bytes it is counted with.
+        thread: The thread it names, if it names one.
+        span: None when nobody looks (the proxy's own requests).
+        then: Takes the answer instead of a client: the proxy's own requests.
+        handle: (client's, core's) spelling of a handle that the answer may repeat.
+        opened: The handle that it opened, as in `Connection.handles`.
+        windowed: Whether it takes a place in its core's window.
+        counted: Whether admission counted it and must be told.
+    """
+
+    connection: "Connection | None"
+    id: bytes
+    method: str
+    size: int
+    thread: str | None = None
+    span: RequestSpan | None = None
+    then: Callable[[CoreMessage | None], None] | None = None
+    handle: tuple[bytes, bytes] | None = None
+    opened: tuple[str, str] | None = None
+    counted: bool = False
+    windowed: bool = True
+
+
+class Connection:
+    """One client of the proxy.
+
+    Attributes:
+        key: Unique in this process; `trace_proxy.connection.id`.
+        session: What `initialize` agreed, None before it.
+        strict: It sent `"jsonrpc":"2.0"` and gets it back.
+        context: The trace context of its handshake, resolved once.
+        in_flight: Its unanswered requests, keyed by identity of the pending entry.
+        threads: Threads that it is subscribed to.
+        handles: Handles it chose, as (opening method, handle), and the core that holds them.
+        attributes: Span attributes that all its requests share.
+    """
+
+    __slots__ = (
+        "attributes",
+        "context",
+        "handles",
+        "in_flight",
+        "key",
+        "peer",
+        "session",
+        "strict",
+        "threads",
+    )
+
+    def __init__(self, key: int, peer: Peer, context: Inherited) -> None:
+        self.key = key
+        self.peer = peer
+        self.context = context
+        self.session: Session | None = None
+        self.strict = False
+        self.in_flight: dict[int, Pending] = {}
+        self.threads: set[str] = set()
+        self.handles: dict[tuple[str, str], int] = {}
+        self.attributes: dict[str, AttributeValue] = {}
+
+    def __repr__(self) -> str:
+        name = self.session.client_name if self.session else "not initialized"
+        return (
+            f"<Connection {self.key} {name} in_flight={len(self.in_flight)}"
+            f" threads={len(self.threads)}>"
+        )

@@ -1,0 +1,74 @@
+"""The proxy's relation with one core process, over all its lives.
+
+    STARTING -> READY -> DOWN -> STARTING ...            DOWN -> FAILED
+              initialize    exit    restart      too many restarts
+
+A life is an epoch: ids, answers and server requests of an older one mean nothing.
+"""
+
+from enum import Enum
+
+from trace_proxy.lanes import Lanes
+from trace_proxy.router import Router
+
+
+class CoreState(Enum):
+    """Where a core is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DOWN = "down"
+    FAILED = "failed"
+
+
+class CoreSession:
+    """One core of the pool.
+
+    Attributes:
+        index: Its place in the pool, from 0; `trace_proxy.core.id`.
+        epoch: Counts its processes, from 1.
+        state: See the module.
+        router: Requests in flight in this epoch.
+        lanes: Lines waiting for its stdin.
+        greeting: Result of its `initialize`, None before it.
+        threads: How many threads are placed here.
+        turns: How many turns run here.
+    """
+
+    __slots__ = (
+        "epoch",
+        "greeting",
+        "index",
+        "lanes",
+        "router",
+        "state",
+        "threads",
+        "turns",
+    )
+
+    def __init__(self, index: int, lanes: Lanes) -> None:
+        self.index = index
+        self.epoch = 0
+        self.state = CoreState.DOWN
+        self.router = Router()
+        self.lanes = lanes
+        self.lanes.writable = False
+        self.greeting: bytes | None = None
+        self.threads = 0
+        self.turns = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Core {self.index} {self.state.name} epoch={self.epoch}"
+            f" in_flight={len(self.router)} threads={self.threads} turns={self.turns}>"
+        )
+
+    @property
+    def up(self) -> bool:
+        """Whether requests may be sent to it, now or as soon as it has started."""
+        return self.state in (CoreState.READY, CoreState.STARTING, CoreState.DOWN)
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """For placement: running turns, then requests in flight, then threads."""
+        return (self.turns, len(self.router), self.threads)

@@ -1,0 +1,75 @@
+"""Everything that the hub may ask of the world.
+
+The runtime implements it over sockets, pipes and OpenTelemetry; tests by lists. All
+calls return at once and none may call back into the hub.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from trace_proxy.connection import Connection
+from trace_proxy.core_session import CoreSession
+from trace_proxy.server_requests import ServerRequest
+from trace_proxy.span_record import SpanRecord
+from trace_proxy.trace_context import Rejection
+from trace_proxy.turns import EndedTurn
+
+
+class Effects(Protocol):
+    """The hub's way out."""
+
+    def send(self, connection: Connection, message: bytes) -> None:
+        """Queue a message for a client."""
+        ...
+
+    def fan_out(self, connections: Iterable[Connection], message: bytes) -> None:
+        """Queue the same message for several clients."""
+        ...
+
+    def close(self, connection: Connection, code: int, reason: str) -> None:
+        """End a connection with this close code, after what is queued for it."""
+        ...
+
+    def write(self, core: CoreSession, line: bytes) -> None:
+        """Give a line to a core's stdin; lanes and window were asked before."""
+        ...
+
+    def end_span(self, record: SpanRecord) -> None:
+        """Export a finished span."""
+        ...
+
+    def call_ended(self, method: str, error: str, duration_s: float) -> None:
+        """Measure an answered, refused or lost request; `error` is empty on success."""
+        ...
+
+    def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
+        """Measure a turn: its duration, time to first delta, tokens."""
+        ...
+
+    def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
+        """A client's trace context was refused: count it, warn once a connection."""
+        ...
+
+    def approval_asked(self, request: ServerRequest) -> None:
+        """A server request is pending."""
+        ...
+
+    def approval_settled(self, request: ServerRequest, now_ns: int) -> None:
+        """It is no longer: measure how long people took."""
+        ...
+
+    def core_ready(self, core: CoreSession) -> None:
+        """A core answered `initialize` and its threads are back."""
+        ...
+
+    def core_faulty(self, core: CoreSession, why: str) -> None:
+        """A core broke the protocol beyond repair: end its process."""
+        ...
+
+    def log(self, event: str, **fields: object) -> None:
+        """Log an event."""
+        ...
+
+    def count(self, counter: str, label: str = "") -> None:
+        """Add one to a counter: shed, cut, fault, rejected, restart."""
+        ...

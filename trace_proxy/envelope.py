@@ -1,0 +1,187 @@
+"""One message as a proxy sees it: routed by a few members, otherwise left alone.
+
+Lines of a core are decoded in one pass into `CoreMessage`, which holds what the
+hub routes by; `result`, `error` and notifications travel on as the bytes that came.
+Building a message replaces ids and trace context and nothing else.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from core_server.jsonrpc import codec
+
+
+class Routing(msgspec.Struct, gc=False, rename="camel"):
+    """The members of params that say whom a message concerns."""
+
+    thread_id: str | None | UnsetType = UNSET
+    turn_id: str | None | UnsetType = UNSET
+    item_id: str | None | UnsetType = UNSET
+    delta: str | UnsetType = UNSET
+
+
+class CoreMessage(msgspec.Struct, gc=False):
+    """A line of a core."""
+
+    id: int | str | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Routing | None | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class _LooseCoreMessage(msgspec.Struct, gc=False):
+    id: int | str | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class _OnlyParams(msgspec.Struct, gc=False):
+    params: Raw = Raw(b"null")
+
+
+class GarbageError(Exception):
+    """A line of a core that is no JSON-RPC message; says why, without its content."""
+
+
+_CORE = msgspec.json.Decoder(CoreMessage)
+_LOOSE = msgspec.json.Decoder(_LooseCoreMessage)
+_ROUTING = msgspec.json.Decoder(Routing)
+_PARAMS = msgspec.json.Decoder(_OnlyParams)
+_ENCODE = msgspec.json.Encoder().encode
+
+_METHOD_JSON: dict[str, bytes] = {}
+_METHOD_JSON_BOUND: Final = 1024
+"""Cached encodings of method names: all real ones fit five times over."""
+
+
+def decode_core(line: bytes) -> CoreMessage:
+    """Decode a core's line.
+
+    Raises:
+        GarbageError: it is not UTF-8, not JSON, or no message.
+    """
+    try:
+        message = _CORE.decode(line)
+    except msgspec.ValidationError:
+        message = _decode_loosely(line)
+    except msgspec.DecodeError as error:
+        raise GarbageError(str(error)) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise GarbageError(type(error).__name__) from None
+    if not line.isascii():
+        _require_utf8(line)
+    if message.method is UNSET and (
+        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
+    ):
+        raise GarbageError("neither a request nor a response")
+    return message
+
+
+def _decode_loosely(line: bytes) -> CoreMessage:
+    """Params whose routing members have other types than ours: relayed, not understood."""
+    try:
+        loose = _LOOSE.decode(line)
+    except msgspec.DecodeError as error:
+        raise GarbageError(str(error)) from None
+    return CoreMessage(loose.id, loose.method, UNSET, loose.result, loose.error)
+
+
+def _require_utf8(line: bytes) -> None:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        raise GarbageError("not UTF-8") from None
+
+
+def routing(params: bytes | None) -> Routing:
+    """The routing members of a client's params; empty where they have other types."""
+    if params is None or b'Id"' not in params:
+        return Routing()
+    try:
+        return _ROUTING.decode(params)
+    except msgspec.DecodeError:
+        return Routing()
+
+
+def params_of(line: bytes) -> bytes:
+    """The params of a core's line, `null` when it has none."""
+    return bytes(_PARAMS.decode(line).params)
+
+
+def request(core_id: int, method: str, params: bytes | None, trace: bytes = b"") -> bytes:
+    """A request line for a core, without the newline.
+
+    Args:
+        core_id: The router's id.
+        method: As the client sent it.
+        params: JSON, or None to leave it out.
+        trace: JSON of the `trace` member, or empty to leave it out.
+    """
+    name = _METHOD_JSON.get(method) or _method_json(method)
+    if params is None:
+        if trace:
+            return b'{"id":%d,"method":%b,"trace":%b}' % (core_id, name, trace)
+        return b'{"id":%d,"method":%b}' % (core_id, name)
+    if trace:
+        return b'{"id":%d,"method":%b,"params":%b,"trace":%b}' % (
+            core_id,
+            name,
+            codec.one_line(params),
+            trace,
+        )
+    return b'{"id":%d,"method":%b,"params":%b}' % (core_id, name, codec.one_line(params))
+
+
+def notification(method: str, params: bytes | None) -> bytes:
+    """A notification, without the newline."""
+    name = _METHOD_JSON.get(method) or _method_json(method)
+    if params is None:
+        return b'{"method":%b}' % name
+    return b'{"method":%b,"params":%b}' % (name, codec.one_line(params))
+
+
+def server_request(request_id: int, method: str, params: bytes) -> bytes:
+    """A request of a core to a client, under the proxy's id."""
+    return b'{"method":%b,"id":%d,"params":%b}' % (
+        _METHOD_JSON.get(method) or _method_json(method),
+        request_id,
+        params,
+    )
+
+
+def answer(request_id: bytes, message: CoreMessage) -> bytes:
+    """A core's response under the client's id."""
+    if message.result is not UNSET:
+        return b'{"id":%b,"result":%b}' % (request_id, bytes(message.result))
+    assert message.error is not UNSET
+    return b'{"error":%b,"id":%b}' % (bytes(message.error), request_id)
+
+
+def _method_json(method: str) -> bytes:
+    encoded = _ENCODE(method)
+    if len(_METHOD_JSON) < _METHOD_JSON_BOUND and len(encoded) < 128:
+        _METHOD_JSON[method] = encoded
+    return encoded
+
+
+def client_answer(core_id: int | str, body: bytes, *, failed: bool) -> bytes:
+    """A client's answer to a server request, under the core's id of it."""
+    member = b"error" if failed else b"result"
+    return b'{"id":%b,"%b":%b}' % (_ENCODE(core_id), member, codec.one_line(body))
+
+
+def replace_params(line: bytes, params: bytes) -> bytes:
+    """The same message with other params; its other members stay as they are."""
+    return with_member(line, "params", params)
+
+
+def with_member(document: bytes, name: str, value: bytes) -> bytes:
+    """A JSON object with one member replaced."""
+    members = msgspec.json.decode(document, type=dict[str, Raw])
+    members[name] = Raw(value)
+    return _ENCODE(members)

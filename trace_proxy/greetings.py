@@ -1,0 +1,110 @@
+"""`initialize`, once a connection towards clients and once an epoch towards a core.
+
+A core knows one client: us. Clients are answered from what it said to us, each as if
+the core had spoken to it alone; who comes before the first core is up waits here.
+"""
+
+from typing import Final
+
+import msgspec
+
+from core_server.jsonrpc import codec
+from trace_proxy import gate, spans
+from trace_proxy.connection import Connection, Pending
+from trace_proxy.core_session import CoreSession
+from trace_proxy.refusal import Refusal
+from trace_proxy.switchboard import Switchboard
+
+GREETING_NOTIFICATIONS: Final = frozenset({"configWarning", "remoteControl/status/changed"})
+"""What the reference sends to a connection right after its `initialize`."""
+
+GREETING_LINES: Final = 32
+"""Notifications kept for later connections; the reference sends one to five."""
+
+OUR_NAME: Final = "trace-proxy"
+
+Document = dict[str, msgspec.Raw]
+
+
+class Greetings:
+    """Who is initialized, and with what answer."""
+
+    def __init__(self, board: Switchboard, version: str) -> None:
+        self._board = board
+        self._version = version
+        self._waiting: list[tuple[Connection, Pending]] = []
+        self._lines: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Greetings waiting={len(self._waiting)}>"
+
+    def params(self) -> bytes:
+        """What we say to a core: one client that wants everything."""
+        return msgspec.json.encode(
+            {
+                "clientInfo": {"name": OUR_NAME, "title": OUR_NAME, "version": self._version},
+                "capabilities": {"experimentalApi": True},
+            }
+        )
+
+    def initialize(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
+        """Open a client's session; answer now, or when the first core is up."""
+        session = gate.open_session(params)
+        if isinstance(session, Refusal):
+            self._board.refuse(pending, session)
+            return
+        connection.session = session
+        connection.attributes.update(spans.attributes_of(connection))
+        if session.opted_out or not session.experimental:
+            self._board.choosy += 1
+        core = next((each for each in self._board.cores if each.greeting is not None), None)
+        if core is None:
+            connection.in_flight[id(pending)] = pending
+            self._waiting.append((connection, pending))
+        else:
+            self._welcome(connection, pending, core)
+
+    def greeted(self, core: CoreSession) -> None:
+        """A core is up: answer who waited for it."""
+        waiting, self._waiting = self._waiting, []
+        for connection, pending in waiting:
+            if connection.in_flight.pop(id(pending), None) is not None:
+                self._welcome(connection, pending, core)
+
+    def keep(self, method: str, line: bytes) -> None:
+        """Remember a notification that later connections must see too; the latest of each."""
+        if method in self._lines or len(self._lines) < GREETING_LINES:
+            self._lines[method] = line
+
+    def leave(self, connection: Connection) -> None:
+        """A connection has left; its session ends."""
+        session = connection.session
+        if session is not None and (session.opted_out or not session.experimental):
+            self._board.choosy -= 1
+        self._waiting = [pair for pair in self._waiting if pair[0] is not connection]
+
+    def _welcome(self, connection: Connection, pending: Pending, core: CoreSession) -> None:
+        board = self._board
+        assert core.greeting is not None
+        assert connection.session is not None
+        result = _personal(core.greeting, connection.session)
+        board.send(connection, codec.result(pending.id, result))
+        board.initialized[connection.key] = connection
+        board.settled(pending, core=core)
+        for method, line in self._lines.items():
+            board.deliver((connection,), method, line)
+
+
+def _personal(greeting: bytes, session: gate.Session) -> bytes:
+    """The core's answer with the client's own name in `userAgent`, as the reference has it."""
+    try:
+        document = msgspec.json.decode(greeting, type=Document)
+        agent = msgspec.json.decode(document["userAgent"], type=str)
+    except (msgspec.DecodeError, KeyError):
+        return greeting
+    base = agent.rpartition(" (")[0] if agent.endswith(")") and " (" in agent else agent
+    if f"({OUR_NAME};" not in agent:
+        base = agent
+    named = f"{base} ({session.client_name}; {session.client_version})"
+    document["userAgent"] = msgspec.Raw(msgspec.json.encode(named))
+    return msgspec.json.encode(document)

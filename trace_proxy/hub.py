@@ -1,0 +1,167 @@
+"""The decisions of a proxy whose clients share cores: events in, effects out.
+
+Composes the machines: `gate`, `flow` and `drain` admit, `placement` and `router` send
+out, `answers` and `notices` bring home, `pool` looks after the cores, `spans` and
+`turns` watch. No await, no clock, no socket: the runtime calls with what happened and
+when, and carries out what `effects` is asked for. Handling one event is one plain
+call, so no event ever sees another half done.
+"""
+
+from msgspec import UNSET
+
+from core_server.jsonrpc import codec, codes
+from trace_proxy import envelope, methods, spans
+from trace_proxy.answers import Answers
+from trace_proxy.connection import Connection, Peer
+from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.drain import Drain
+from trace_proxy.effects import Effects
+from trace_proxy.flow import Admission
+from trace_proxy.greetings import Greetings
+from trace_proxy.handles import closing_params
+from trace_proxy.ids import Ids
+from trace_proxy.merge import Merge
+from trace_proxy.notices import Notices
+from trace_proxy.pool import Pool, Restarts
+from trace_proxy.requests import Requests
+from trace_proxy.router import orphan
+from trace_proxy.switchboard import Switchboard
+from trace_proxy.trace_context import Inherited
+
+
+class Hub:
+    """Many clients, few cores.
+
+    Args:
+        effects: The way out.
+        ids: Randomness and sampling.
+        cores: The pool, not started yet.
+        restarts: When each of them may start again.
+        admission: Bounds of what may be in flight.
+        drain: When to stop.
+        broadcast: Whether every notification goes to everybody.
+        version: Ours, as cores see it.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts it is made of
+        self,
+        effects: Effects,
+        ids: Ids,
+        cores: list[CoreSession],
+        restarts: list[Restarts],
+        *,
+        admission: Admission,
+        drain: Drain,
+        broadcast: bool,
+        version: str,
+    ) -> None:
+        self.board = Switchboard(effects, ids, cores, admission, drain)
+        greetings = Greetings(self.board, version)
+        self.pool = Pool(self.board, greetings, restarts)
+        self._greetings = greetings
+        self._requests = Requests(self.board, greetings, Merge(self.board))
+        self._answers = Answers(self.board)
+        self._notices = Notices(self.board, greetings, broadcast=broadcast)
+        self._next_key = 0
+
+    def __repr__(self) -> str:
+        return f"<Hub {self.board!r} {self.pool!r}>"
+
+    def opened(self, peer: Peer, context: Inherited) -> Connection:
+        """A client has connected."""
+        connection = Connection(self._next_key, peer, context)
+        self._next_key += 1
+        connection.attributes.update(spans.attributes_of(connection))
+        self.board.connections[connection.key] = connection
+        return connection
+
+    def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
+        """Take a message of a client; whatever it is, it harms nobody else."""
+        self.board.now_ns = now_ns
+        try:
+            message = codec.decode(data)
+            if message.jsonrpc is not UNSET and not connection.strict:
+                connection.strict = True
+                self.board.strict += 1
+            if message.method is UNSET:
+                self._requests.answer(connection, message)
+            elif message.id is UNSET:
+                self._requests.notification(connection, message)
+            else:
+                self._requests.request(connection, message, len(data))
+        except codec.MalformedError as error:
+            self.refuse_malformed(connection, error)
+
+    def refuse_malformed(self, connection: Connection, error: codec.MalformedError) -> None:
+        """Answer what is no message with an error, under its id where that can be read."""
+        self.board.send(connection, codec.error(error.id, error.code, str(error)))
+        self.board.effects.call_ended("_OTHER", str(error.code), 0.0)
+
+    def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:
+        """Answer a message that is over the limit; the connection lives."""
+        data = {"reason": "messageTooLarge", "limitBytes": limit_bytes}
+        text = f"The message is larger than {limit_bytes} bytes; send less, or raise the limit"
+        request_id = codec.id_in_head(head)
+        answer = codec.error(request_id, codes.INVALID_REQUEST, text, data)
+        self.board.send(connection, answer)
+
+    def closed(self, connection: Connection, now_ns: int) -> None:
+        """A client has left: its requests are orphaned, what it started goes on."""
+        board = self.board
+        board.now_ns = now_ns
+        for pending in list(connection.in_flight.values()):
+            board.settled(pending, error=spans.CONNECTION_LOST)
+        orphan(connection)
+        del board.connections[connection.key]
+        board.initialized.pop(connection.key, None)
+        board.subscribers.leave(connection)
+        self._greetings.leave(connection)
+        if connection.strict:
+            board.strict -= 1
+        self._release_handles(connection)
+
+    def _release_handles(self, connection: Connection) -> None:
+        """End the processes, watches and searches that nobody can name any more."""
+        for (method, handle), index in connection.handles.items():
+            family = methods.HANDLES[method]
+            core = self.board.cores[index]
+            if core.state is CoreState.READY:
+                params = closing_params(family, handle, connection.key)
+                self.board.ask(core, family.closes, params, lambda _: None)
+
+    def core_line(self, core: CoreSession, line: bytes, now_ns: int) -> str:
+        """Take a line of a core.
+
+        Returns:
+            Why it is a fault of the core, empty when it is none. Faulty lines go nowhere.
+        """
+        self.board.now_ns = now_ns
+        try:
+            message = envelope.decode_core(line)
+        except envelope.GarbageError as error:
+            return str(error)
+        if message.method is UNSET:
+            if not self._answers.take(core, message):
+                return "an answer to no request in flight"
+            if len(core.lanes):
+                self.pump(core)
+        elif message.id is UNSET:
+            self._notices.notification(core, message, line)
+        else:
+            self._notices.request(core, message, line)
+        return ""
+
+    def core_writable(self, core: CoreSession, *, writable: bool) -> None:
+        """A core's stdin is full, or has room again."""
+        core.lanes.writable = writable and core.state is CoreState.READY
+        if core.lanes.writable and len(core.lanes):
+            self.pump(core)
+
+    def pump(self, core: CoreSession) -> None:
+        """Give a core what waits for it, as far as window and pipe allow."""
+        for line in core.lanes.take(PUMP_BYTES):
+            self.board.effects.write(core, line)
+
+
+PUMP_BYTES = 256 * 1024
+"""Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""

@@ -1,0 +1,149 @@
+"""What the proxy knows about methods: which begin work, subscribe, choose handles.
+
+Names of the `codex app-server` protocol 0.169; a method that is not listed here is
+relayed like any other and shows as `_OTHER` in metrics and spans, so that a client
+cannot invent unbounded names. What their params mean is the core's business.
+"""
+
+from typing import Final
+
+import msgspec
+
+KNOWN: Final = frozenset(
+    """
+    account/bedrock/checkGovCloudRequirements account/bedrock/discover account/bedrock/setup
+    account/gatewayOAuth/cancel account/gatewayOAuth/login account/gatewayOAuth/read
+    account/gcp/setup account/login/cancel account/login/start account/logout
+    account/rateLimitResetCredit/consume account/rateLimits/read account/read
+    account/securitySetup/read account/sendAddCreditsNudgeEmail account/usage/read
+    account/workspaceMessages/read accountSession/list accountSession/switch app/installed
+    app/list app/read collaborationMode/list command/exec command/exec/resize
+    command/exec/terminate command/exec/write config/batchWrite config/mcpServer/reload
+    config/read config/value/write configRequirements/read environment/add environment/info
+    environment/status experimentalFeature/enablement/set experimentalFeature/list
+    externalAgentConfig/detect externalAgentConfig/import
+    externalAgentConfig/import/readHistories externalAgentConfig/import/recordHistory
+    feedback/save feedback/upload fs/copy fs/createDirectory fs/getMetadata fs/readDirectory
+    fs/readFile fs/remove fs/unwatch fs/watch fs/writeFile fuzzyFileSearch
+    fuzzyFileSearch/sessionStart fuzzyFileSearch/sessionStop fuzzyFileSearch/sessionUpdate
+    hooks/list initialize marketplace/add marketplace/remove marketplace/upgrade
+    mcpServer/event/stream/start mcpServer/event/stream/stop mcpServer/oauth/login
+    mcpServer/resource/read mcpServer/tool/call mcpServerStatus/list memory/reset memory/status
+    mock/experimentalMethod model/list modelProvider/capabilities/read
+    modelProvider/config/write modelProvider/list permissionProfile/list plugin/install
+    plugin/installed plugin/list plugin/read plugin/reconcile plugin/search
+    plugin/share/checkout plugin/share/delete plugin/share/list plugin/share/save
+    plugin/share/updateTargets plugin/skill/read plugin/uninstall process/kill
+    process/resizePty process/spawn process/writeStdin project/create project/delete
+    project/import project/list project/move project/read project/update
+    remoteControl/client/list remoteControl/client/revoke remoteControl/disable
+    remoteControl/enable remoteControl/pairing/start remoteControl/pairing/status
+    remoteControl/status/read review/start rollout/compress server/diagnostics
+    skills/config/write skills/extraRoots/set skills/list thread/approveGuardianDeniedAction
+    thread/archive thread/attachment/add thread/attachment/list thread/attachment/remove
+    thread/attachmentOwner/list thread/backgroundTerminals/clean
+    thread/backgroundTerminals/list thread/backgroundTerminals/terminate thread/compact/start
+    thread/decrement_elicitation thread/delete thread/fork thread/goal/clear thread/goal/get
+    thread/goal/set thread/guardianReview thread/increment_elicitation thread/inject_items
+    thread/items/list thread/items/read thread/list thread/loaded/list thread/memory/read
+    thread/memoryMode/set thread/metadata/update thread/name/set thread/prediction/request
+    thread/prepareApprovedPlan thread/queue/add thread/queue/delete thread/queue/list
+    thread/queue/reorder thread/queue/start thread/queue/update thread/read
+    thread/readState/update thread/realtime/appendAudio thread/realtime/appendSpeech
+    thread/realtime/appendText thread/realtime/listVoices thread/realtime/start
+    thread/realtime/stop thread/resume thread/revert thread/sample thread/sample/cancel
+    thread/search thread/searchOccurrences thread/section/move thread/settings/update
+    thread/shellCommand thread/start thread/timeline/list thread/turns/list thread/unarchive
+    thread/unsubscribe threadSection/create threadSection/delete threadSection/list
+    threadSection/update turn/interrupt turn/settings/update turn/start turn/steer
+    userVerification/cancel userVerification/delete userVerification/enroll
+    userVerification/status userVerification/verify windowsSandbox/readiness
+    windowsSandbox/setupStart
+    """.split()
+)
+
+NEW_WORK: Final = frozenset(
+    """
+    turn/start turn/steer thread/start thread/resume thread/fork thread/compact/start
+    thread/shellCommand review/start thread/realtime/start
+    """.split()
+)
+"""Refused while draining: they begin a turn, or load a thread that could."""
+
+SUBSCRIBING: Final = frozenset({"thread/start", "thread/resume", "thread/fork"})
+"""Their success makes the connection a subscriber of the thread in the result."""
+
+NEW_THREAD: Final = frozenset({"thread/start", "thread/fork"})
+
+TURN_STARTING: Final = frozenset(
+    {"turn/start", "thread/compact/start", "thread/shellCommand", "review/start"}
+)
+"""A turn that begins without an own `turn/start` answer is a child of the latest of these."""
+
+TURN_CONTROL: Final = frozenset({"turn/steer", "turn/interrupt", "thread/resume"})
+"""Requests about a turn that runs: their spans link to it."""
+
+EVERYBODY: Final = frozenset(
+    """
+    thread/started thread/status/changed thread/name/updated thread/archived
+    thread/unarchived thread/deleted thread/goal/cleared thread/goal/updated
+    """.split()
+)
+"""Thread notifications for every initialized connection, not for subscribers only."""
+
+REPLAYED_TO_REQUESTER: Final = frozenset({"deprecationNotice"})
+"""Sent while a history request is in flight, for that request's connection."""
+
+HISTORY: Final = frozenset({"thread/read", "thread/resume", "thread/fork"})
+
+MERGED: Final = frozenset({"thread/list", "thread/loaded/list", "thread/search"})
+"""Answers that several cores hold parts of."""
+
+
+class HandleFamily(msgspec.Struct, frozen=True):
+    """Methods that share a handle which the client chooses.
+
+    Attributes:
+        field: Name of the handle in params.
+        opens: The request that chooses it.
+        closes: The request that ends what it names, sent when its connection leaves.
+        scoped_to_request: It lives only until `opens` is answered.
+    """
+
+    field: str
+    opens: str
+    closes: str
+    scoped_to_request: bool = False
+
+
+_EXEC = HandleFamily("processId", "command/exec", "command/exec/terminate", scoped_to_request=True)
+_PROCESS = HandleFamily("processHandle", "process/spawn", "process/kill")
+_WATCH = HandleFamily("watchId", "fs/watch", "fs/unwatch")
+_SEARCH = HandleFamily("sessionId", "fuzzyFileSearch/sessionStart", "fuzzyFileSearch/sessionStop")
+
+HANDLES: Final[dict[str, HandleFamily]] = {
+    "command/exec": _EXEC,
+    "command/exec/write": _EXEC,
+    "command/exec/resize": _EXEC,
+    "command/exec/terminate": _EXEC,
+    "command/exec/outputDelta": _EXEC,
+    "process/spawn": _PROCESS,
+    "process/writeStdin": _PROCESS,
+    "process/resizePty": _PROCESS,
+    "process/kill": _PROCESS,
+    "process/outputDelta": _PROCESS,
+    "process/exited": _PROCESS,
+    "fs/watch": _WATCH,
+    "fs/unwatch": _WATCH,
+    "fs/changed": _WATCH,
+    "fuzzyFileSearch/sessionStart": _SEARCH,
+    "fuzzyFileSearch/sessionUpdate": _SEARCH,
+    "fuzzyFileSearch/sessionStop": _SEARCH,
+    "fuzzyFileSearch/sessionUpdated": _SEARCH,
+    "fuzzyFileSearch/sessionCompleted": _SEARCH,
+}
+
+
+def label(method: str) -> str:
+    """The method where it is known, else `_OTHER`: bounded names for metrics and spans."""
+    return method if method in KNOWN else "_OTHER"

@@ -1,0 +1,208 @@
+"""What a core says unasked: notifications to who should hear them, requests to who may answer.
+
+Lines travel on as they came. The few that are rewritten hold an id or a handle that
+clients know by another name.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from trace_proxy import envelope, handles, methods, server_requests
+from trace_proxy.connection import Connection
+from trace_proxy.core_session import CoreSession
+from trace_proxy.envelope import CoreMessage, Routing
+from trace_proxy.greetings import GREETING_NOTIFICATIONS, Greetings
+from trace_proxy.server_requests import ServerRequest
+from trace_proxy.span_record import SpanContext
+from trace_proxy.switchboard import Switchboard
+from trace_proxy.turns import OBSERVED, EndedTurn
+
+_UNLOADING: Final = frozenset({"thread/closed", "thread/deleted"})
+_RESOLVED: Final = "serverRequest/resolved"
+_AGENT_DELTA: Final = "item/agentMessage/delta"
+
+_SPECIAL: Final = (
+    OBSERVED
+    | GREETING_NOTIFICATIONS
+    | methods.REPLAYED_TO_REQUESTER
+    | _UNLOADING
+    | frozenset(methods.HANDLES)
+    | {_RESOLVED, "thread/status/changed"}
+)
+
+
+class _Resolved(msgspec.Struct, rename="camel"):
+    request_id: int | str
+
+
+class _Status(msgspec.Struct):
+    type: str = ""
+
+
+class _StatusChanged(msgspec.Struct):
+    status: _Status
+
+
+_RESOLVED_PARAMS = msgspec.json.Decoder(_Resolved)
+_STATUS_PARAMS = msgspec.json.Decoder(_StatusChanged)
+
+
+class Notices:
+    """Notifications and requests of cores."""
+
+    def __init__(self, board: Switchboard, greetings: Greetings, *, broadcast: bool) -> None:
+        self._board = board
+        self._greetings = greetings
+        self._broadcast = broadcast
+
+    def notification(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
+        """Deliver a notification; takes note of what it says about turns and threads."""
+        method, params = message.method, message.params
+        assert method is not UNSET
+        board = self._board
+        if method == _AGENT_DELTA and isinstance(params, Routing):
+            if isinstance(params.turn_id, str) and params.delta is not UNSET:
+                board.turns.delta(params.turn_id, params.delta, board.now_ns)
+        elif method in _SPECIAL:
+            self._special(core, message, line)
+            return
+        board.deliver(self._audience(method, params), method, line)
+
+    def _audience(self, method: str, params: object) -> Iterable[Connection]:
+        board = self._board
+        if (
+            not self._broadcast
+            and isinstance(params, Routing)
+            and isinstance(params.thread_id, str)
+            and method not in methods.EVERYBODY
+        ):
+            return board.subscribers.of(params.thread_id)
+        return board.initialized.values()
+
+    def _special(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
+        board, method = self._board, message.method
+        assert method is not UNSET
+        audience = self._audience(method, message.params)
+        if method in OBSERVED:
+            ended = board.turns.observe(line, core, board.now_ns)
+            board.deliver(audience, method, line)
+            if isinstance(ended, EndedTurn):
+                board.end_turn(ended)
+            else:
+                board.end_span(ended)
+        elif method == _RESOLVED:
+            self._resolved(core, line, list(audience))
+        elif method in methods.HANDLES:
+            self._to_owner(method, line)
+        elif method in methods.REPLAYED_TO_REQUESTER:
+            board.deliver(self._requesters(core) or board.initialized.values(), method, line)
+        else:
+            if method in GREETING_NOTIFICATIONS:
+                self._greetings.keep(method, line)
+            board.deliver(list(audience), method, line)
+            self._unload(method, message.params, line)
+
+    def _unload(self, method: str, params: object, line: bytes) -> None:
+        if not isinstance(params, Routing) or not isinstance(params.thread_id, str):
+            return
+        if method in _UNLOADING or (
+            method == "thread/status/changed" and _status(line) == "notLoaded"
+        ):
+            self._board.subscribers.forget(params.thread_id)
+            self._board.placement.forget(params.thread_id)
+            self._board.turns.forget(params.thread_id)
+
+    def _requesters(self, core: CoreSession) -> list[Connection]:
+        """Whose history requests are in flight at this core."""
+        return [
+            each.connection
+            for each in core.router.requests()
+            if each.method in methods.HISTORY and each.connection is not None
+        ]
+
+    def _to_owner(self, method: str, line: bytes) -> None:
+        owned = handles.owner(method, envelope.params_of(line))
+        connection = None if owned is None else self._board.connections.get(owned[0])
+        if owned is None or connection is None:
+            self._board.effects.count("notification_dropped")
+            return
+        relayed = envelope.replace_params(line, owned[1])
+        self._board.deliver((connection,), method, relayed)
+
+    def _resolved(self, core: CoreSession, line: bytes, audience: list[Connection]) -> None:
+        """Tell it under the id that clients know."""
+        board = self._board
+        params = envelope.params_of(line)
+        try:
+            core_id = _RESOLVED_PARAMS.decode(params).request_id
+        except msgspec.DecodeError:
+            return
+        ours, unanswered = board.server_requests.resolved(core, core_id)
+        if unanswered is not None:
+            board.end_span(server_requests.record(unanswered, board.now_ns, "resolved", None))
+            board.effects.approval_settled(unanswered, board.now_ns)
+        if ours >= 0:
+            renamed = envelope.with_member(params, "requestId", b"%d" % ours)
+            board.deliver(audience, _RESOLVED, envelope.replace_params(line, renamed))
+
+    def request(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
+        """Ask those who may answer; remember it for who comes later."""
+        board = self._board
+        assert message.id is not UNSET
+        assert message.method is not UNSET
+        asked = board.server_requests.known(core, message.id)
+        if asked is None:
+            asked = self._open(core, message, line)
+        if asked.thread is None:
+            audience = list(board.initialized.values())
+        else:
+            audience = list(board.subscribers.of(asked.thread))
+        fresh = [each for each in audience if each.key not in asked.asked]
+        asked.asked.update(each.key for each in fresh)
+        for connection in fresh:
+            board.send(connection, asked.message())
+
+    def _open(self, core: CoreSession, message: CoreMessage, line: bytes) -> ServerRequest:
+        board, params = self._board, message.params
+        assert message.id is not UNSET
+        assert message.method is not UNSET
+        routing = params if isinstance(params, Routing) else Routing()
+        thread = routing.thread_id if isinstance(routing.thread_id, str) else None
+        parent = self._parent(thread, routing)
+        context = None
+        if parent is not None:
+            context = SpanContext(
+                parent.trace_id, board.ids.new_span_id(), parent.flags, parent.state
+            )
+        asked = ServerRequest(
+            board.server_requests.next_id(),
+            core,
+            message.id,
+            message.method,
+            envelope.params_of(line),
+            thread,
+            context,
+            parent,
+            board.now_ns,
+        )
+        board.server_requests.open(asked)
+        board.effects.approval_asked(asked)
+        return asked
+
+    def _parent(self, thread: str | None, routing: Routing) -> SpanContext | None:
+        """The tool that asks, else its turn."""
+        turn = self._board.turns.of_thread(thread) if thread is not None else None
+        if turn is None:
+            return None
+        tool = turn.tools.get(routing.item_id) if isinstance(routing.item_id, str) else None
+        return turn.context if tool is None else tool.context
+
+
+def _status(line: bytes) -> str:
+    try:
+        return _STATUS_PARAMS.decode(envelope.params_of(line)).status.type
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,61 @@
+"""Which core a thread lives at: new ones go where there is least to do, then stay.
+
+Sticky, because a thread's owner holds it in memory and leases it in the store; asking
+another core would be refused. What a placed thread does is not known here.
+"""
+
+from collections.abc import Iterable
+
+from trace_proxy.core_session import CoreSession, CoreState
+
+
+class Placement:
+    """Threads to cores."""
+
+    __slots__ = ("_cores", "_home")
+
+    def __init__(self, cores: list[CoreSession]) -> None:
+        self._cores = cores
+        self._home: dict[str, CoreSession] = {}
+
+    def __repr__(self) -> str:
+        return f"<Placement threads={len(self._home)} cores={len(self._cores)}>"
+
+    def home(self, thread: str) -> CoreSession | None:
+        """Where the thread lives, if it is loaded anywhere."""
+        return self._home.get(thread)
+
+    def choose(self) -> CoreSession | None:
+        """The core for something new: up before starting, then the least loaded.
+
+        None when every core has failed.
+        """
+        cores = self._cores
+        if len(cores) == 1:
+            return cores[0] if cores[0].state is not CoreState.FAILED else None
+        candidates = [core for core in cores if core.state is not CoreState.FAILED]
+        return min(candidates, key=_preference, default=None)
+
+    def place(self, thread: str, core: CoreSession) -> None:
+        """Make `core` the thread's home."""
+        before = self._home.get(thread)
+        if before is core:
+            return
+        if before is not None:
+            before.threads -= 1
+        self._home[thread] = core
+        core.threads += 1
+
+    def forget(self, thread: str) -> None:
+        """The thread is loaded nowhere any more."""
+        core = self._home.pop(thread, None)
+        if core is not None:
+            core.threads -= 1
+
+    def of(self, core: CoreSession) -> Iterable[str]:
+        """The threads that live at a core; for the rare case that it dies."""
+        return [thread for thread, home in self._home.items() if home is core]
+
+
+def _preference(core: CoreSession) -> tuple[bool, tuple[int, int, int], int]:
+    return (core.state is not CoreState.READY, core.load, core.index)

@@ -1,0 +1,207 @@
+"""The lives of cores: greeted, filled with their threads, lost, restarted, given up.
+
+A core that dies takes nobody with it: its requests are answered with an error, its
+turns end as interrupted for who hears them, and as soon as it is back its threads are
+resumed before the first request waiting for it goes out.
+"""
+
+from collections import deque
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from core_server.jsonrpc import codes
+from trace_proxy import envelope, server_requests
+from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.drain import State
+from trace_proxy.envelope import CoreMessage
+from trace_proxy.greetings import Greetings
+from trace_proxy.refusal import Refusal
+from trace_proxy.switchboard import Switchboard
+from trace_proxy.turn_spans import Turn
+
+CORE_LOST: Final = Refusal(
+    codes.CORE_LOST,
+    "The core died before it answered; try again.",
+    {"reason": "coreLost", "retryable": True},
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Restarts:
+    """When a core that died may start again, and when it has failed for good.
+
+    Args:
+        min_s: First delay; it doubles.
+        max_s: Longest delay.
+        most: Restarts within the window before it is given up.
+        window_s: The window.
+    """
+
+    __slots__ = ("_max_s", "_min_s", "_most", "_times", "_window_s")
+
+    def __init__(self, *, min_s: float, max_s: float, most: int, window_s: float) -> None:
+        self._min_s = min_s
+        self._max_s = max_s
+        self._most = most
+        self._window_s = window_s
+        self._times: deque[float] = deque()
+
+    def died(self, now_s: float) -> float | None:
+        """Seconds until the next start, None when there will be none."""
+        while self._times and now_s - self._times[0] > self._window_s:
+            self._times.popleft()
+        if len(self._times) >= self._most:
+            return None
+        self._times.append(now_s)
+        return min(self._min_s * 2.0 ** (len(self._times) - 1), self._max_s)
+
+
+class Pool:
+    """Starting, greeting and losing cores."""
+
+    def __init__(self, board: Switchboard, greetings: Greetings, restarts: list[Restarts]) -> None:
+        self._board = board
+        self._greetings = greetings
+        self._restarts = restarts
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._board.cores!r}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether a core is up."""
+        return any(core.state is CoreState.READY for core in self._board.cores)
+
+    @property
+    def failed(self) -> bool:
+        """Whether no core is left."""
+        return all(core.state is CoreState.FAILED for core in self._board.cores)
+
+    def started(self, core: CoreSession) -> None:
+        """Its process runs: say hello."""
+        core.epoch += 1
+        core.state = CoreState.STARTING
+        epoch = core.epoch
+
+        def greeted(answer: CoreMessage | None) -> None:
+            if answer is not None and core.epoch == epoch:
+                self._greeted(core, answer)
+
+        params = self._greetings.params()
+        self._board.ask(core, "initialize", params, greeted, at_once=True)
+
+    def _greeted(self, core: CoreSession, answer: CoreMessage) -> None:
+        """It answered; bring its threads back, then let others in."""
+        core.greeting = bytes(answer.result) if answer.result is not UNSET else b"{}"
+        self._board.effects.write(core, envelope.notification("initialized", None))
+        heard = self._board.subscribers
+        threads = [each for each in self._board.placement.of(core) if heard.has(each)]
+        left = len(threads)
+        if left == 0:
+            self._open(core)
+            return
+
+        def resumed(_: CoreMessage | None) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0 and core.state is CoreState.STARTING:
+                self._open(core)
+
+        for thread in threads:
+            params = _encode({"threadId": thread, "excludeTurns": True})
+            self._board.ask(core, "thread/resume", params, resumed, at_once=True)
+
+    def _open(self, core: CoreSession) -> None:
+        core.state = CoreState.READY
+        core.lanes.writable = True
+        self._greetings.greeted(core)
+        self._board.effects.core_ready(core)
+
+    def lost(self, core: CoreSession, now_s: float) -> float | None:
+        """Its process is gone; settle all that it held.
+
+        Returns:
+            Seconds until it shall be started again, None when it has failed for good
+            or the proxy is about to stop.
+        """
+        board = self._board
+        core.state = CoreState.DOWN
+        core.greeting = None
+        core.lanes.clear()
+        core.lanes.writable = False
+        for pending in core.router.lose_all():
+            if pending.then is not None:
+                pending.then(None)
+            elif pending.connection is not None:
+                self._board.refuse(pending, CORE_LOST)
+        for turn in [turn for turn in board.turns if turn.core is core]:
+            self._end_turn(turn)
+        for asked in board.server_requests.lose(core):
+            self._resolve(asked)
+        for thread in list(board.placement.of(core)):
+            if not board.subscribers.has(thread):
+                board.placement.forget(thread)
+        self._forget_handles(core)
+        return self._next_start(core, now_s)
+
+    def _next_start(self, core: CoreSession, now_s: float) -> float | None:
+        if self._board.drain.state not in (State.STARTING, State.SERVING):
+            core.state = CoreState.FAILED
+            return None
+        delay_s = self._restarts[core.index].died(now_s)
+        if delay_s is None:
+            core.state = CoreState.FAILED
+            for thread in list(self._board.placement.of(core)):
+                self._board.placement.forget(thread)
+        return delay_s
+
+    def _forget_handles(self, core: CoreSession) -> None:
+        for connection in self._board.connections.values():
+            held = [name for name, index in connection.handles.items() if index == core.index]
+            for name in held:
+                del connection.handles[name]
+
+    def _end_turn(self, turn: Turn) -> None:
+        """Tell its subscribers what the core cannot: the turn is over."""
+        board = self._board
+        ended = board.turns.end(turn.turn_id, "interrupted", board.now_ns, why="core_lost")
+        if ended is None:
+            return
+        line = _turn_completed(turn, board.now_ns)
+        board.deliver(board.subscribers.of(turn.thread), "turn/completed", line)
+        board.end_turn(ended)
+
+    def _resolve(self, asked: server_requests.ServerRequest) -> None:
+        board = self._board
+        board.end_span(server_requests.record(asked, board.now_ns, "core_lost", None))
+        board.effects.approval_settled(asked, board.now_ns)
+        if asked.thread is None:
+            return
+        params = {"threadId": asked.thread, "requestId": asked.request_id}
+        line = _notification("serverRequest/resolved", params, board.now_ns)
+        audience = [each for each in board.initialized.values() if each.key in asked.asked]
+        board.deliver(audience, "serverRequest/resolved", line)
+
+
+def _turn_completed(turn: Turn, now_ns: int) -> bytes:
+    """`turn/completed` in the reference's shape, marked as ours."""
+    body: dict[str, object] = {
+        "id": turn.turn_id,
+        "rootTurnId": turn.turn_id,
+        "items": [],
+        "itemsView": "notLoaded",
+        "status": "interrupted",
+        "error": None,
+        "startedAt": turn.start_ns // 10**9,
+        "completedAt": now_ns // 10**9,
+        "durationMs": max(0, now_ns - turn.start_ns) // 10**6,
+    }
+    params = {"threadId": turn.thread, "turn": body, "synthesized": True}
+    return _notification("turn/completed", params, now_ns)
+
+
+def _notification(method: str, params: object, now_ns: int) -> bytes:
+    return _encode({"method": method, "params": params, "emittedAtMs": now_ns // 10**6})

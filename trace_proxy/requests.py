@@ -1,0 +1,181 @@
+"""The way of a client's message to a core: gate, drain, admission, route, rewrite.
+
+Every request of a client ends in one of two ways here: it is answered at once, or it
+is entered at a router and its line is given to a core. What comes back is `answers`.
+"""
+
+from msgspec import UNSET
+
+from core_server.jsonrpc import codec
+from core_server.jsonrpc.messages import Message
+from trace_proxy import envelope, gate, handles, methods, refusal, server_requests, spans
+from trace_proxy.connection import Connection, Pending
+from trace_proxy.core_session import CoreSession
+from trace_proxy.greetings import Greetings
+from trace_proxy.merge import Merge
+from trace_proxy.refusal import Refusal
+from trace_proxy.switchboard import Switchboard
+from trace_proxy.trace_context import trace_field
+
+_THREAD_METHODS = frozenset(
+    name for name in methods.KNOWN if name.startswith(("thread/", "turn/", "review/"))
+)
+
+
+class Requests:
+    """Messages of clients."""
+
+    def __init__(self, board: Switchboard, greetings: Greetings, merge: Merge) -> None:
+        self._board = board
+        self._greetings = greetings
+        self._merge = merge
+        self._pool_is_one = len(board.cores) == 1
+
+    def request(self, connection: Connection, message: Message, size: int) -> None:
+        """Take a request.
+
+        Raises:
+            codec.MalformedError: its id is none.
+        """
+        board = self._board
+        request_id = codec.request_id(message)
+        assert message.method is not UNSET
+        method = message.method
+        params = None if message.params is UNSET else bytes(message.params)
+        trace = None if message.trace is UNSET else bytes(message.trace)
+        span = spans.begin_request(connection, method, trace, board.now_ns, board.ids)
+        pending = Pending(connection, request_id, method, size, span=span)
+        for rejection in span.resolution.rejections:
+            board.effects.context_rejected(connection, rejection)
+        refused = self._admit(pending, method, params)
+        if refused is not None:
+            board.refuse(pending, refused)
+        elif method == "initialize":
+            self._greetings.initialize(connection, pending, params)
+        else:
+            self._route(connection, pending, params)
+
+    def _admit(self, pending: Pending, method: str, params: bytes | None) -> Refusal | None:
+        board = self._board
+        connection = pending.connection
+        assert connection is not None
+        refused = gate.refuse(connection.session, method, params)
+        if refused is not None:
+            return refused
+        if not board.drain.accepts_new_work and method in methods.NEW_WORK:
+            board.effects.count("shed", "draining")
+            return board.drain.refusal(board.clock_s)
+        refused = board.admission.admit(connection.key, pending.size)
+        if refused is None:
+            pending.counted = True
+        else:
+            board.effects.count("shed", "overloaded")
+        return refused
+
+    def _route(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
+        board = self._board
+        method = pending.method
+        core: CoreSession | None = None
+        if method in _THREAD_METHODS or not self._pool_is_one:
+            thread = envelope.routing(params).thread_id
+            if isinstance(thread, str):
+                pending.thread = thread
+                core = board.placement.home(thread)
+        if method == "thread/unsubscribe" and pending.thread is not None:
+            self._unsubscribe(connection, pending, known=core is not None)
+            return
+        if not self._pool_is_one and method in methods.MERGED:
+            self._merge.ask(pending, params)
+            return
+        if method in methods.HANDLES:
+            params, core = self._qualify(connection, pending, params)
+        core = core or board.placement.choose()
+        if core is None:
+            board.refuse(pending, refusal.no_core())
+            return
+        if pending.span is not None and method in methods.TURN_STARTING and pending.thread:
+            board.turns.starter(pending.thread, pending.span.turn or pending.span.context)
+        self.dispatch(core, connection.key, pending, params)
+
+    def dispatch(
+        self, core: CoreSession, key: int, pending: Pending, params: bytes | None
+    ) -> None:
+        """Enter a request at a core and send it, or let it wait in its lane."""
+        board = self._board
+        span = pending.span
+        trace = b"" if span is None else trace_field(span.turn or span.context)
+        core_id = core.router.admit(pending)
+        line = envelope.request(core_id, pending.method, params, trace)
+        counts = pending.method != "turn/interrupt"  # it frees others: never behind the window
+        pending.windowed = counts
+        if core.lanes.pass_through(counts):
+            board.effects.write(core, line)
+            return
+        refused = core.lanes.put(key, line, counts=counts)
+        if refused is not None:
+            core.router.settle(core_id)
+            board.effects.count("shed", "core_queue")
+            board.refuse(pending, refused)
+
+    def _qualify(
+        self, connection: Connection, pending: Pending, params: bytes | None
+    ) -> tuple[bytes | None, CoreSession | None]:
+        """Make a client's handle unique, and find the core that knows it."""
+        qualified = handles.qualify(pending.method, params, connection.key)
+        if qualified is None:
+            return params, None
+        pending.handle = qualified.spellings
+        name = (qualified.family.opens, qualified.handle)
+        index = connection.handles.get(name)
+        if pending.method != qualified.family.opens:
+            return qualified.params, None if index is None else self._board.cores[index]
+        core = self._board.placement.choose()
+        if core is not None and index is None:
+            connection.handles[name] = core.index
+            pending.opened = name
+        return qualified.params, core
+
+    def _unsubscribe(self, connection: Connection, pending: Pending, *, known: bool) -> None:
+        """Answered here: the core has one client, us, and goes on telling us everything."""
+        board = self._board
+        assert pending.thread is not None
+        if board.subscribers.remove(pending.thread, connection):
+            status = b"unsubscribed"
+        else:
+            status = b"notSubscribed" if known else b"notLoaded"
+        board.send(connection, codec.result(pending.id, b'{"status":"%b"}' % status))
+        board.settled(pending)
+
+    def answer(self, connection: Connection, message: Message) -> None:
+        """Take a client's answer to a server request; only the first of a subscriber counts."""
+        board = self._board
+        if message.id is UNSET:
+            return
+        asked = board.server_requests.answer(bytes(message.id), connection)
+        if asked is None:
+            board.effects.count("answer_ignored")
+            return
+        failed = message.result is UNSET
+        body = message.error if failed else message.result
+        assert body is not UNSET
+        line = envelope.client_answer(asked.core_id, bytes(body), failed=failed)
+        self._to_core(asked.core, connection, line)
+        decided = server_requests.decision(None if failed else bytes(body))
+        board.end_span(server_requests.record(asked, board.now_ns, decided, connection))
+        board.effects.approval_settled(asked, board.now_ns)
+
+    def notification(self, connection: Connection, message: Message) -> None:
+        """Take a client's notification: to every core, but for `initialized`, which is ours."""
+        assert message.method is not UNSET
+        if message.method == "initialized" or connection.session is None:
+            return
+        params = None if message.params is UNSET else bytes(message.params)
+        line = envelope.notification(message.method, params)
+        for core in self._board.cores:
+            self._to_core(core, connection, line)
+
+    def _to_core(self, core: CoreSession, connection: Connection, line: bytes) -> None:
+        if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
+            self._board.effects.write(core, line)
+        elif core.lanes.put_answer(connection.key, line) is not None:
+            self._board.effects.close(connection, 1008, "too many answers and notifications")

@@ -1,0 +1,65 @@
+"""Client ids and core ids: who asked what, and whose the answer is.
+
+A request goes to a core under an id of ours, one counter a core and epoch, so that
+equal ids of two connections never meet. An entry is settled once: by its answer, by
+its core's death, or it is orphaned when its connection leaves, and then its answer
+is dropped. Late, doubled and unknown answers find no entry and reach nobody.
+"""
+
+from trace_proxy.connection import Connection, Pending
+
+
+class Router:
+    """The requests in flight at one core, in one epoch."""
+
+    __slots__ = ("_next_id", "_pending")
+
+    def __init__(self) -> None:
+        self._pending: dict[int, Pending] = {}
+        self._next_id = 1
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __repr__(self) -> str:
+        return f"<Router in_flight={len(self._pending)}>"
+
+    def admit(self, pending: Pending) -> int:
+        """Enter a request; returns the id that the core sees."""
+        core_id = self._next_id
+        self._next_id = core_id + 1
+        self._pending[core_id] = pending
+        if pending.connection is not None:
+            pending.connection.in_flight[id(pending)] = pending
+        return core_id
+
+    def settle(self, core_id: int | str) -> Pending | None:
+        """Take the request that an answer belongs to; None if there is no such request."""
+        if isinstance(core_id, str):
+            return None  # ours are integers
+        pending = self._pending.pop(core_id, None)
+        if pending is not None and pending.connection is not None:
+            del pending.connection.in_flight[id(pending)]
+        return pending
+
+    def lose_all(self) -> list[Pending]:
+        """Take all of them: the core is gone. In the order they were sent."""
+        lost = list(self._pending.values())
+        self._pending.clear()
+        for pending in lost:
+            if pending.connection is not None:
+                del pending.connection.in_flight[id(pending)]
+        return lost
+
+    def requests(self) -> list[Pending]:
+        """All of them, in the order they were sent."""
+        return list(self._pending.values())
+
+
+def orphan(connection: Connection) -> list[Pending]:
+    """Detach a connection's requests: their answers will reach nobody."""
+    orphans = list(connection.in_flight.values())
+    connection.in_flight.clear()
+    for pending in orphans:
+        pending.connection = None
+    return orphans

@@ -1,0 +1,191 @@
+"""Requests of a core to its clients, approvals above all: asked of many, answered once.
+
+    core asks -> PENDING --first answer of a subscriber--> ANSWERED --resolved | core lost--> gone
+                    ^ a late subscriber is asked too (replay)
+
+Clients see an id of ours, the same on every connection. An answer counts when its
+sender was asked, the id has the right type, and the core still lives in the epoch
+that asked. A disconnect settles nothing: another subscriber may still answer.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trace_proxy import envelope, semconv
+from trace_proxy.connection import Connection
+from trace_proxy.core_session import CoreSession
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+
+ANSWERED_KEPT: Final = 1024
+"""Answered requests whose `serverRequest/resolved` has not come; cores send it at once."""
+
+_DECISIONS: Final = frozenset({"accept", "acceptForSession", "decline", "cancel"})
+
+
+class ServerRequest(msgspec.Struct):
+    """A server request.
+
+    Attributes:
+        request_id: Ours, an integer, the same on every connection.
+        core: Who asked.
+        core_id: Its id there, a string or an integer.
+        method: E.g. `item/commandExecution/requestApproval`.
+        params: JSON.
+        thread: Whose it is, None when it concerns no thread.
+        context: Its span's, None when nobody looks.
+        parent: The tool or turn it belongs to.
+        start_ns: When it was first asked.
+        asked: Keys of the connections that have seen it.
+    """
+
+    request_id: int
+    core: CoreSession
+    core_id: int | str
+    method: str
+    params: bytes
+    thread: str | None
+    context: SpanContext | None
+    parent: SpanContext | None
+    start_ns: int
+    asked: set[int] = msgspec.field(default_factory=set)
+
+    def message(self) -> bytes:
+        """The request as clients see it."""
+        return envelope.server_request(self.request_id, self.method, self.params)
+
+
+class ServerRequests:
+    """All server requests of all cores."""
+
+    __slots__ = ("_answered", "_by_core", "_next_id", "_pending")
+
+    def __init__(self) -> None:
+        self._pending: dict[int, ServerRequest] = {}
+        self._by_core: dict[tuple[int, int | str], ServerRequest] = {}
+        self._answered: dict[tuple[int, int | str], int] = {}
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __repr__(self) -> str:
+        return f"<ServerRequests pending={len(self._pending)}>"
+
+    def next_id(self) -> int:
+        """An id that no client has seen."""
+        self._next_id += 1
+        return self._next_id - 1
+
+    def known(self, core: CoreSession, core_id: int | str) -> ServerRequest | None:
+        """A pending request that a core asks again (on a second `thread/resume`)."""
+        return self._by_core.get((core.index, core_id))
+
+    def open(self, request: ServerRequest) -> None:
+        """Enter a request."""
+        self._pending[request.request_id] = request
+        self._by_core[request.core.index, request.core_id] = request
+
+    def of_thread(self, thread: str) -> list[ServerRequest]:
+        """What is pending in a thread, oldest first."""
+        return [each for each in self._pending.values() if each.thread == thread]
+
+    def pending(self) -> list[ServerRequest]:
+        """All that is pending, oldest first."""
+        return list(self._pending.values())
+
+    def answer(self, request_id: bytes, connection: Connection) -> ServerRequest | None:
+        """The first answer of somebody who was asked; None for every other."""
+        if not request_id.isdigit():
+            return None
+        request = self._pending.get(int(request_id))
+        if request is None or connection.key not in request.asked:
+            return None
+        if request.thread is not None and request.thread not in connection.threads:
+            return None
+        self._remove(request)
+        self._answered[request.core.index, request.core_id] = request.request_id
+        if len(self._answered) > ANSWERED_KEPT:
+            del self._answered[next(iter(self._answered))]
+        return request
+
+    def resolved(self, core: CoreSession, core_id: int | str) -> tuple[int, ServerRequest | None]:
+        """A core says `serverRequest/resolved`.
+
+        Returns:
+            Our id of it (-1 when there is none), and the request if nobody answered it:
+            the core settled it itself, by an interrupt or because it expired.
+        """
+        request = self._by_core.get((core.index, core_id))
+        if request is not None:
+            self._remove(request)
+            return request.request_id, request
+        return self._answered.pop((core.index, core_id), -1), None
+
+    def lose(self, core: CoreSession) -> list[ServerRequest]:
+        """The core is gone, and with it all that it asked."""
+        lost = [each for each in self._pending.values() if each.core is core]
+        for request in lost:
+            self._remove(request)
+        for key in [key for key in self._answered if key[0] == core.index]:
+            del self._answered[key]
+        return lost
+
+    def _remove(self, request: ServerRequest) -> None:
+        del self._pending[request.request_id]
+        del self._by_core[request.core.index, request.core_id]
+
+
+def decision(result: bytes | None) -> str:
+    """The word for a span: one of the protocol's, `other`, or `error`."""
+    if result is None:
+        return "error"
+    try:
+        given = msgspec.json.decode(result, type=dict[str, msgspec.Raw]).get("decision")
+        word = None if given is None else msgspec.json.decode(given)
+    except msgspec.DecodeError:
+        return "other"
+    if isinstance(word, dict) and len(word) == 1:
+        word = next(iter(word))
+        return word if word == "acceptWithExecpolicyAmendment" else "other"
+    return word if isinstance(word, str) and word in _DECISIONS else "other"
+
+
+def record(
+    request: ServerRequest, now_ns: int, decided: str, answered_by: Connection | None
+) -> SpanRecord | None:
+    """The finished span of a server request, None when it is not sampled.
+
+    Args:
+        request: The request.
+        now_ns: Unix nanoseconds.
+        decided: See `decision`; `resolved` when the core settled it, `core_lost`.
+        answered_by: Whose answer won, if one did.
+    """
+    if request.context is None or not request.context.flags & 1:
+        return None
+    attributes: dict[str, AttributeValue] = {
+        semconv.RPC_SYSTEM: "jsonrpc",
+        semconv.RPC_METHOD: request.method,
+        semconv.CORE_ID: request.core.index,
+        semconv.APPROVAL_DECISION: decided,
+        semconv.APPROVAL_ASKED: len(request.asked),
+    }
+    if request.thread is not None:
+        attributes[semconv.CONVERSATION_ID] = request.thread
+    if answered_by is not None:
+        attributes[semconv.APPROVAL_ANSWERED_BY] = str(answered_by.key)
+    failed = decided in ("error", "core_lost")
+    if failed:
+        attributes[semconv.ERROR_TYPE] = decided
+    return SpanRecord(
+        service=Service.CORE,
+        name=request.method,
+        kind=Kind.CLIENT,
+        context=request.context,
+        parent=request.parent,
+        start_ns=request.start_ns,
+        end_ns=max(now_ns, request.start_ns),
+        attributes=attributes,
+        error="The request got no usable answer." if failed else "",
+    )

@@ -1,0 +1,160 @@
+"""Spans of requests: their context when they arrive, one record when they are answered.
+
+Nothing is open in between: ids are drawn and sampling is decided at the start, the
+record is built at the end, once. Turns, tools and approvals are in `turns`.
+"""
+
+from typing import Final
+
+import msgspec
+
+from core_server.jsonrpc import codes
+from trace_proxy import methods, semconv
+from trace_proxy.connection import Connection, Pending, RequestSpan
+from trace_proxy.ids import Ids
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.trace_context import Resolution, Sampling, own_flags, resolve_raw
+
+REQUEST_ID_CHARS: Final = 64
+"""Ids are short; what is longer was made to fill our memory."""
+
+ORIGINAL_METHOD_CHARS: Final = 64
+
+_SENTENCES: Final = {
+    codes.PARSE_ERROR: "The message is not JSON.",
+    codes.INVALID_REQUEST: "The request is not valid.",
+    codes.METHOD_NOT_FOUND: "The method is not known.",
+    codes.INVALID_PARAMS: "The params are not valid.",
+    codes.INTERNAL_ERROR: "The core failed.",
+    codes.OVERLOADED: "The request was shed.",
+    codes.CORE_LOST: "The core died before it answered.",
+}
+_OTHER_SENTENCE: Final = "The request was answered with an error."
+CONNECTION_LOST: Final = "connection_lost"
+
+
+def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
+    """The attributes that all requests of a connection share."""
+    peer, session = connection.peer, connection.session
+    shared: dict[str, AttributeValue] = {
+        semconv.RPC_SYSTEM: "jsonrpc",
+        semconv.NETWORK_TRANSPORT: peer.transport,
+        semconv.CONNECTION_ID: str(connection.key),
+    }
+    if peer.websocket:
+        shared[semconv.NETWORK_PROTOCOL] = "websocket"
+    if peer.address:
+        shared[semconv.NETWORK_PEER_ADDRESS] = peer.address
+    if peer.port:
+        shared[semconv.NETWORK_PEER_PORT] = peer.port
+    if session is not None:
+        shared[semconv.CLIENT_NAME] = session.client_name
+        shared[semconv.CLIENT_VERSION] = session.client_version
+    return shared
+
+
+def begin_request(
+    connection: Connection, method: str, trace: bytes | None, now_ns: int, ids: Ids
+) -> RequestSpan:
+    """Decide a request's context: whose child, sampled or not.
+
+    Args:
+        connection: Who sent it.
+        method: Its method.
+        trace: JSON of its `trace` member, None without one.
+        now_ns: When it was parsed, Unix nanoseconds.
+        ids: Source of ids and of the sampler's decision.
+    """
+    resolution = (
+        connection.context.default if trace is None else resolve_raw(trace, connection.context)
+    )
+    context = child_of(resolution, methods.label(method), ids)
+    turn = None
+    if method == "turn/start":
+        turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
+    return RequestSpan(context, resolution, now_ns, connection.attributes, turn)
+
+
+def child_of(resolution: Resolution, name: str, ids: Ids) -> SpanContext:
+    """Draw the context of a new span below what won."""
+    parent = resolution.parent
+    trace_id = ids.new_trace_id() if parent is None else parent.trace_id
+    if resolution.sampling is Sampling.NO and parent is None:
+        sampled = False
+    else:
+        undecided = resolution.sampling is Sampling.UNDECIDED
+        sampled = ids.sampled(None if undecided else parent, trace_id, name)
+    flags = own_flags(parent, sampled=sampled)
+    state = "" if parent is None else parent.state
+    return SpanContext(trace_id, ids.new_span_id(), flags, state)
+
+
+def end_request(
+    pending: Pending,
+    now_ns: int,
+    *,
+    core: int | None = None,
+    error: int | str | None = None,
+    link: SpanContext | None = None,
+    turn_id: str | None = None,
+) -> SpanRecord | None:
+    """The finished span of a request, None when it is not sampled.
+
+    Args:
+        pending: The request.
+        now_ns: When its answer was handed on, Unix nanoseconds.
+        core: The core that answered.
+        error: JSON-RPC code, or `connection_lost`; None on success.
+        link: The turn that the request is about.
+        turn_id: Its id.
+    """
+    span = pending.span
+    if span is None or not span.context.flags & 1:
+        return None
+    attributes = span.attributes.copy()
+    method = methods.label(pending.method)
+    attributes[semconv.RPC_METHOD] = method
+    name = method
+    if method == "_OTHER":
+        name = "jsonrpc"
+        attributes[semconv.RPC_METHOD_ORIGINAL] = pending.method[:ORIGINAL_METHOD_CHARS]
+    attributes[semconv.JSONRPC_REQUEST_ID] = _text(pending.id)
+    attributes[semconv.CONTEXT_SOURCE] = span.resolution.source.value
+    if core is not None:
+        attributes[semconv.CORE_ID] = core
+    if pending.thread is not None:
+        attributes[semconv.CONVERSATION_ID] = pending.thread
+    if turn_id is not None:
+        attributes[semconv.TURN_ID] = turn_id
+    sentence = ""
+    if error is not None:
+        attributes[semconv.ERROR_TYPE] = str(error)
+        sentence = _note_error(attributes, error)
+    return SpanRecord(
+        service=Service.PROXY,
+        name=name,
+        kind=Kind.SERVER,
+        context=span.context,
+        parent=span.resolution.parent,
+        start_ns=span.start_ns,
+        end_ns=max(now_ns, span.start_ns),
+        attributes=attributes,
+        links=span.resolution.links if link is None else (*span.resolution.links, link),
+        error=sentence,
+    )
+
+
+def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:
+    if isinstance(error, str):
+        return "The connection was lost before the answer."
+    attributes[semconv.RPC_STATUS_CODE] = str(error)
+    return _SENTENCES.get(error, _OTHER_SENTENCE)
+
+
+def _text(request_id: bytes) -> str:
+    """An id for people: integers in decimal, strings bare and cut."""
+    if request_id[:1] != b'"':
+        return request_id.decode()
+    if len(request_id) > 6 * REQUEST_ID_CHARS:  # one character takes six bytes at most
+        return request_id[1 : REQUEST_ID_CHARS + 1].decode(errors="replace")
+    return msgspec.json.decode(request_id, type=str)[:REQUEST_ID_CHARS]

@@ -1,0 +1,58 @@
+"""Who hears what happens in a thread: thread -> connections, in order of subscription."""
+
+from collections.abc import Iterable
+
+from trace_proxy.connection import Connection
+
+
+class Subscribers:
+    """Subscriptions of all connections; a connection's own side is `connection.threads`."""
+
+    __slots__ = ("_by_thread",)
+
+    def __init__(self) -> None:
+        self._by_thread: dict[str, dict[int, Connection]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Subscribers threads={len(self._by_thread)}>"
+
+    def add(self, thread: str, connection: Connection) -> None:
+        """Subscribe; a no-op when it already is."""
+        connection.threads.add(thread)
+        self._by_thread.setdefault(thread, {})[connection.key] = connection
+
+    def remove(self, thread: str, connection: Connection) -> bool:
+        """Unsubscribe; tells whether it was subscribed."""
+        if thread not in connection.threads:
+            return False
+        connection.threads.remove(thread)
+        here = self._by_thread[thread]
+        del here[connection.key]
+        if not here:
+            del self._by_thread[thread]
+        return True
+
+    def leave(self, connection: Connection) -> list[str]:
+        """End all subscriptions of a connection; returns the threads it heard."""
+        threads = sorted(connection.threads)
+        for thread in threads:
+            self.remove(thread, connection)
+        return threads
+
+    def forget(self, thread: str) -> None:
+        """The thread is gone: deleted, or unloaded."""
+        for connection in self._by_thread.pop(thread, {}).values():
+            connection.threads.discard(thread)
+
+    def of(self, thread: str) -> Iterable[Connection]:
+        """The subscribers of a thread; do not subscribe while iterating."""
+        here = self._by_thread.get(thread)
+        return () if here is None else here.values()
+
+    def has(self, thread: str) -> bool:
+        """Whether anybody hears this thread."""
+        return thread in self._by_thread
+
+    def threads(self) -> list[str]:
+        """All threads that somebody hears."""
+        return list(self._by_thread)

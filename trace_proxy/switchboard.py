@@ -1,0 +1,184 @@
+"""What the parts of the hub share: the machines, the connections, the clock's last word.
+
+`requests`, `answers`, `notices` and `pool` each look after one direction; none knows
+another, all know this. It decides nothing that a machine decides; it only carries
+out what more than one part needs: an answer to a client, the end of a request.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from core_server.jsonrpc import codec
+from trace_proxy import envelope, methods, spans
+from trace_proxy.connection import Connection, Pending
+from trace_proxy.core_session import CoreSession
+from trace_proxy.drain import Drain
+from trace_proxy.effects import Effects
+from trace_proxy.envelope import CoreMessage
+from trace_proxy.flow import Admission
+from trace_proxy.gate import hears
+from trace_proxy.ids import Ids
+from trace_proxy.placement import Placement
+from trace_proxy.refusal import Refusal
+from trace_proxy.server_requests import ServerRequests
+from trace_proxy.span_record import SpanContext, SpanRecord
+from trace_proxy.subscribers import Subscribers
+from trace_proxy.turn_spans import Turn
+from trace_proxy.turns import EndedTurn, Turns
+
+OUR_LANE: Final = -1
+"""The lane of our own requests; connections count from 0."""
+
+
+class Switchboard:
+    """The machines of one proxy.
+
+    Attributes:
+        effects: The way out.
+        ids: Randomness and sampling.
+        cores: The pool, by index.
+        connections: All clients, by key.
+        initialized: Those that may hear notifications.
+        choosy: How many of them opted out of some notification or are not experimental.
+        strict: How many of them want `"jsonrpc":"2.0"`.
+        now_ns: Unix nanoseconds of the event being handled.
+        clock_s: Monotonic seconds of the last signal or tick.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        ids: Ids,
+        cores: list[CoreSession],
+        admission: Admission,
+        drain: Drain,
+    ) -> None:
+        self.effects = effects
+        self.ids = ids
+        self.cores = cores
+        self.admission = admission
+        self.drain = drain
+        self.connections: dict[int, Connection] = {}
+        self.initialized: dict[int, Connection] = {}
+        self.choosy = 0
+        self.strict = 0
+        self.placement = Placement(cores)
+        self.subscribers = Subscribers()
+        self.turns = Turns(ids)
+        self.server_requests = ServerRequests()
+        self.now_ns = 0
+        self.clock_s = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Switchboard {self.drain!r} connections={len(self.connections)}"
+            f" in_flight={self.in_flight} turns={len(self.turns)}>"
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Admitted requests of clients that are not settled."""
+        return self.admission.requests
+
+    def send(self, connection: Connection, message: bytes) -> None:
+        """Queue a message for one client, in the JSON-RPC dialect it speaks."""
+        if connection.strict:
+            message = codec.with_version(message)
+        self.effects.send(connection, message)
+
+    def deliver(self, audience: Iterable[Connection], method: str, line: bytes) -> None:
+        """Queue a notification for those of the audience that want to hear it."""
+        if self.choosy:
+            audience = [each for each in audience if each.session and hears(each.session, method)]
+        if self.strict:
+            heard = list(audience)
+            strict = [each for each in heard if each.strict]
+            audience = [each for each in heard if not each.strict]
+            self.effects.fan_out(strict, codec.with_version(line))
+        self.effects.fan_out(audience, line)
+
+    def refuse(self, pending: Pending, refusal: Refusal) -> None:
+        """Answer a client's request with an error of ours, and end it."""
+        connection = pending.connection
+        if connection is not None:
+            self.send(
+                connection,
+                codec.error(pending.id, refusal.code, refusal.message, refusal.data),
+            )
+        self.settled(pending, error=refusal.code)
+
+    def settled(
+        self,
+        pending: Pending,
+        *,
+        core: CoreSession | None = None,
+        error: int | str | None = None,
+        link: SpanContext | None = None,
+        turn_id: str | None = None,
+    ) -> None:
+        """A client's request is over: free its place, end its span, measure it."""
+        if pending.counted:
+            pending.counted = False
+            assert pending.connection is not None
+            self.admission.release(pending.connection.key, pending.size)
+        span = pending.span
+        if span is None:
+            return
+        record = spans.end_request(
+            pending,
+            self.now_ns,
+            core=None if core is None else core.index,
+            error=error,
+            link=link,
+            turn_id=turn_id,
+        )
+        if record is not None:
+            self.effects.end_span(record)
+        duration_s = (self.now_ns - span.start_ns) / 1e9
+        label = methods.label(pending.method)
+        self.effects.call_ended(label, "" if error is None else str(error), duration_s)
+
+    def ask(
+        self,
+        core: CoreSession,
+        method: str,
+        params: bytes,
+        then: Callable[[CoreMessage | None], None],
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Send a request of our own; `then` takes the answer, None when the core is lost.
+
+        Args:
+            core: Whom to ask.
+            method: What.
+            params: JSON.
+            then: Called once.
+            at_once: Past the lanes, for a core that is not open to others yet.
+        """
+        pending = Pending(None, b"null", method, len(params), then=then, windowed=not at_once)
+        core_id = core.router.admit(pending)
+        line = envelope.request(core_id, method, params)
+        if at_once or core.lanes.pass_through(True):  # noqa: FBT003 - as declared
+            self.effects.write(core, line)
+        elif core.lanes.put(OUR_LANE, line, counts=True) is not None:
+            core.router.settle(core_id)
+            then(None)
+
+    def end_turn(self, ended: EndedTurn) -> None:
+        """Export what ended with a turn, and measure it."""
+        for record in ended.records:
+            self.effects.end_span(record)
+        self.effects.turn_ended(ended, self.now_ns)
+
+    def interrupt(self, turn: Turn) -> None:
+        """Ask a turn to end, past everything that waits."""
+        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
+        self.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
+
+    def end_span(self, record: SpanRecord | None) -> None:
+        """Export a span, if it is sampled."""
+        if record is not None:
+            self.effects.end_span(record)

@@ -1,0 +1,154 @@
+"""A running turn and its tools, and the spans that they leave behind.
+
+Times, counts and states only: no prompt, no output, no command line.
+"""
+
+from typing import Final
+
+import msgspec
+
+from trace_proxy import semconv
+from trace_proxy.core_session import CoreSession
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool call that runs."""
+
+    name: str
+    context: SpanContext
+    start_ns: int
+
+
+class Turn:
+    """A running turn.
+
+    Attributes:
+        thread: Its thread.
+        turn_id: Its id.
+        core: Where it runs.
+        context: Its span's.
+        parent: The request that began it, or None.
+        start_ns: When that was accepted.
+        deltas: Text deltas so far.
+        output_bytes: Their text, UTF-8.
+    """
+
+    __slots__ = (
+        "context",
+        "core",
+        "deltas",
+        "first_delta_ns",
+        "input_tokens",
+        "model",
+        "output_bytes",
+        "output_tokens",
+        "parent",
+        "start_ns",
+        "thread",
+        "tools",
+        "turn_id",
+    )
+
+    def __init__(
+        self,
+        thread: str,
+        turn_id: str,
+        core: CoreSession,
+        context: SpanContext,
+        parent: SpanContext | None,
+        start_ns: int,
+    ) -> None:
+        self.thread = thread
+        self.turn_id = turn_id
+        self.core = core
+        self.context = context
+        self.parent = parent
+        self.start_ns = start_ns
+        self.first_delta_ns = 0
+        self.deltas = 0
+        self.output_bytes = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.model = ""
+        self.tools: dict[str, Tool] = {}
+
+    def __repr__(self) -> str:
+        return f"<Turn {self.turn_id} thread={self.thread} core={self.core.index}>"
+
+    @property
+    def time_to_first_delta_s(self) -> float | None:
+        """Seconds from acceptance to the first delta, None before it."""
+        return (self.first_delta_ns - self.start_ns) / 1e9 if self.first_delta_ns else None
+
+
+def tool_record(
+    turn: Turn, item_id: str, tool: Tool, end_ns: int, status: str, exit_code: int | None
+) -> SpanRecord:
+    """The finished span of a tool call; `status` is the item's, or why it ended."""
+    attributes: dict[str, AttributeValue] = {
+        semconv.OPERATION: "execute_tool",
+        semconv.TOOL_NAME: tool.name,
+        semconv.TOOL_CALL_ID: item_id,
+        semconv.TOOL_STATUS: status,
+        semconv.CONVERSATION_ID: turn.thread,
+        semconv.TURN_ID: turn.turn_id,
+        semconv.CORE_ID: turn.core.index,
+    }
+    if exit_code is not None:
+        attributes[semconv.PROCESS_EXIT_CODE] = exit_code
+    error = _TOOL_ERRORS.get(status, "")
+    if error:
+        attributes[semconv.ERROR_TYPE] = status
+    return SpanRecord(
+        service=Service.CORE,
+        name=f"execute_tool {tool.name}",
+        kind=Kind.INTERNAL,
+        context=tool.context,
+        parent=turn.context,
+        start_ns=tool.start_ns,
+        end_ns=max(end_ns, tool.start_ns),
+        attributes=attributes,
+        error=error,
+    )
+
+
+_TOOL_ERRORS: Final = {
+    "failed": "The tool failed.",
+    "core_lost": "The core died while the tool ran.",
+}
+
+
+def turn_record(turn: Turn, status: str, end_ns: int, why: str) -> SpanRecord:
+    """The finished span of a turn; `why` says so when it did not end by itself."""
+    attributes: dict[str, AttributeValue] = {
+        semconv.OPERATION: "invoke_agent",
+        semconv.CONVERSATION_ID: turn.thread,
+        semconv.TURN_ID: turn.turn_id,
+        semconv.TURN_STATUS: status,
+        semconv.CORE_ID: turn.core.index,
+        semconv.DELTAS: turn.deltas,
+        semconv.OUTPUT_BYTES: turn.output_bytes,
+    }
+    if turn.model:
+        attributes[semconv.REQUEST_MODEL] = turn.model
+    if turn.input_tokens or turn.output_tokens:
+        attributes[semconv.INPUT_TOKENS] = turn.input_tokens
+        attributes[semconv.OUTPUT_TOKENS] = turn.output_tokens
+    if turn.time_to_first_delta_s is not None:
+        attributes[semconv.TIME_TO_FIRST_DELTA] = turn.time_to_first_delta_s
+    error = ""
+    if why or status == "failed":
+        attributes[semconv.ERROR_TYPE] = why or "failed"
+        error = "The core died during the turn." if why else "The turn failed."
+    return SpanRecord(
+        service=Service.CORE,
+        name="invoke_agent",
+        kind=Kind.INTERNAL,
+        context=turn.context,
+        parent=turn.parent,
+        start_ns=turn.start_ns,
+        end_ns=max(end_ns, turn.start_ns),
+        attributes=attributes,
+        error=error,
+    )

@@ -1,0 +1,254 @@
+"""Turns and the tools they use, as the wire shows them, for any core.
+
+    turn/start answered | turn/started  ->  RUNNING  --turn/completed | core lost-->  gone
+    item/started -> running --item/completed--> gone          (below its turn)
+
+Deltas are counted on the turn; messages and reasoning have no span of their own.
+Whether work is left is answered from here too: a turn runs until the core says
+`turn/completed`, long after `turn/start` was answered.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from trace_proxy.core_session import CoreSession
+from trace_proxy.ids import Ids
+from trace_proxy.span_record import SpanContext, SpanRecord
+from trace_proxy.turn_spans import Tool, Turn, tool_record, turn_record
+from trace_proxy.w3c import own_flags
+
+ITEMS_PER_TURN: Final = 1024
+"""Tool calls that may run at once in a turn before further ones get no span."""
+
+TOOL_NAME_CHARS: Final = 64
+
+_TOOLS: Final = {
+    "commandExecution": "shell",
+    "fileChange": "apply_patch",
+    "mcpToolCall": None,
+    "dynamicToolCall": None,
+    "collabAgentToolCall": None,
+    "webSearch": "web_search",
+    "imageGeneration": "image_generation",
+    "imageView": "view_image",
+}
+"""Items that do something, and the tool's name (None: the item's own `tool`)."""
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _TokenUsage(msgspec.Struct):
+    last: _Usage = msgspec.field(default_factory=_Usage)
+
+
+class _Item(msgspec.Struct, rename="camel"):
+    type: str = ""
+    id: str = ""
+    tool: str | None = None
+    status: str | None = None
+    exit_code: int | None = None
+    started_at_ms: int | None = None
+    completed_at_ms: int | None = None
+
+
+class _Turn(msgspec.Struct):
+    id: str = ""
+    status: str = ""
+
+
+class _Params(msgspec.Struct, rename="camel"):
+    thread_id: str | UnsetType = UNSET
+    turn_id: str | UnsetType = UNSET
+    turn: _Turn | UnsetType = UNSET
+    item: _Item | UnsetType = UNSET
+    token_usage: _TokenUsage | UnsetType = UNSET
+
+
+class _Notification(msgspec.Struct):
+    method: str
+    params: _Params
+
+
+_DECODER = msgspec.json.Decoder(_Notification)
+
+OBSERVED: Final = frozenset(
+    {
+        "turn/started",
+        "turn/completed",
+        "item/started",
+        "item/completed",
+        "thread/tokenUsage/updated",
+    }
+)
+"""Notifications that `Turns.observe` wants to see whole."""
+
+
+class EndedTurn(msgspec.Struct, frozen=True):
+    """A turn that is over: how, and the spans that end with it."""
+
+    turn: Turn
+    status: str
+    records: tuple[SpanRecord, ...]
+
+
+class Turns:
+    """All running turns."""
+
+    __slots__ = ("_by_id", "_by_thread", "_ids", "_models", "_starters")
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._by_id: dict[str, Turn] = {}
+        self._by_thread: dict[str, Turn] = {}
+        self._starters: dict[str, SpanContext] = {}
+        self._models: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Turn]:
+        return iter(list(self._by_id.values()))
+
+    def __repr__(self) -> str:
+        return f"<Turns running={len(self._by_id)}>"
+
+    def of_thread(self, thread: str) -> Turn | None:
+        """The turn that runs in a thread."""
+        return self._by_thread.get(thread)
+
+    def get(self, turn_id: str) -> Turn | None:
+        """A running turn."""
+        return self._by_id.get(turn_id)
+
+    def model_of(self, thread: str, model: str) -> None:
+        """Remember the model that a thread uses."""
+        self._models[thread] = model
+
+    def starter(self, thread: str, context: SpanContext) -> None:
+        """A request that will begin a turn without answering its id was sent."""
+        self._starters[thread] = context
+
+    def forget(self, thread: str) -> None:
+        """The thread is unloaded; what it left behind goes too."""
+        self._starters.pop(thread, None)
+        self._models.pop(thread, None)
+
+    def begin(self, turn: Turn) -> bool:
+        """A turn runs. False when it is known already: a second `turn/start` joined it."""
+        if turn.turn_id in self._by_id:
+            return False
+        turn.model = self._models.get(turn.thread, "")
+        self._by_id[turn.turn_id] = turn
+        self._by_thread[turn.thread] = turn
+        turn.core.turns += 1
+        return True
+
+    def delta(self, turn_id: str, text: str, now_ns: int) -> None:
+        """Count a delta of the agent's text."""
+        turn = self._by_id.get(turn_id)
+        if turn is None:
+            return
+        if turn.deltas == 0:
+            turn.first_delta_ns = now_ns
+        turn.deltas += 1
+        turn.output_bytes += len(text) if text.isascii() else len(text.encode())
+
+    def observe(
+        self, line: bytes, core: CoreSession, now_ns: int
+    ) -> EndedTurn | SpanRecord | None:
+        """Take one of the `OBSERVED` notifications.
+
+        Returns:
+            What ended with it: a turn, a tool, or nothing.
+        """
+        try:
+            notification = _DECODER.decode(line)
+        except msgspec.DecodeError:
+            return None
+        params = notification.params
+        if params.thread_id is UNSET:
+            return None
+        match notification.method:
+            case "turn/started" if params.turn is not UNSET:
+                self._started(params.thread_id, params.turn.id, core, now_ns)
+            case "turn/completed" if params.turn is not UNSET:
+                return self.end(params.turn.id, params.turn.status, now_ns)
+            case "item/started" if params.item is not UNSET and params.turn_id is not UNSET:
+                self._tool_started(params.turn_id, params.item, now_ns)
+            case "item/completed" if params.item is not UNSET and params.turn_id is not UNSET:
+                return self._tool_ended(params.turn_id, params.item, now_ns)
+            case _ if params.token_usage is not UNSET and params.turn_id is not UNSET:
+                self._used(params.turn_id, params.token_usage.last)
+        return None
+
+    def _started(self, thread: str, turn_id: str, core: CoreSession, now_ns: int) -> None:
+        if not turn_id or turn_id in self._by_id:
+            return
+        parent = self._starters.pop(thread, None)
+        trace_id = self._ids.new_trace_id() if parent is None else parent.trace_id
+        sampled = self._ids.sampled(parent, trace_id, "invoke_agent")
+        context = SpanContext(
+            trace_id, self._ids.new_span_id(), own_flags(parent, sampled=sampled)
+        )
+        self.begin(Turn(thread, turn_id, core, context, parent, now_ns))
+
+    def _used(self, turn_id: str, usage: _Usage) -> None:
+        turn = self._by_id.get(turn_id)
+        if turn is not None:
+            turn.input_tokens += usage.input_tokens
+            turn.output_tokens += usage.output_tokens
+
+    def _tool_started(self, turn_id: str, item: _Item, now_ns: int) -> None:
+        turn = self._by_id.get(turn_id)
+        if turn is None or item.type not in _TOOLS or len(turn.tools) >= ITEMS_PER_TURN:
+            return
+        name = _TOOLS[item.type] or (item.tool or item.type)[:TOOL_NAME_CHARS]
+        context = SpanContext(
+            turn.context.trace_id,
+            self._ids.new_span_id(),
+            turn.context.flags,
+            turn.context.state,
+        )
+        start_ns = _nanoseconds(item.started_at_ms, now_ns)
+        turn.tools[item.id] = Tool(name, context, start_ns)
+
+    def _tool_ended(self, turn_id: str, item: _Item, now_ns: int) -> SpanRecord | None:
+        turn = self._by_id.get(turn_id)
+        tool = turn.tools.pop(item.id, None) if turn is not None else None
+        if turn is None or tool is None or not turn.context.flags & 1:
+            return None
+        end_ns = _nanoseconds(item.completed_at_ms, now_ns)
+        return tool_record(turn, item.id, tool, end_ns, item.status or "", item.exit_code)
+
+    def end(self, turn_id: str, status: str, now_ns: int, why: str = "") -> EndedTurn | None:
+        """A turn is over: completed, interrupted, failed.
+
+        Args:
+            turn_id: Which.
+            status: The turn's status on the wire.
+            now_ns: Unix nanoseconds.
+            why: `core_lost` when it did not end by itself.
+        """
+        turn = self._by_id.pop(turn_id, None)
+        if turn is None:
+            return None
+        if self._by_thread.get(turn.thread) is turn:
+            del self._by_thread[turn.thread]
+        turn.core.turns -= 1
+        if not turn.context.flags & 1:
+            return EndedTurn(turn, status, ())
+        tools = (
+            tool_record(turn, item_id, tool, now_ns, why or "interrupted", None)
+            for item_id, tool in turn.tools.items()
+        )
+        return EndedTurn(turn, status, (*tools, turn_record(turn, status, now_ns, why)))
+
+
+def _nanoseconds(milliseconds: int | None, otherwise_ns: int) -> int:
+    return otherwise_ns if milliseconds is None else milliseconds * 1_000_000
