@@ -56,7 +56,7 @@ class Propagators(msgspec.Struct, frozen=True):
         return cls("tracecontext" in on, bool(on & {"b3", "b3multi"}), unknown)
 
 
-class _TraceField(msgspec.Struct):
+class _TraceField(msgspec.Struct, gc=False):
     """A `trace` member as it should be. Other members are not ours to judge."""
 
     traceparent: str
@@ -84,8 +84,9 @@ def from_message_raw(raw: bytes | msgspec.Raw) -> Extracted:
         field = _decode(raw)
     except _UNREADABLE:
         return _from_odd_message(raw)
-    if not field.tracestate:
-        context = w3c.parse_traceparent(field.traceparent)
+    state = w3c.check_tracestate(field.tracestate) if field.tracestate else ""
+    if type(state) is str:
+        context = w3c.parse_traceparent(field.traceparent, state)
         if type(context) is SpanContext:
             return Extracted(context)
     return _extract(Source.MESSAGE, field.traceparent, field.tracestate)

@@ -57,7 +57,8 @@ __all__ = [
 ]
 
 # Enum members looked up once: an attribute of an Enum class costs as much as a call.
-_YES, _NO, _MESSAGE = Sampling.YES, Sampling.NO, Source.MESSAGE
+_YES, _NO, _UNDECIDED = Sampling.YES, Sampling.NO, Sampling.UNDECIDED
+_MESSAGE, _GENERATED = Source.MESSAGE, Source.GENERATED
 
 
 class Trust(Enum):
@@ -65,6 +66,9 @@ class Trust(Enum):
 
     PARENT = "parent"
     LINK = "link"
+
+
+_LINK = Trust.LINK
 
 
 class Resolution(msgspec.Struct, frozen=True, gc=False):
@@ -108,10 +112,10 @@ def inherit(handshake: Handshake, environment: Extracted, trust: Trust) -> Inher
     winner = handshake.winner
     if winner is None:
         return Inherited(_from_environment(environment), (), trust)
-    contexts = handshake.losers if winner.context is None else (winner.context, *handshake.losers)
-    contexts = _distinct(contexts)
-    if winner.context is None and trust is Trust.PARENT:
-        return Inherited(Resolution(Source.GENERATED, sampling=winner.sampling), contexts, trust)
+    if winner.context is None:  # a decision alone: it asks for a root, not for the environment
+        sampling = winner.sampling if trust is Trust.PARENT else Sampling.UNDECIDED
+        return Inherited(Resolution(Source.GENERATED, sampling=sampling), (), trust)
+    contexts = _distinct((winner.context, *handshake.losers))
     if trust is Trust.LINK:
         return Inherited(Resolution(Source.GENERATED, links=contexts), contexts, trust)
     default = Resolution(handshake.source, winner.context, contexts[1:], winner.sampling)
@@ -139,23 +143,24 @@ def resolve_raw(trace: bytes | msgspec.Raw, inherited: Inherited) -> Resolution:
 
 
 def _decide(message: Extracted, inherited: Inherited) -> Resolution:
-    context, rejections = message.context, message.rejections
+    context = message.context
     if context is None:
-        if not rejections:
+        if not message.rejections:
             return inherited.default
-        return msgspec.structs.replace(inherited.default, rejections=rejections)
+        return msgspec.structs.replace(inherited.default, rejections=message.rejections)
     links = inherited.links
     for link in links:
         if link.span_id == context.span_id and link.trace_id == context.trace_id:
             links = tuple(each for each in links if each is not link)
-    if inherited.trust is Trust.LINK:
-        return Resolution(Source.GENERATED, None, (context, *links), rejections=rejections)
+    if inherited.trust is _LINK:
+        return Resolution(_GENERATED, None, (context, *links), _UNDECIDED, message.rejections)
     sampling = _YES if context.flags & w3c.SAMPLED else _NO
-    return Resolution(_MESSAGE, context, links, sampling, rejections)
+    return Resolution(_MESSAGE, context, links, sampling, message.rejections)
 
 
 def _distinct(contexts: tuple[SpanContext, ...]) -> tuple[SpanContext, ...]:
     """Keep the first of each span: clients say the same in several formats."""
-    return tuple({(each.trace_id, each.span_id): each for each in reversed(contexts)}.values())[
-        ::-1
-    ]
+    firsts: dict[tuple[int, int], SpanContext] = {}
+    for context in contexts:
+        firsts.setdefault((context.trace_id, context.span_id), context)
+    return tuple(firsts.values())
