@@ -68,7 +68,7 @@ class Trust(Enum):
     LINK = "link"
 
 
-_LINK = Trust.LINK
+_LINK = Trust.LINK  # for the same reason
 
 
 class Resolution(msgspec.Struct, frozen=True, gc=False):
@@ -110,11 +110,10 @@ def inherit(handshake: Handshake, environment: Extracted, trust: Trust) -> Inher
     environment is the operator's: it stays the parent of whoever sends no context.
     """
     winner = handshake.winner
-    if winner is None:
+    if winner is None or (winner.context is None and trust is Trust.LINK):
         return Inherited(_from_environment(environment), (), trust)
     if winner.context is None:  # a decision alone: it asks for a root, not for the environment
-        sampling = winner.sampling if trust is Trust.PARENT else Sampling.UNDECIDED
-        return Inherited(Resolution(Source.GENERATED, sampling=sampling), (), trust)
+        return Inherited(Resolution(Source.GENERATED, sampling=winner.sampling), (), trust)
     contexts = _distinct((winner.context, *handshake.losers))
     if trust is Trust.LINK:
         return Inherited(Resolution(Source.GENERATED, links=contexts), contexts, trust)

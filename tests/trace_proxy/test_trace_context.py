@@ -575,9 +575,10 @@ def test_under_link_no_client_joins_its_own_trace_or_decides_on_sampling() -> No
 
 
 def test_under_link_the_operators_environment_stays_the_parent() -> None:
-    edge = inherited(env=ENV, trust=Trust.LINK)
+    expected = Resolution(Source.ENV, ENV_CONTEXT, (), YES)
 
-    assert edge.default == Resolution(Source.ENV, ENV_CONTEXT, (), YES)
+    assert inherited(env=ENV, trust=Trust.LINK).default == expected
+    assert inherited(("b3", "0"), env=ENV, trust=Trust.LINK).default == expected
 
 
 @given(
