@@ -48,6 +48,7 @@ class AccountedExporter(SpanExporter):
         self.failed = 0
         self.reachable = True
         self.last_error = ""
+        self._closing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Pass a batch on; an exporter that raises has failed like any other."""
@@ -68,7 +69,8 @@ class AccountedExporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Close the real exporter."""
+        """Close the real exporter; what fails from now on is counted, and not news."""
+        self._closing = True
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -77,7 +79,7 @@ class AccountedExporter(SpanExporter):
 
     def _gone(self, why: str) -> None:
         self.last_error = why
-        if self.reachable:
+        if self.reachable and not self._closing:
             self.reachable = False
             _log.warning("telemetry.destination.lost", destination=self._destination, error=why)
 

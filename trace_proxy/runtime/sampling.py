@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
+from trace_proxy.runtime.environment import is_disabled, setting
 from trace_proxy.runtime.record_span import sdk_context
 from trace_proxy.span_record import SpanContext
 
@@ -34,9 +35,9 @@ _log = structlog.get_logger("trace_proxy.telemetry")
 
 def sampler_of(environ: Mapping[str, str]) -> Sample:
     """Choose by `OTEL_SDK_DISABLED`, `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if is_disabled(environ):
         return _as_the_parent
-    name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or DEFAULT
+    name = setting(environ, "OTEL_TRACES_SAMPLER").lower() or DEFAULT
     if name not in _SAMPLERS:
         _log.warning("telemetry.sampler.unknown", sampler=name[:64], used=DEFAULT)
         name = DEFAULT
@@ -74,7 +75,7 @@ def _always(_parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
 
 
 def _rate(environ: Mapping[str, str]) -> float:
-    text = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    text = setting(environ, "OTEL_TRACES_SAMPLER_ARG")
     try:
         rate = float(text or 1)
     except ValueError:

@@ -11,20 +11,18 @@ long as the collector likes (seven to thirty seconds when it is dead), so it run
 daemon thread that is left behind when the time is over.
 """
 
-import asyncio
-import contextlib
 import random
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
+from trace_proxy.runtime.environment import positive_integer
 from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
 from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
 from trace_proxy.runtime.sampling import sampler_of
@@ -44,10 +42,6 @@ DEFAULT_BATCH_SIZE = 512
 # the console to the trace, and the specification's 5 s would show them nothing.
 DEFAULT_DELAY_MS = 1_000
 DEFAULT_VALUE_LENGTH = 1_024
-# What OTEL_BSP_* may ask for: a queue of a million spans is a gigabyte, more is a typing error.
-MAX_NUMBER = 1_000_000
-
-_log = structlog.get_logger("trace_proxy.telemetry")
 
 
 class Telemetry:
@@ -78,13 +72,18 @@ class Telemetry:
         self.sampled = sampler_of(environ)
         self._proxy, self._core = _origins(core_service_name, version)
         self._most, self._most_links = self._proxy.max_attributes, self._proxy.max_links
-        self._queue_size = bounded_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE)
+        self._queue_size = positive_integer(environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE)
         self._queued = self._refused = 0
         self._closed = self._abandoned = False
         self._account: AccountedExporter | None = None
         if chosen.exporter is not None:
             self._account = AccountedExporter(chosen.exporter, chosen.label)
             self._processor = _batches(self._account, environ, self._queue_size)
+
+    @property
+    def resource(self) -> Resource:
+        """Who the proxy is, for other signals."""
+        return self._proxy.resource
 
     def __repr__(self) -> str:
         return (
@@ -159,11 +158,11 @@ class Telemetry:
         if account is None or self._closed:
             return not self._abandoned
         self._closed = True
-        finished = await _finished(self._processor.shutdown, timeout_s)
+        finished = await finished_in_thread(self._processor.shutdown, timeout_s)
         if not finished:
             self._abandoned = True
             # Ends the exporter's retries; another thread, since it may have to wait too.
-            _start(account.shutdown)
+            start_daemon(account.shutdown)
         return finished
 
 
@@ -196,46 +195,12 @@ def _limits() -> SpanLimits:
 def _batches(
     exporter: SpanExporter, environ: Mapping[str, str], queue_size: int
 ) -> BatchSpanProcessor:
-    batch_size = bounded_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE)
+    batch_size = positive_integer(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE)
     return BatchSpanProcessor(
         exporter,
         max_queue_size=queue_size,
-        schedule_delay_millis=bounded_number(environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS),
+        schedule_delay_millis=positive_integer(
+            environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS
+        ),
         max_export_batch_size=min(batch_size, queue_size),
     )
-
-
-def bounded_number(environ: Mapping[str, str], name: str, default: int) -> int:
-    """Read a positive integer; anything else is warned about and the default taken."""
-    text = environ.get(name, "").strip()
-    try:
-        number = int(text or default)
-    except ValueError:
-        number = 0
-    if not 0 < number <= MAX_NUMBER:
-        _log.warning("telemetry.number.invalid", variable=name, value=text[:64], used=default)
-        return default
-    return number
-
-
-async def _finished(work: Callable[[], None], timeout_s: float) -> bool:
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(done.set)
-
-    _start(run)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await done.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-def _start(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="telemetry-shutdown", daemon=True).start()

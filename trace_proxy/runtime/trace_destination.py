@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.runtime.environment import is_disabled, setting
 
 # Exporters are imported when they are wanted: `requests` and protobuf take 0.15 s to load.
 _GRPC = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
@@ -50,9 +51,9 @@ def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> Tr
         ConfigurationError: An unknown exporter or protocol, a URL that is none, a file
             that cannot be written, a package that is not installed.
     """
-    if _get(environ, "OTEL_SDK_DISABLED").lower() == "true":
+    if is_disabled(environ):
         return TraceDestination("none")
-    exporter = _get(environ, "OTEL_TRACES_EXPORTER").lower()
+    exporter = setting(environ, "OTEL_TRACES_EXPORTER").lower()
     match exporter:
         case "none":
             return TraceDestination("none")
@@ -71,8 +72,8 @@ def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> Tr
 def _otlp_or_file(
     environ: Mapping[str, str], trace_file: Path | None, *, asked: bool
 ) -> TraceDestination:
-    own = _get(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    shared = _get(environ, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    own = setting(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    shared = setting(environ, "OTEL_EXPORTER_OTLP_ENDPOINT")
     if own or shared or (asked and trace_file is None):
         return _otlp(environ, own, shared)
     if trace_file is not None:
@@ -82,9 +83,9 @@ def _otlp_or_file(
 
 def _otlp(environ: Mapping[str, str], own: str, shared: str) -> TraceDestination:
     name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
-    if not _get(environ, name):
+    if not setting(environ, name):
         name = "OTEL_EXPORTER_OTLP_PROTOCOL"
-    protocol = _get(environ, name).lower() or "http/protobuf"
+    protocol = setting(environ, name).lower() or "http/protobuf"
     match protocol:
         case "http/protobuf" | "http/json":
             url = own or f"{(shared or 'http://localhost:4318').rstrip('/')}/v1/traces"
@@ -156,8 +157,3 @@ def _make_private(path: Path) -> None:
 
 def _line(span: ReadableSpan) -> str:
     return str(span.to_json(indent=None)) + "\n"
-
-
-def _get(environ: Mapping[str, str], name: str) -> str:
-    # An empty variable is an unset one: OpenTelemetry, "Environment variables".
-    return environ.get(name, "").strip()

@@ -1,0 +1,258 @@
+"""What the proxy counts, and `/metrics`.
+
+    metrics = Metrics()
+    metrics.messages_from_clients += 1
+    metrics.calls.observe("thread/read", "", 0.002)
+    metrics.shed.add("overloaded")
+    metrics.in_flight = lambda: len(requests)
+
+The hot path touches plain attributes only; everything that Prometheus wants (names,
+cumulated buckets, text) is made when it scrapes.  The registry is our own: nobody else's
+metrics appear, and tests may have as many as they like.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from trace_proxy.runtime.instruments import (
+    CallDurations,
+    Distribution,
+    Instrument,
+    Kind,
+    Readings,
+    Tally,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# Recommended for rpc.server.call.duration by the conventions.
+CALL_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# A turn is a model's work: seconds as a rule, an hour with many tools.
+TURN_BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+DELTA_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# An approval waits for a person.
+APPROVAL_BOUNDS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+STATES = ("starting", "serving", "draining", "closing", "stopped")
+
+_SUFFIXES = {"s": "_seconds", "By": "_bytes", "": ""}
+
+
+def _nothing() -> int:
+    return 0
+
+
+def _no_queues() -> Mapping[str, int]:
+    return {}
+
+
+class Metrics:
+    """Plain numbers to increment, callbacks to set, and one way to render them.
+
+    Attributes:
+        connections: Client connections that are open.
+        messages_from_clients, messages_to_clients: Messages, by direction; likewise
+            `..._from_cores`, `..._to_cores`, and `bytes_...` for their sizes.
+        turns_running: Turns accepted and not completed.
+        approvals_pending: Server requests that nobody has answered.
+        core_restarts: Core processes started again.
+        drain_state: One of `STATES`.
+        calls: `observe(method, error_type, seconds)` for each answered request; pass
+            `_OTHER` for methods that are not known.
+        turn_duration, time_to_first_delta, approval_wait: `observe(seconds)`.
+        tokens: `add(type, by=n)`, type `input` or `output`.
+        shed, cut, core_faults: `add(reason)`.
+        context_rejected: `add(source, reason)`.
+        in_flight: Callback, requests that cores have not answered.
+        queue_messages, queue_bytes: Callbacks, by the name of the queue.
+        spans_exported, spans_dropped: Callbacks; `Telemetry` knows.
+    """
+
+    def __init__(self) -> None:
+        self.connections = self.turns_running = self.approvals_pending = 0
+        self.messages_from_clients = self.messages_to_clients = 0
+        self.messages_from_cores = self.messages_to_cores = 0
+        self.bytes_from_clients = self.bytes_to_clients = 0
+        self.bytes_from_cores = self.bytes_to_cores = 0
+        self.core_restarts = 0
+        self.drain_state = STATES[0]
+        self.calls = CallDurations(CALL_BOUNDS_S)
+        self.turn_duration = Distribution(TURN_BOUNDS_S)
+        self.time_to_first_delta = Distribution(DELTA_BOUNDS_S)
+        self.approval_wait = Distribution(APPROVAL_BOUNDS_S)
+        self.tokens, self.shed, self.cut = Tally(), Tally(), Tally()
+        self.core_faults, self.context_rejected = Tally(), Tally()
+        self.in_flight: Callable[[], int] = _nothing
+        self.queue_messages: Callable[[], Mapping[str, int]] = _no_queues
+        self.queue_bytes: Callable[[], Mapping[str, int]] = _no_queues
+        self.spans_exported: Callable[[], int] = _nothing
+        self.spans_dropped: Callable[[], int] = _nothing
+        self._registry = CollectorRegistry()
+        self._registry.register(_Scrape(self.instruments()))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        """The text that `/metrics` answers, as `CONTENT_TYPE` says.
+
+        Takes 4 µs a line (some milliseconds when there are many methods), and may be
+        called in a thread.
+        """
+        return generate_latest(self._registry)
+
+    def instruments(self) -> list[Instrument]:
+        """What there is to read, for whoever exports it."""
+        return [*self._traffic(), *self._work(), *self._health()]
+
+    def _traffic(self) -> list[Instrument]:
+        return [
+            _gauge(
+                "connections.active", "Open client connections.", lambda: [((), self.connections)]
+            ),
+            Instrument(
+                "trace_proxy.messages",
+                Kind.COUNTER,
+                "Messages by direction.",
+                lambda: [
+                    (("from_clients",), self.messages_from_clients),
+                    (("to_clients",), self.messages_to_clients),
+                    (("from_cores",), self.messages_from_cores),
+                    (("to_cores",), self.messages_to_cores),
+                ],
+                ("direction",),
+            ),
+            Instrument(
+                "trace_proxy.transferred",
+                Kind.COUNTER,
+                "Sizes of the messages by direction.",
+                lambda: [
+                    (("from_clients",), self.bytes_from_clients),
+                    (("to_clients",), self.bytes_to_clients),
+                    (("from_cores",), self.bytes_from_cores),
+                    (("to_cores",), self.bytes_to_cores),
+                ],
+                ("direction",),
+                "By",
+            ),
+            _queues(
+                "queue.messages", "Messages that wait.", lambda: self.queue_messages().items()
+            ),
+            _queues("queue.size", "Bytes that wait.", lambda: self.queue_bytes().items(), "By"),
+        ]
+
+    def _work(self) -> list[Instrument]:
+        return [
+            Instrument(
+                "rpc.server.call.duration",
+                Kind.HISTOGRAM,
+                "From a request to its answer.",
+                self.calls.read,
+                ("rpc.method", "error.type"),
+                "s",
+            ),
+            _gauge(
+                "requests.in_flight", "Requests not answered.", lambda: [((), self.in_flight())]
+            ),
+            _gauge("turns.running", "Turns not completed.", lambda: [((), self.turns_running)]),
+            _histogram("turn.duration", "Turns, from start to end.", self.turn_duration),
+            _histogram(
+                "turn.time_to_first_delta",
+                "From a turn's start to its first output.",
+                self.time_to_first_delta,
+            ),
+            _tally("tokens", "Tokens by type.", self.tokens, "gen_ai.token.type"),
+            _gauge(
+                "approvals.pending", "Approvals asked for.", lambda: [((), self.approvals_pending)]
+            ),
+            _histogram("approval.wait", "From the question to the answer.", self.approval_wait),
+        ]
+
+    def _health(self) -> list[Instrument]:
+        return [
+            _tally("requests.shed", "Requests refused by load or drain.", self.shed, "reason"),
+            _tally("connections.cut", "Connections closed by us.", self.cut, "reason"),
+            _counter("core.restarts", "Cores started again.", lambda: [((), self.core_restarts)]),
+            _tally("core.faults", "Core output not understood.", self.core_faults, "reason"),
+            Instrument(
+                "trace_proxy.drain.state",
+                Kind.GAUGE,
+                "1 for the state that the proxy is in.",
+                lambda: [((state,), int(state == self.drain_state)) for state in STATES],
+                ("state",),
+            ),
+            _counter("spans.exported", "Spans accepted.", lambda: [((), self.spans_exported())]),
+            _counter("spans.dropped", "Spans lost.", lambda: [((), self.spans_dropped())]),
+            _tally(
+                "context.rejected",
+                "Trace contexts that were invalid.",
+                self.context_rejected,
+                "source",
+                "reason",
+            ),
+        ]
+
+
+def _gauge(name: str, text: str, read: Callable[[], Readings]) -> Instrument:
+    return Instrument(f"trace_proxy.{name}", Kind.GAUGE, text, read)
+
+
+def _counter(name: str, text: str, read: Callable[[], Readings]) -> Instrument:
+    return Instrument(f"trace_proxy.{name}", Kind.COUNTER, text, read)
+
+
+def _tally(name: str, text: str, tally: Tally, *labels: str) -> Instrument:
+    return Instrument(f"trace_proxy.{name}", Kind.COUNTER, text, tally.read, labels)
+
+
+def _histogram(name: str, text: str, seconds: Distribution) -> Instrument:
+    readings = [((), seconds)]
+    return Instrument(f"trace_proxy.{name}", Kind.HISTOGRAM, text, lambda: readings, (), "s")
+
+
+def _queues(
+    name: str, text: str, read: Callable[[], Iterable[tuple[str, int]]], unit: str = ""
+) -> Instrument:
+    def readings() -> Readings:
+        return [((queue,), number) for queue, number in read()]
+
+    return Instrument(f"trace_proxy.{name}", Kind.GAUGE, text, readings, ("queue",), unit)
+
+
+class _Scrape(Collector):
+    """Instruments in Prometheus' words."""
+
+    def __init__(self, instruments: list[Instrument]) -> None:
+        self._instruments = instruments
+
+    def collect(self) -> Iterator[Metric]:
+        return map(_family, self._instruments)
+
+
+def _family(instrument: Instrument) -> Metric:
+    name = instrument.name.replace(".", "_") + _SUFFIXES[instrument.unit]
+    labels = [label.replace(".", "_") for label in instrument.labels]
+    if instrument.kind is Kind.HISTOGRAM:
+        histogram = HistogramMetricFamily(name, instrument.text, labels=labels)
+        for values, reading in instrument.read():
+            assert isinstance(reading, Distribution)
+            histogram.add_metric(values, _cumulated(reading), reading.total)
+        return histogram
+    family = CounterMetricFamily if instrument.kind is Kind.COUNTER else GaugeMetricFamily
+    numbers = family(name, instrument.text, labels=labels)
+    for values, reading in instrument.read():
+        assert not isinstance(reading, Distribution)
+        numbers.add_metric(values, reading)
+    return numbers
+
+
+def _cumulated(seconds: Distribution) -> list[tuple[str, float]]:
+    bounds = [*map(repr, seconds.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(seconds.counts), strict=True))
