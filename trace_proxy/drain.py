@@ -40,22 +40,6 @@ from trace_proxy.refusal import Refusal, draining
 
 SignalName = Literal["TERM", "INT", "HUP"]
 
-NEW_WORK: Final = frozenset(
-    {
-        "review/start",
-        "thread/compact/start",
-        "thread/fork",
-        "thread/queue/start",
-        "thread/realtime/start",
-        "thread/resume",
-        "thread/shellCommand",
-        "thread/start",
-        "turn/start",
-        "turn/steer",
-    }
-)
-"""Requests that begin or prolong a turn; all others are answered while draining."""
-
 SAME_SIGNAL_S: Final = 0.1
 """A terminal and a supervisor may both deliver one Ctrl-C; nobody types twice so fast."""
 
@@ -116,7 +100,7 @@ class Drain:
 
     @property
     def accepts_new_work(self) -> bool:
-        """Whether a request in `NEW_WORK`, or a new connection, may come in."""
+        """Whether a request in `methods.NEW_WORK`, or a new connection, may come in."""
         return self.state is State.SERVING
 
     @property

@@ -6,12 +6,15 @@ Whether a method exists and its params are well formed is the core's to say; and
 for notifications from a client nothing is refused: the reference ignores them all.
 """
 
+import re
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from trace_proxy import experimental
 from trace_proxy.refusal import ALREADY_INITIALIZED, NOT_INITIALIZED, Refusal, invalid_request
+from trace_proxy.shape import Reader, ShapeError, boolean, optional, string, struct, wrong_type
 
 MAX_NAME_CHARS: Final = 1024
 """For clientInfo: kept as long as the connection, and real names are below 40."""
@@ -19,8 +22,8 @@ MAX_NAME_CHARS: Final = 1024
 MAX_OPT_OUTS: Final = 1024
 """The reference has 86 notifications; each name kept costs memory on every connection."""
 
-_MAX_ECHO_CHARS: Final = 200
-"""How much of a wrong value is quoted back: enough to find it."""
+_NO_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What RFC 9110 section 5.5 keeps out of a header, into which a core may put the name."""
 
 _GUARDED: Final = experimental.METHODS | experimental.PARAMS.keys() | {"initialize"}
 _NOT_USED: Final = (b"null", b"false")
@@ -68,8 +71,10 @@ def _refuse_experimental(method: str, params: bytes | None) -> Refusal | None:
         return invalid_request(f"{method} requires experimentalApi capability")
     try:
         fields = _FIELDS.decode(params or b"{}")
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None  # not an object: the core says what is wrong with it
+    if bytes(fields.get("approvalPolicy", b""))[:1] == b"{":  # its one variant with members
+        return invalid_request("askForApproval.granular requires experimentalApi capability")
     for name in experimental.PARAMS[method]:
         value = fields.get(name)
         if value is not None and bytes(value) not in _NOT_USED:
@@ -90,105 +95,78 @@ def open_session(params: bytes | None) -> Session | Refusal:
     Unknown members are ignored. What is wrong is said as the reference says it.
     """
     try:
-        return _session(_value(params))
-    except _ShapeError as error:
+        return _opened(params)
+    except ShapeError as error:
         return invalid_request(str(error))
 
 
-class _ShapeError(Exception):
-    """The params are not those of `initialize`; the text goes to the client."""
-
-
-def _value(params: bytes | None) -> object:
+def _opened(params: bytes | None) -> Session:
     try:
         value: object = msgspec.json.decode(params or b"null")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _ShapeError(f"Invalid request: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ShapeError(f"Invalid request: {error}") from None
     if value is None:
-        raise _ShapeError("Invalid request: missing field `params`")
-    return value
-
-
-def _session(params: object) -> Session:
-    top = _struct(params, "InitializeParams")
-    info = _struct(_required(top, "clientInfo"), "ClientInfo")
-    name = _string(_required(info, "name"))
-    version = _string(_required(info, "version"))
-    title = info.get("title")
-    given = top.get("capabilities")
-    capabilities = {} if given is None else _struct(given, "InitializeCapabilities")
-    for flag in ("requestAttestation", "requiredHumanApproval"):
-        _boolean(capabilities.get(flag, False))
-    session = Session(
-        client_name=name,
-        client_version=version,
-        client_title=None if title is None else _string(title),
-        experimental=_boolean(capabilities.get("experimentalApi", False)),
-        opted_out=_opted_out(capabilities.get("optOutNotificationMethods")),
+        raise ShapeError("Invalid request: missing field `params`")
+    given = struct(value, "InitializeParams", _INITIALIZE, required=("clientInfo",))
+    info = msgspec.convert(given["clientInfo"], _ClientInfo)
+    if _NO_HEADER.search(info.name):
+        raise ShapeError(
+            f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
+        )
+    agreed = msgspec.convert(given.get("capabilities") or {}, _Capabilities)
+    return Session(
+        client_name=info.name,
+        client_version=info.version,
+        client_title=info.title,
+        experimental=agreed.experimental,
+        opted_out=agreed.opted_out or frozenset(),
     )
-    _check_name(name)
-    return session
 
 
-def _struct(value: object, name: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise _wrong_type(value, f"struct {name}")
-    return value
+class _ClientInfo(msgspec.Struct):
+    name: str
+    version: str
+    title: str | None = None
 
 
-def _required(members: dict[str, object], name: str) -> object:
-    if name not in members:
-        raise _ShapeError(f"Invalid request: missing field `{name}`")
-    return members[name]
+class _Capabilities(
+    msgspec.Struct,
+    rename={"experimental": "experimentalApi", "opted_out": "optOutNotificationMethods"},
+):
+    experimental: bool = False
+    opted_out: frozenset[str] | None = None
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type(value, "a string")
-    if len(value) > MAX_NAME_CHARS:
-        raise _ShapeError(
-            f"Invalid request: a string of {len(value)} characters, at most {MAX_NAME_CHARS} fit"
-        )
-    return value
+def _name(value: object) -> str:
+    return string(value, MAX_NAME_CHARS)
 
 
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong_type(value, "a boolean")
-    return value
-
-
-def _opted_out(value: object) -> frozenset[str]:
-    if value is None:
-        return frozenset()
+def _names(value: object) -> frozenset[str]:
     if not isinstance(value, list):
-        raise _wrong_type(value, "a sequence")
+        raise wrong_type(value, "a sequence")
     if len(value) > MAX_OPT_OUTS:
-        raise _ShapeError(
+        raise ShapeError(
             f"Invalid request: optOutNotificationMethods has {len(value)} names, "
-            f"at most {MAX_OPT_OUTS} fit"
+            f"at most {MAX_OPT_OUTS} are taken"
         )
-    return frozenset(_string(name) for name in value)
+    return frozenset(map(_name, value))
 
 
-def _check_name(name: str) -> None:
-    """RFC 9110 section 5.5: visible characters, blanks and tabs; the core puts it into a header."""
-    if any((char < " " and char != "\t") or char == "\x7f" for char in name):
-        raise _ShapeError(f"Invalid clientInfo.name: '{name}'. Must be a valid HTTP header value.")
-
-
-def _wrong_type(value: object, expected: str) -> _ShapeError:
-    return _ShapeError(f"Invalid request: invalid type: {_described(value)}, expected {expected}")
-
-
-def _described(value: object) -> str:
-    """A JSON value in the words of the reference's parser (serde's `Unexpected`)."""
-    if isinstance(value, str):
-        return "string " + msgspec.json.encode(value[:_MAX_ECHO_CHARS]).decode()
-    if isinstance(value, bool):
-        return f"boolean `{str(value).lower()}`"
-    if isinstance(value, int):
-        return f"integer `{value}`"
-    if isinstance(value, float):
-        return f"floating point `{value}`"
-    return {type(None): "null", list: "sequence"}.get(type(value), "map")
+_CLIENT_INFO: Final[dict[str, Reader]] = {
+    "name": _name,
+    "version": _name,
+    "title": optional(_name),
+}
+_CAPABILITIES: Final[dict[str, Reader]] = {
+    "experimentalApi": boolean,
+    "requestAttestation": boolean,
+    "optOutNotificationMethods": optional(_names),
+}
+_INITIALIZE: Final[dict[str, Reader]] = {
+    "clientInfo": partial(
+        struct, name="ClientInfo", readers=_CLIENT_INFO, required=("name", "version")
+    ),
+    "capabilities": optional(
+        partial(struct, name="InitializeCapabilities", readers=_CAPABILITIES)
+    ),
+}
