@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from core_server.tools import sandbox
@@ -86,7 +87,7 @@ class Process:
         self._started_at_s = self._loop.time()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[Outcome] = self._loop.create_future()
-        self._exit_code = _KILLED_EXIT_CODE  # until the reaper says otherwise
+        self._exit_code: int | None = None  # until the reaper says so
         self._timed_out = False
         self._news = b""
         self.pid = 0
@@ -164,7 +165,9 @@ class Process:
     async def kill(self) -> None:
         """Kill all its processes and free what it holds; no error if it has ended."""
         with contextlib.suppress(OSError):
-            self._reaper.channel.shutdown(1)  # the end of file that the reaper waits for
+            self._reaper.channel.shutdown(
+                socket.SHUT_WR
+            )  # the end of file that the reaper waits for
         try:
             async with asyncio.timeout(_STOP_S):
                 await asyncio.shield(self._ended)
@@ -217,13 +220,15 @@ class Process:
         # Its socket was closed by its exit, so this takes microseconds.
         os.waitpid(self._reaper.pid, 0)
         self._refuse("failed to spawn command: its supervising process was killed")
-        if self._exit_code == _KILLED_EXIT_CODE:
+        code = self._exit_code
+        if code is None:  # it was killed before it could clean up
+            code = _KILLED_EXIT_CODE
             self._kill_group()
         self._input.close()
         self._output.end_writers()
         self._ended.set_result(
             Outcome(
-                exit_code=TIMEOUT_EXIT_CODE if self._timed_out else self._exit_code,
+                exit_code=TIMEOUT_EXIT_CODE if self._timed_out else code,
                 timed_out=self._timed_out,
                 truncated=self._output.truncated,
                 duration_s=self._loop.time() - self._started_at_s,

@@ -88,19 +88,19 @@ def _spawn(
     mine, its = socket.socketpair()
     ours.callback(mine.close)
     theirs.callback(its.close)
-    mine.setblocking(False)
+    mine.settimeout(0)
+    tty_fd: int | None = None
+    stdin_fd: int | None
     keep = _keeper(ours)
     lend = _keeper(theirs)
     if command.tty is not None:
         master_fd, slave_fd = os.openpty()
-        tty_fd: int | None = keep(master_fd)
+        terminal_fd = keep(master_fd)
         standard = [lend(slave_fd)] * 3
-        assert tty_fd is not None
-        set_size(tty_fd, *command.tty)
-        outputs = {"stdout": tty_fd}
-        stdin_fd = tty_fd
+        set_size(terminal_fd, *command.tty)
+        outputs = {"stdout": terminal_fd}
+        stdin_fd = tty_fd = terminal_fd
     else:
-        tty_fd = None
         stdin_fd, in_fd = _stdin(command, keep, lend)
         (out_read, out_write), (error_read, error_write) = os.pipe(), os.pipe()
         outputs = {"stdout": keep(out_read), "stderr": keep(error_read)}
