@@ -7,13 +7,12 @@ without validation, so they would have to be checked again anyway.
 """
 
 import asyncio
-import importlib
 import json
 import math
+import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -29,9 +28,18 @@ from core_server.engines.openai_failures import (
 )
 from core_server.engines.openai_request import Json
 
-# `openai` 3 stands on httpx2, older ones on httpx, and older ones let its errors through.
-_HTTPX: Any = importlib.import_module(openai.Timeout.__module__.partition(".")[0])
-_TRANSPORT_ERRORS: tuple[type[Exception], ...] = (openai.APIConnectionError, _HTTPX.HTTPError)
+# `openai` 3 stands on httpx2, older ones on httpx, whose errors they let through mid-stream.
+_TRANSPORT_ERRORS: tuple[type[Exception], ...] = (
+    openai.APIConnectionError,
+    *(sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules),
+)
+
+_ERRORS: tuple[type[Exception], ...] = (
+    *_TRANSPORT_ERRORS,
+    openai.OpenAIError,
+    UnicodeError,
+    json.JSONDecodeError,
+)
 
 
 class ResponsesClient:
@@ -78,7 +86,7 @@ class ResponsesClient:
         except TimeoutError:
             failure = disconnected(f"no event for {self._idle_timeout_s:g} s")
             raise SampleFailedError(failure) from None
-        except (openai.OpenAIError, _HTTPX.HTTPError, UnicodeError, json.JSONDecodeError) as error:
+        except _ERRORS as error:
             failure = self._failure(error, streaming=stream is not None)
             # Not `from error`: it holds the request with its key.
             raise SampleFailedError(failure) from None
@@ -96,7 +104,7 @@ class ResponsesClient:
                 "/responses",
                 cast_to=object,
                 body=body,
-                options={"headers": headers},
+                options={"headers": {"Accept": "text/event-stream", **headers}},
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
             )

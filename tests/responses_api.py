@@ -1,0 +1,150 @@
+"""A small model endpoint that speaks the Responses API, for tests.
+
+In a test: `async with ResponsesApi() as api`, then `api.url` and `api.script(Reply(...))`;
+`api.seen` holds what was asked. As a process: `python -m tests.responses_api` prints its
+URL and serves until its stdin ends; `POST /script` takes a JSON list of replies,
+`GET /seen` gives the requests. A request that nothing was scripted for is answered by its
+last text: see `responses_events.reply_to`. It is no model and checks no key.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Self
+
+import msgspec
+from aiohttp import web
+
+from tests.responses_events import Json, Reply, reply_to, stream_events
+
+
+class Seen:
+    """A request as it came in.
+
+    Attributes:
+        headers: Lower-case names.
+        body: Decoded.
+        peer_port: Tells its connection from others.
+        gone: Set when the client went before the answer's end.
+    """
+
+    def __init__(self, headers: dict[str, str], body: Json, peer_port: int) -> None:
+        self.headers = headers
+        self.body = body
+        self.peer_port = peer_port
+        self.gone = asyncio.Event()
+
+
+class ResponsesApi:
+    """The endpoint on a free port of 127.0.0.1."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Seen] = []
+        self._replies: deque[Reply] = deque()
+        self._arrived = asyncio.Condition()
+        self._calls = 0
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/responses", self._respond)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/script", self._take_script)
+        app.router.add_get("/seen", self._give_seen)
+        # A handler is cancelled when its client goes: that is how `gone` comes about.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def script(self, *replies: Reply) -> None:
+        """Answer the next requests so."""
+        self._replies.extend(replies)
+
+    async def nth_seen(self, count: int) -> Seen:
+        """Wait for the request of that number, from 1."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.seen) >= count)
+        return self.seen[count - 1]
+
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        body = msgspec.json.decode(await request.read(), type=dict[str, object])
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        assert request.transport is not None
+        seen = Seen(headers, body, request.transport.get_extra_info("peername")[1])
+        reply = self._replies.popleft() if self._replies else reply_to(body)
+        async with self._arrived:
+            self.seen.append(seen)
+            self._arrived.notify_all()
+        if reply.status != 200:
+            return _error_answer(reply)
+        try:
+            return await self._stream(request, reply, str(body.get("model")))
+        except (ConnectionResetError, asyncio.CancelledError):
+            seen.gone.set()
+            raise
+
+    async def _stream(self, request: web.Request, reply: Reply, model: str) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream", **reply.headers}
+        answer = web.StreamResponse(headers=headers)
+        await answer.prepare(request)
+        self._calls += 1
+        events = list(_numbered(stream_events(reply, f"{self._calls:04}", model)))
+        for event in events[: reply.after]:
+            if reply.delay_s:
+                await asyncio.sleep(reply.delay_s)
+            await answer.write(
+                f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+            )
+        if reply.end == "stall":
+            await asyncio.Event().wait()
+        if reply.end == "cut" and request.transport is not None:
+            request.transport.close()
+        return answer
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [], "models": []})
+
+    async def _take_script(self, request: web.Request) -> web.Response:
+        self.script(*msgspec.json.decode(await request.read(), type=list[Reply]))
+        return web.json_response({})
+
+    async def _give_seen(self, _request: web.Request) -> web.Response:
+        seen = [{"headers": one.headers, "body": one.body} for one in self.seen]
+        return web.json_response(seen)
+
+
+def _numbered(events: Iterator[Json]) -> Iterator[Json]:
+    for number, event in enumerate(events):
+        yield {**event, "sequence_number": number}
+
+
+def _error_answer(reply: Reply) -> web.Response:
+    code, message = reply.error
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return web.json_response({"error": error}, status=reply.status, headers=reply.headers)
+
+
+async def _serve() -> None:
+    async with ResponsesApi() as api:
+        sys.stdout.write(api.url + "\n")
+        sys.stdout.flush()
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_reader(sys.stdin, lambda: None if sys.stdin.read(4096) else ended.set())
+        await ended.wait()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve())
