@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import cast
 
 import structlog
 from opentelemetry.sdk.metrics.export import (
@@ -36,6 +37,9 @@ from trace_proxy.runtime.instruments import Distribution, Instrument, Kind, Labe
 DEFAULT_INTERVAL_MS = 60_000  # OpenTelemetry's default
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
+
+# Optional in OTLP and left out; only the SDK's annotation insists on a number.
+_UNKNOWN = cast("float", None)
 
 _log = structlog.get_logger("trace_proxy.telemetry")
 
@@ -144,8 +148,8 @@ def _histogram(
         sum=seconds.total,
         bucket_counts=counts,
         explicit_bounds=seconds.bounds,
-        min=0,
-        max=0,
+        min=_UNKNOWN,
+        max=_UNKNOWN,
     )
 
 
