@@ -9,9 +9,8 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Final
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What asks the proxy to stop."""
 
 
