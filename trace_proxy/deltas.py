@@ -7,7 +7,7 @@ for all threads an answer, and whatever names no thread.
 Text that is base64 (`command/exec/outputDelta`) is no text and stays as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -55,49 +55,57 @@ _WHERE: Final = msgspec.json.Decoder(_Where)
 class _Run:
     """Deltas of one item that follow one another: the first's members, everyone's text."""
 
-    __slots__ = ("message", "params", "rest", "texts")
+    __slots__ = ("frame", "message", "params", "rest", "texts")
 
-    def __init__(self, message: _Members, params: _Members, rest: bytes) -> None:
+    def __init__(self, frame: bytes, message: _Members, params: _Members) -> None:
+        self.frame = frame
         self.message = message
         self.params = params
-        self.rest = rest
+        self.rest = _rest(message, params)
         self.texts = [bytes(params["delta"])]
 
-    def encoded(self) -> bytes:
+    def joined(self) -> bytes:
         """One message with all the text: JSON strings end to end, without their inner quotes."""
         text = b'"' + b"".join(text[1:-1] for text in self.texts) + b'"'
         params = {**self.params, "delta": Raw(text)}
         return _ENCODER.encode({**self.message, "params": Raw(_ENCODER.encode(params))})
 
 
+def _rest(message: _Members, params: _Members) -> bytes:
+    """Everything but the text and the time: equal for deltas that continue one another."""
+    rest = {**message, "params": Raw(_ENCODER.encode({**params, "delta": Raw(b"0")}))}
+    rest.pop("emittedAtMs", None)
+    return _ENCODER.encode(rest)
+
+
 class _Joiner:
-    """Walks over messages once and collects runs."""
+    """Walks over the frames once and collects runs."""
 
     def __init__(self) -> None:
         self.entries: list[bytes | _Run] = []
         self._open: dict[bytes, dict[bytes, _Run]] = {}
 
     def add(self, frame: bytes, message: bytes) -> None:
-        """Look at the next message: it continues a run, begins one, or is a barrier."""
+        """Look at the next frame: it continues a run, begins one, or is a barrier."""
         try:
             head = _HEAD.decode(message)
             where = _WHERE.decode(head.params) if head.params is not UNSET else _Where()
-            run = self._run(message) if head.method in METHODS and head.id is UNSET else None
-        except (msgspec.DecodeError, KeyError):
-            head, where, run = _Head(), _Where(), None
-        thread = bytes(where.threadId) if where.threadId is not UNSET else _NOWHERE
+            run = _run(frame, message) if head.method in METHODS and head.id is UNSET else None
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            where, run = _Where(), None
+        thread = _NOWHERE if where.threadId is UNSET else bytes(where.threadId)
         if run is None:
             self._barrier(thread)
             self.entries.append(frame)
             return
-        item = bytes(where.itemId) if where.itemId is not UNSET else _NOWHERE
+        item = _NOWHERE if where.itemId is UNSET else bytes(where.itemId)
         runs = self._open.setdefault(thread, {})
-        open_run = runs.get(item)
-        if open_run is not None and open_run.rest == run.rest:
-            open_run.texts += run.texts
-            return
-        runs[item] = run
-        self.entries.append(run)
+        before = runs.get(item)
+        if before is not None and before.rest == run.rest:
+            before.texts += run.texts
+        else:
+            runs[item] = run
+            self.entries.append(run)
 
     def _barrier(self, thread: bytes) -> None:
         if thread == _NOWHERE:
@@ -105,19 +113,16 @@ class _Joiner:
         else:
             self._open.pop(thread, None)
 
-    def _run(self, message: bytes) -> _Run | None:
-        members = _MEMBERS.decode(message)
-        params = _MEMBERS.decode(members["params"])
-        if bytes(params["delta"])[:1] != b'"':
-            return None
-        rest_of_params = {**params, "delta": Raw(b"0")}
-        rest = {**members, "params": Raw(_ENCODER.encode(rest_of_params))}
-        rest.pop("emittedAtMs", None)
-        return _Run(members, params, _ENCODER.encode(rest))
+
+def _run(frame: bytes, message: bytes) -> _Run | None:
+    members = _MEMBERS.decode(message)
+    params = _MEMBERS.decode(members["params"])
+    is_text = bytes(params["delta"]).startswith(b'"')
+    return _Run(frame, members, params) if is_text else None
 
 
 def join_deltas(
-    frames: Sequence[bytes], unwrap: Callable[[bytes], bytes], wrap: Callable[[bytes], bytes]
+    frames: Iterable[bytes], unwrap: Callable[[bytes], bytes], wrap: Callable[[bytes], bytes]
 ) -> list[bytes]:
     """The same frames with the deltas of each item joined; others are the same objects.
 
@@ -127,15 +132,12 @@ def join_deltas(
         wrap: Message → frame.
     """
     joiner = _Joiner()
-    frame_of: dict[int, bytes] = {}
     for frame in frames:
-        before = len(joiner.entries)
         joiner.add(frame, unwrap(frame))
-        if len(joiner.entries) > before:
-            frame_of[before] = frame
-    return [
-        frame_of[position]
-        if isinstance(entry, bytes) or len(entry.texts) == 1
-        else wrap(entry.encoded())
-        for position, entry in enumerate(joiner.entries)
-    ]
+    return [_frame(entry, wrap) for entry in joiner.entries]
+
+
+def _frame(entry: bytes | _Run, wrap: Callable[[bytes], bytes]) -> bytes:
+    if isinstance(entry, bytes):
+        return entry
+    return entry.frame if len(entry.texts) == 1 else wrap(entry.joined())

@@ -98,10 +98,7 @@ class Lanes:
         return True
 
     def put(self, key: int, line: bytes, *, counts: bool) -> Refusal | None:
-        """Queue a request, or a notification behind its connection's requests.
-
-        A caller may pass ``counts=False`` for a request that frees others (an interrupt):
-        it then takes no place in the window, and `answered` must not be called for it.
+        """Queue a request, or (without `counts`) a notification behind its connection's requests.
 
         Returns:
             None, or why it was not queued. A notification cannot be answered: Close 1008.
@@ -124,10 +121,13 @@ class Lanes:
         return None
 
     def put_answer(self, key: int, line: bytes) -> Refusal | None:
-        """Queue an answer to a server request, ahead of all requests.
+        """Queue a line ahead of all requests, free of the window: an answer to a server request.
+
+        Also for a request that may overtake and frees others (`turn/interrupt`); then
+        `answered` must not be called for it.
 
         Returns:
-            None, or why it was not queued: Close 1008.
+            None, or why it was not queued. An answer cannot be answered: Close 1008.
         """
         return self._put_free(key, line, None)
 
@@ -148,44 +148,46 @@ class Lanes:
     def take(self, max_bytes: int) -> list[bytes]:
         """The next lines to write: at least one if any may go, together at most `max_bytes`."""
         taken: list[bytes] = []
-        if not self.writable:
-            return taken
         left = max_bytes
-        while self._first and (not taken or len(self._first[0][1]) <= left):
-            key, line = self._first.popleft()
-            self._free_gone(key, line)
+        while self.writable:
+            if self._first:
+                line = self._first[0][1]
+                if taken and len(line) > left:
+                    break
+                self._free_gone(*self._first.popleft())
+            elif self._lanes and self.outstanding < self._window:
+                key, lane = self._turn()
+                line = lane.lines[0][0]
+                if taken and len(line) > left:
+                    break
+                self._serve(key, lane)
+            else:
+                break
             taken.append(line)
             left -= len(line)
-        while self._lanes and self.outstanding < self._window:
-            key, lane = next(iter(self._lanes.items()))
-            size = len(lane.lines[0][0])
-            if size > lane.deficit_bytes and len(self._lanes) > 1:
-                lane.deficit_bytes += _QUANTUM_BYTES
-                self._lanes.move_to_end(key)
-                continue
-            if taken and size > left:
-                break
-            left -= self._serve(key, lane, taken)
         return taken
 
-    def _serve(self, key: int, lane: _Lane, taken: list[bytes]) -> int:
-        """Take a request and the notifications that follow it; their bytes."""
+    def _turn(self) -> tuple[int, _Lane]:
+        """The lane whose turn it is: each turn is worth `_QUANTUM_BYTES`, saved until they do."""
+        while True:
+            key, lane = next(iter(self._lanes.items()))
+            if len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._lanes) == 1:
+                return key, lane
+            lane.deficit_bytes += _QUANTUM_BYTES
+            self._lanes.move_to_end(key)
+
+    def _serve(self, key: int, lane: _Lane) -> None:
+        """Count a request out; the notifications behind it are next, before all requests."""
         line, _ = lane.lines.popleft()
-        size = len(line)
-        taken.append(line)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
-        self._request_bytes -= size
+        self._request_bytes -= len(line)
+        lane.deficit_bytes = max(0, lane.deficit_bytes - len(line))
         while lane.lines and not lane.lines[0][1]:
-            line, _ = lane.lines.popleft()
-            taken.append(line)
-            size += len(line)
-            self._free_gone(key, line)
-        lane.deficit_bytes = max(0, lane.deficit_bytes - size)
+            self._first.append((key, lane.lines.popleft()[0]))
         if not lane.lines:
             del self._lanes[key]
-        return size
 
     def _free_gone(self, key: int, line: bytes) -> None:
         self._waiting -= 1
