@@ -1,0 +1,291 @@
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from trace_proxy.config import Config, ListenTcp
+from trace_proxy.door import OPEN_PATHS
+from trace_proxy.grammar import read_config
+from trace_proxy.options import OPTIONS, PREFIX
+
+ROOT: Final = Path(__file__).parents[1]
+
+OTEL_NAMES: Final = {
+    *("OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_PROPAGATORS"),
+    *("OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"),
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+}
+"""https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/."""
+
+CLOSING_S: Final = 7
+"""drain-and-queues.md: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
+
+
+def parse_yaml(lines: list[str], indent: int = 0) -> Any:
+    """The YAML that compose.yaml keeps to: mappings, lists of scalars, JSON for all else.
+
+    Consumes `lines`, which have neither comments nor empty lines.
+    """
+    if lines[0].lstrip().startswith("- "):
+        values = []
+        while lines and lines[0].startswith(" " * indent + "- "):
+            values.append(json.loads(lines.pop(0).strip()[2:]))
+        return values
+    mapping: dict[str, Any] = {}
+    while lines and len(lines[0]) - len(lines[0].lstrip()) == indent:
+        key, _, rest = lines.pop(0).strip().partition(":")
+        if rest:
+            mapping[key] = parse_scalar(rest.strip())
+        else:
+            mapping[key] = parse_yaml(lines, len(lines[0]) - len(lines[0].lstrip()))
+    assert not lines or len(lines[0]) - len(lines[0].lstrip()) < indent, lines[0]
+    return mapping
+
+
+def parse_scalar(text: str) -> Any:
+    """JSON, or a word that needs no quotes."""
+    return text if re.fullmatch(r"[./\w]*[a-z./]", text) and text != "true" else json.loads(text)
+
+
+def compose() -> dict[str, Any]:
+    text = (ROOT / "compose.yaml").read_text()
+    lines = [line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
+    parsed = parse_yaml(lines)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def service(name: str) -> dict[str, Any]:
+    found = compose()["services"][name]
+    assert isinstance(found, dict)
+    return found
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, comments and line ends gone."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "trace_proxy/Dockerfile").read_text(), flags=re.MULTILINE)
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line]
+
+
+def arguments(instruction: str) -> list[str]:
+    return [rest for name, rest in instructions() if name == instruction]
+
+
+def project() -> dict[str, Any]:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert isinstance(found, dict)
+    return found
+
+
+def image_environment() -> dict[str, str]:
+    return dict(word.split("=", 1) for rest in arguments("ENV") for word in shlex.split(rest))
+
+
+def configured() -> Config:
+    environment = service("trace-proxy")["environment"]
+    return read_config([], {**image_environment(), **environment})
+
+
+def published(name: str) -> dict[int, tuple[str, int]]:
+    """Port in the container → address and port outside."""
+    ports = [entry.rsplit(":", 2) for entry in service(name)["ports"]]
+    return {int(inside): (address, int(outside)) for address, outside, inside in ports}
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def test_what_the_build_copies_exists_and_is_not_ignored() -> None:
+    allowed = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    copied: set[str] = set()
+    for rest in arguments("COPY"):
+        if not rest.startswith("--from"):
+            copied |= set(shlex.split(rest)[:-1])
+
+    assert copied == allowed
+    assert {name for name in copied if not (ROOT / name).exists()} == set()
+    assert {project()["readme"], *project()["license-files"], "pyproject.toml"} <= copied
+
+
+def test_every_image_is_pinned_and_new_enough() -> None:
+    stages = [rest.split()[0] for rest in arguments("FROM")]
+
+    assert len(set(stages)) == 1
+    version = re.fullmatch(r"python:3\.(\d+)-slim-\w+", stages[0])
+    least = re.fullmatch(r">=3\.(\d+)", project()["requires-python"])
+    assert version
+    assert least
+    assert int(version[1]) >= int(least[1])
+    assert re.fullmatch(r"jaegertracing/jaeger:2\.\d+\.\d+", service("jaeger")["image"])
+
+
+def test_the_image_starts_the_console_script_itself_and_not_as_root() -> None:
+    (entrypoint,) = arguments("ENTRYPOINT")
+    (user,) = arguments("USER")
+
+    (script,) = json.loads(entrypoint)
+    assert project()["scripts"][script] == "trace_proxy.cli:main"
+    assert user != "0"
+    assert f"--uid {user} " in " ".join(arguments("RUN"))
+
+
+def test_the_image_has_what_a_sandboxed_command_needs() -> None:
+    assert re.search(r"apt-get install .*\bbash\b.*\bbubblewrap\b", " ".join(arguments("RUN")))
+
+
+def test_the_image_sets_options_of_the_core_that_exist() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "core_server", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+
+    for name in image_environment().keys() - {"PATH"}:
+        prefix, _, option = name.partition("SERVER_")
+        assert prefix == "CORE_"
+        assert "--" + option.lower().replace("_", "-") in shown
+
+
+def test_compose_builds_the_dockerfile_that_is_there() -> None:
+    build = service("trace-proxy")["build"]
+
+    assert (ROOT / build["context"] / build["dockerfile"]).samefile(
+        ROOT / "trace_proxy/Dockerfile"
+    )
+
+
+def test_compose_sets_only_variables_that_somebody_reads() -> None:
+    known = {option.variable for option in OPTIONS} | OTEL_NAMES
+
+    assert set(service("trace-proxy")["environment"]) <= known
+    assert any(name.startswith(PREFIX) for name in service("trace-proxy")["environment"])
+
+
+def test_the_port_is_the_same_everywhere_and_stays_on_this_machine() -> None:
+    (listen,) = configured().listen
+    assert isinstance(listen, ListenTcp)
+
+    assert Config().listen == (ListenTcp("127.0.0.1", listen.port),)
+    assert arguments("EXPOSE") == [str(listen.port)]
+    assert published("trace-proxy") == {listen.port: ("127.0.0.1", listen.port)}
+    assert {address for address, _ in published("jaeger").values()} == {"127.0.0.1"}
+
+
+def test_traces_go_to_the_collector_beside_and_links_to_where_the_browser_finds_it() -> None:
+    sent_to = urlsplit(service("trace-proxy")["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    shown_at = urlsplit(configured().tracing.jaeger_url or "")
+
+    assert sent_to.hostname in service("trace-proxy")["depends_on"]
+    assert sent_to.hostname in compose()["services"]
+    assert sent_to.port in published("jaeger")
+    assert ("127.0.0.1", shown_at.port) == published("jaeger")[16686]
+
+
+def test_a_drain_ends_before_compose_kills() -> None:
+    grace_s = seconds(service("trace-proxy")["stop_grace_period"])
+
+    assert 0 < configured().drain_timeout_s <= grace_s - CLOSING_S
+
+
+def test_the_thread_store_is_on_a_volume() -> None:
+    (mounted,) = service("trace-proxy")["volumes"]
+    name, directory = mounted.split(":")
+
+    assert name in compose()["volumes"]
+    assert arguments("VOLUME") == [directory]
+    assert image_environment()["CORE_SERVER_STORE"].startswith(f"sqlite:///{directory}/")
+    assert f" {directory} " in " ".join(arguments("RUN"))
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[int, list[str]]]:
+    """A server that answers every GET so; gives its port and the paths it saw."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port, seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(200, 0), (503, 1)])
+def test_the_healthcheck_tells_ready_from_not_ready(status: int, exit_code: int) -> None:
+    (listen,) = configured().listen
+    assert isinstance(listen, ListenTcp)
+    kind, python, flag, program = service("trace-proxy")["healthcheck"]["test"]
+    assert (kind, python, flag) == ("CMD", "python", "-c")
+    assert program.count(str(listen.port)) == 1
+
+    with answering(status) as (port, seen):
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace(str(listen.port), str(port))],
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr, seen) == (exit_code, b"", ["/readyz"])
+    assert "/readyz" in OPEN_PATHS
+
+
+def compose_command() -> list[str] | None:
+    """`docker compose` (Docker's plugin), else `docker-compose` (Debian's package)."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run(
+                [*command, "version"], capture_output=True, timeout=60, check=False
+            )
+            if done.returncode == 0:
+                return command
+    return None
+
+
+def test_compose_itself_accepts_the_file() -> None:
+    command = compose_command()
+    if command is None:
+        pytest.skip("neither `docker compose` nor `docker-compose` works here")
+
+    done = subprocess.run(
+        [*command, "-f", "compose.yaml", "config", "--quiet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
