@@ -58,12 +58,8 @@ def _known(name: str, arguments: Sequence[str]) -> bool:
     if name == "git":
         return _git(arguments)
     if name == "rg":
-        return not _has(arguments, _RG_DENIED) and not _short_flag(arguments, "z")
-    if name == "sed":
-        return (
-            len(arguments) in {2, 3} and arguments[0] == "-n" and set(arguments[1]) <= _SED_LINES
-        )
-    return False
+        return not any(a.startswith(_RG_DENIED) or _short_flag(a, "z") for a in arguments)
+    return name == "sed" and _sed(arguments)
 
 
 def _git(arguments: Sequence[str]) -> bool:

@@ -102,6 +102,12 @@ def prepare(command: Command, mechanism: Mechanism | None = None) -> Confinement
     )
 
 
+def clear() -> None:
+    """Forget what was detected; the next call looks again."""
+    _bubblewrap.cache_clear()
+    _landlock.cache_clear()
+
+
 @cache
 def _bubblewrap() -> tuple[str, ...]:
     return bubblewrap.probe()

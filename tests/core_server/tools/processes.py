@@ -1,0 +1,83 @@
+"""What the tests of commands share: run one, and look for who is still there."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from core_server.tools import bubblewrap, landlock, seccomp
+from core_server.tools.base import Command, Outcome, Output, Sandbox
+from core_server.tools.command import Process, start
+from core_server.tools.sandbox import Mechanism
+
+# A machine that is busy with other tests needs seconds where an idle one needs none.
+PATIENCE_S = 30.0
+MECHANISMS: tuple[Literal["bubblewrap", "landlock"], ...] = ("bubblewrap", "landlock")
+PYTHON = os.path.realpath(sys.executable)  # a venv beneath /tmp is hidden in the sandbox
+
+
+def missing(mechanism: Mechanism) -> str:
+    """Return why a mechanism cannot be tested here, or an empty text."""
+    if mechanism == "bubblewrap":
+        return "" if bubblewrap.probe() else "bubblewrap does not work here"
+    works = landlock.abi() >= landlock.MIN_ABI and seccomp.available()
+    return "" if works else "this kernel has no Landlock that suffices"
+
+
+def command(
+    *argv: str,
+    cwd: str = "/",
+    sandbox: Sandbox = "none",
+    timeout_s: float | None = PATIENCE_S,
+    output_cap_bytes: int | None = 1024 * 1024,
+) -> Command:
+    return Command(
+        argv=argv, cwd=cwd, sandbox=sandbox, timeout_s=timeout_s, output_cap_bytes=output_cap_bytes
+    )
+
+
+@asynccontextmanager
+async def running(what: Command, mechanism: Mechanism | None = None) -> AsyncIterator[Process]:
+    async with asyncio.timeout(PATIENCE_S), start(what, mechanism) as process:
+        yield process
+
+
+async def finish(
+    what: Command, mechanism: Mechanism | None = None
+) -> tuple[Outcome, list[Output]]:
+    async with running(what, mechanism) as process:
+        outputs = [output async for output in process]
+        return await process.wait(), outputs
+
+
+def text(outputs: list[Output], stream: str = "stdout") -> str:
+    return b"".join(o.data for o in outputs if o.stream == stream).decode()
+
+
+def alive(marker: str) -> list[int]:
+    """Return the processes with a marker in their command line, whatever namespace."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if marker.encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+async def until_alive(marker: str, count: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while len(alive(marker)) < count:  # noqa: ASYNC110 - other processes tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def until_gone(marker: str, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while alive(marker):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)

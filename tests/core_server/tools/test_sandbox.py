@@ -1,0 +1,341 @@
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from core_server.tools import bubblewrap, landlock, sandbox, seccomp
+from core_server.tools.base import Command, SandboxUnavailableError
+from core_server.tools.sandbox import Mechanism
+from tests.core_server.tools.processes import (
+    MECHANISMS,
+    PYTHON,
+    command,
+    finish,
+    missing,
+    text,
+)
+
+
+@pytest.fixture(params=MECHANISMS)
+def mechanism(request: pytest.FixtureRequest) -> Mechanism:
+    chosen: Mechanism = request.param
+    reason = missing(chosen)
+    if reason:
+        pytest.skip(reason)
+    return chosen
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    made = tmp_path / "workspace"
+    made.mkdir()
+    (made / "there.txt").write_text("before\n")
+    return made
+
+
+def shell(script: str, workspace: Path, *, writes: bool, network: bool = False) -> Command:
+    return Command(
+        argv=("/bin/sh", "-c", script),
+        cwd=str(workspace),
+        sandbox="workspace-write" if writes else "read-only",
+        writable_roots=(str(workspace),),
+        timeout_s=20,
+        network=network,
+    )
+
+
+async def test_workspace_write_may_write_to_its_roots(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    script = "echo new > new.txt && mkdir d && mv there.txt d/ && rm new.txt && echo x > y"
+    outcome, outputs = await finish(shell(script, workspace, writes=True), mechanism)
+    assert (outcome.exit_code, text(outputs, "stderr")) == (0, "")
+    assert sorted(p.name for p in workspace.rglob("*")) == ["d", "there.txt", "y"]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "echo x > ../escaped",
+        "rm {outside}",
+        "mv {outside} .",
+        "ln {outside} hard && echo x > hard",
+        "ln -s {outside} soft; echo x > soft",
+        "truncate -s 0 {outside}",
+        "mkdir ../escaped",
+        "cd .. && echo x > escaped",
+        "echo x > /proc/1/root{outside}",
+        "mknod ../escaped p",
+        "mount --bind . / && echo x > {outside}",
+    ],
+)
+async def test_nothing_outside_can_be_written_to(
+    mechanism: Mechanism, workspace: Path, attempt: str
+) -> None:
+    outside = workspace.parent / "outside.txt"
+    outside.write_text("keep")
+
+    outcome, _ = await finish(
+        shell(attempt.format(outside=outside), workspace, writes=True), mechanism
+    )
+
+    assert outside.read_text() == "keep"
+    if mechanism == "landlock":  # bubblewrap has an own /tmp, in which this may succeed
+        assert outcome.exit_code != 0
+    assert not (workspace.parent / "escaped").exists()
+
+
+async def test_the_home_directory_cannot_be_written_to(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    name = Path.home() / f"core-server-test-{os.getpid()}"
+    outcome, _ = await finish(shell(f"echo x > {name}", workspace, writes=True), mechanism)
+    assert outcome.exit_code != 0
+    assert not name.exists()
+
+
+async def test_read_only_cannot_write_to_its_workspace(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    script = "cat there.txt; echo x > there.txt; echo x > new; rm there.txt; chmod +x /; true"
+    _, outputs = await finish(shell(script, workspace, writes=False), mechanism)
+    assert text(outputs) == "before\n"
+    assert [(p.name, p.read_text()) for p in workspace.iterdir()] == [("there.txt", "before\n")]
+
+
+async def test_both_modes_may_write_to_null_and_to_a_private_tmp(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    script = 'echo x > /dev/null && echo private > "$TMPDIR/f" && cat "$TMPDIR/f" && echo $TMPDIR'
+    outcome, outputs = await finish(shell(script, workspace, writes=False), mechanism)
+    content, directory = text(outputs).splitlines()
+    assert (outcome.exit_code, content) == (0, "private")
+    assert not Path(directory, "f").exists()
+
+
+async def test_the_working_directory_may_be_any(mechanism: Mechanism) -> None:
+    what = msgspec.structs.replace(command("pwd", sandbox="read-only"), cwd="/tmp")  # noqa: S108 - the very case
+    outcome, outputs = await finish(what, mechanism)
+    assert (outcome.exit_code, text(outputs)) == (0, "/tmp\n")
+
+
+async def test_a_missing_program_has_the_text_of_the_reference(mechanism: Mechanism) -> None:
+    with pytest.raises(Exception, match=r"^failed to spawn command: No such file .* \(os error 2\)"):
+        await finish(command("/nonexistent", sandbox="read-only"), mechanism)
+
+
+async def test_a_root_that_is_not_there_is_left_out(mechanism: Mechanism, workspace: Path) -> None:
+    what = shell("true", workspace, writes=True)
+    what = msgspec.structs.replace(what, writable_roots=(str(workspace / "none"),))
+    outcome, _ = await finish(what, mechanism)
+    assert outcome.exit_code == 0
+
+
+CONNECT = """
+import socket, sys
+family = getattr(socket, sys.argv[1])
+try:
+    s = socket.socket(family, socket.SOCK_STREAM)
+    s.connect(("127.0.0.1", int(sys.argv[2])) if family == socket.AF_INET else sys.argv[2])
+except OSError as error:
+    print("refused")
+else:
+    print("connected")
+"""
+
+
+def connect(family: str, address: str, workspace: Path, *, network: bool) -> Command:
+    what = shell("", workspace, writes=False, network=network)
+    return msgspec.structs.replace(what, argv=(PYTHON, "-c", CONNECT, family, address))
+
+
+@pytest.mark.parametrize(("network", "expected"), [(False, "refused\n"), (True, "connected\n")])
+async def test_the_network_is_there_only_if_it_was_asked_for(
+    mechanism: Mechanism, workspace: Path, network: bool, expected: str  # noqa: FBT001 - a parameter of the table
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        what = connect("AF_INET", port, workspace, network=network)
+        outcome, outputs = await finish(what, mechanism)
+    assert (outcome.exit_code, text(outputs)) == (0, expected)
+
+
+async def test_an_engines_socket_in_tmp_cannot_be_reached(
+    mechanism: Mechanism, tmp_path: Path, workspace: Path
+) -> None:
+    path = str(tmp_path / "engine.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        what = connect("AF_UNIX", path, workspace, network=False)
+        _, outputs = await finish(what, mechanism)
+    assert text(outputs) == "refused\n"
+
+
+SEND = """
+import os, socket, ctypes
+a, b = socket.socketpair()
+a.send(b"pair works"); print(b.recv(20).decode())
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET):
+    try:
+        socket.socket(family, socket.SOCK_DGRAM); print("open")
+    except OSError:
+        print("denied")
+d = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+try:
+    d.sendto(b"x", "/dev/log"); print("sent")
+except PermissionError:
+    print("denied")
+ring = ctypes.CDLL(None, use_errno=True).syscall(425, 1, ctypes.create_string_buffer(120))
+print("ring" if ring >= 0 else "denied")
+"""
+
+
+async def test_seccomp_leaves_socket_pairs_and_nothing_else(workspace: Path) -> None:
+    if missing("landlock"):
+        pytest.skip(missing("landlock"))
+    what = msgspec.structs.replace(shell("", workspace, writes=False), argv=(PYTHON, "-c", SEND))
+    _, outputs = await finish(what, "landlock")
+    assert text(outputs).splitlines() == ["pair works", *["denied"] * 6]
+
+
+async def test_processes_outside_cannot_be_signalled(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    if mechanism == "landlock" and landlock.abi() < 6:
+        pytest.skip("this kernel's Landlock does not cover signals")
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        what = shell(f"kill -9 {process.pid}", workspace, writes=True)
+        outcome, _ = await finish(what, mechanism)
+        assert (outcome.exit_code, process.returncode) == (1, None)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_fork_bomb_is_stopped(mechanism: Mechanism, workspace: Path) -> None:
+    what = shell("f() { f | f & }; f; sleep 60", workspace, writes=False)
+    outcome, outputs = await finish(what, mechanism)
+    assert outcome.exit_code == 128 + signal.SIGKILL
+    assert text(outputs, "stderr").endswith("core-server: killed, more than 512 processes\n")
+
+
+async def test_one_process_cannot_take_the_machines_memory(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    script = f"b = bytearray({total_bytes * 3 // 4})"
+    what = shell("", workspace, writes=False)
+    what = msgspec.structs.replace(what, argv=(PYTHON, "-c", script))
+    outcome, outputs = await finish(what, mechanism)
+    assert outcome.exit_code == 1
+    assert "MemoryError" in text(outputs, "stderr")
+
+
+async def test_root_has_no_rights_but_to_ignore_file_modes(
+    mechanism: Mechanism, workspace: Path
+) -> None:
+    what = shell("grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status", workspace, writes=False)
+    _, outputs = await finish(what, mechanism)
+    allowed = {0, 1 << 1}
+    assert {int(line.split()[1], 16) for line in text(outputs).splitlines()} <= allowed
+
+
+async def test_a_timeout_is_heard_inside(mechanism: Mechanism, workspace: Path) -> None:
+    script = "trap 'echo bye; exit 7' TERM; while :; do sleep 0.05; done"
+    what = msgspec.structs.replace(shell(script, workspace, writes=False), timeout_s=0.5)
+    outcome, outputs = await finish(what, mechanism)
+    assert (outcome.exit_code, outcome.timed_out, text(outputs)) == (124, True, "bye\n")
+
+
+async def test_a_scratch_directory_is_removed(workspace: Path) -> None:
+    if missing("landlock"):
+        pytest.skip(missing("landlock"))
+    what = shell("echo $TMPDIR; mkdir -p $TMPDIR/a/b; echo x > $TMPDIR/a/b/c", workspace, writes=False)
+    _, outputs = await finish(what, "landlock")
+    assert not Path(text(outputs).strip()).exists()
+
+
+def test_no_mechanism_means_refused_and_says_what_to_do() -> None:
+    with pytest.raises(SandboxUnavailableError) as refused:
+        sandbox.prepare(command("true", sandbox="read-only"), "unavailable")
+    assert str(refused.value) == (
+        "commands cannot be sandboxed here: install bubblewrap, or use Linux 6.2 or newer"
+        " with Landlock, or pass `--sandbox none` to run them without protection"
+    )
+
+
+def test_sandbox_none_needs_no_mechanism() -> None:
+    assert sandbox.prepare(command("true"), "unavailable") == sandbox.Confinement()
+
+
+def test_a_bubblewrap_that_fails_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bwrap"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bubblewrap.probe() == ()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    assert bubblewrap.probe() == ()
+    program.write_text("not a program")
+    assert bubblewrap.probe() == ()
+
+
+def test_a_bubblewrap_that_hangs_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(bubblewrap, "PROBE_TIMEOUT_S", 0.1)
+    assert bubblewrap.probe() == ()
+
+
+def test_the_best_mechanism_is_chosen_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {
+        "bubblewrap": "bubblewrap (namespaces)",
+        "landlock": f"Landlock ABI {landlock.abi()} with a seccomp filter against the network",
+        "unavailable": "none: neither bubblewrap nor Landlock works here",
+    }
+    forget()
+    assert sandbox.describe() == described[sandbox.detect()]
+
+    monkeypatch.setenv("PATH", str(tmp_path))  # no bwrap there
+    forget()
+    without_bubblewrap = "unavailable" if missing("landlock") else "landlock"
+    assert sandbox.detect() == without_bubblewrap
+    assert sandbox.describe() == described[without_bubblewrap]
+
+    monkeypatch.setattr(landlock, "MIN_ABI", landlock.abi() + 1)
+    forget()
+    assert sandbox.describe() == described["unavailable"]
+    forget()
+
+
+def forget() -> None:
+    """Let the next call probe again."""
+    sandbox.clear()
+
+
+def test_other_machines_have_no_landlock_and_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert (landlock.abi(), seccomp.available()) == (0, False)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_is_whole_instructions_and_its_jumps_stay_inside(machine: str) -> None:
+    code = seccomp.program(machine)
+    count = len(code) // 8
+    assert len(code) % 8 == 0
+    for index in range(count):
+        jump_true, jump_false = code[index * 8 + 2], code[index * 8 + 3]
+        assert index + 1 + max(jump_true, jump_false) <= count
