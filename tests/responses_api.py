@@ -18,7 +18,17 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
-from tests.responses_events import Json, Reply, reply_to, stream_events
+from tests.responses_events import (
+    Call,
+    Json,
+    Reasoning,
+    Reply,
+    Text,
+    reply_to,
+    stream_events,
+)
+
+__all__ = ["Call", "Reasoning", "Reply", "ResponsesApi", "Seen", "Text"]
 
 
 class Seen:

@@ -247,7 +247,7 @@ def _usage(usage: tuple[int, int, int, int] | None) -> Json | None:
     read, cached, written, reasoned = usage
     return {
         "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": cached},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": reasoned},
         "total_tokens": read + written,

@@ -55,7 +55,6 @@ class ResponsesClient:
     def __init__(
         self, base_url: str, api_key: str, *, connect_timeout_s: float, idle_timeout_s: float
     ) -> None:
-        self._api_key = api_key
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._client = openai.AsyncOpenAI(
@@ -117,28 +116,25 @@ class ResponsesClient:
                 f"{self._url} did not accept a connection within {self._connect_timeout_s:g} s"
             )
         if isinstance(error, _TRANSPORT_ERRORS):
-            reason = self._without_key(str(error.__cause__ or error) or type(error).__name__)
+            reason = str(error.__cause__ or error) or type(error).__name__
             return disconnected(reason) if streaming else not_connected(f"{self._url}: {reason}")
         if isinstance(error, openai.APIError):
-            return reported(error.code or "", self._without_key(error.message))
-        return disconnected(f"the endpoint sent what is not JSON: {self._without_key(str(error))}")
+            return reported(error.code or "", error.message)
+        return disconnected(f"the endpoint sent what is not JSON: {error}")
 
     def _refused(self, error: openai.APIStatusError) -> Failure:
-        body = self._without_key(error.response.text)
+        body = error.response.text
         message = error.body.get("message") if isinstance(error.body, dict) else None
         return refused(
             Answer(
                 status=error.status_code,
                 body=body,
-                message=self._without_key(message) if isinstance(message, str) else body,
+                message=message if isinstance(message, str) else body,
                 code=error.code or "",
                 retry_after_s=retry_after_s(error.response.headers, now_s=time.time()),
                 url=f"{self._url}/responses",
             )
         )
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._api_key, "[api key]") if self._api_key else text
 
 
 def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:

@@ -165,8 +165,10 @@ class ResponseReader:
         response = msgspec.convert(event, ResponseEvent).response
         events: list[Event] = []
         # Some endpoints never say that an item is done; then the whole response tells.
-        for index, item in enumerate([] if self._items_done else response.output or []):
-            if not self._chars or item.type == "function_call":
+        untold = [] if self._items_done else response.output or []
+        streamed = self._chars > 0
+        for index, item in enumerate(untold):
+            if not streamed or item.type == "function_call":
                 events += self._finish(index, item)
         if self.failure:
             return events

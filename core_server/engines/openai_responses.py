@@ -124,7 +124,7 @@ class OpenAIEngine:
                             body = with_message(body, agent_item(event.text))
                         yield event
             except SampleFailedError as error:
-                failure = error.failure
+                failure = self._without_key(error.failure)
             else:
                 return
             if not failure.retry or tries >= self._patience.max_tries:
@@ -178,6 +178,13 @@ class OpenAIEngine:
             connect_timeout_s=self._patience.connect_timeout_s,
             idle_timeout_s=self._patience.idle_timeout_s,
         )
+
+    def _without_key(self, failure: Failure) -> Failure:
+        # Some endpoints quote the key that they refuse, and proxies whole requests.
+        if not self._api_key:
+            return failure
+        message = failure.message.replace(self._api_key, "[api key]")
+        return msgspec.structs.replace(failure, message=message)
 
     def _wait_s(self, failure: Failure, tries: int) -> float:
         backoff_s = self._patience.first_backoff_s * 2 ** (tries - 1)
