@@ -122,6 +122,7 @@ class Database:
     def acquire(self, thread_id: str) -> None:
         """Become the thread's owner; see `base.Store.acquire`."""
         with self._transaction() as connection:
+            self._leases.beat(connection, now_s=self._now_s())  # it may have stalled till now
             epoch = self._leases.acquire(connection, thread_id, now_s=self._now_s())
         self._leases.acquired(thread_id, epoch)
 

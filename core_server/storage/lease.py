@@ -28,6 +28,8 @@ class _Core:
     owner: Owner
 
     def is_dead(self, *, seen_from: Owner, now_s: int) -> bool:
+        if self.owner.owner_id == seen_from.owner_id:
+            return False
         return now_s >= self.expires_at_s or self.owner.is_dead(seen_from=seen_from)
 
 
@@ -40,8 +42,7 @@ class _Lease:
     def is_free(self, *, seen_from: Owner, now_s: int) -> bool:
         if self.owner_id is None or self.core is None:
             return True
-        mine = self.owner_id == seen_from.owner_id
-        return not mine and self.core.is_dead(seen_from=seen_from, now_s=now_s)
+        return self.core.is_dead(seen_from=seen_from, now_s=now_s)
 
     def __str__(self) -> str:
         return str(self.core.owner) if self.core else "it was taken over and then given up"

@@ -141,7 +141,6 @@ class SqliteStore:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writer.put(Close(future))
         await asyncio.shield(future)
-        writer.join()
 
     def _open_database(self) -> "Database":
         from core_server.storage.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
@@ -193,6 +192,8 @@ class SqliteStore:
                     broken |= write.threads if outcome.error else frozenset()
                 case Job(alone=False):
                     self._queued_jobs -= 1
+                case Close():
+                    writer.join()  # it has nothing left to do
                 case _:
                     pass
             if outcome.item is not None:

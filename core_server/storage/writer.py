@@ -5,6 +5,7 @@ and reports all of it at once. So the more callers wait, the more of them one sy
 and a read sees every write that was queued before it. It knows no SQL and no event loop.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -223,21 +224,26 @@ def _do(database: "Database", job: Job) -> Outcome:
 def _beat(database: "Database") -> None:
     try:
         database.beat()
-    except StorageError as error:  # the lease may lapse; the fence then tells each write
-        _log.warning("storage.heartbeat_failed", error=str(error))
+    except Exception as error:  # noqa: BLE001 - the lease may lapse; the fence then tells each write
+        _warn("storage.heartbeat_failed", error)
 
 
 def _close(database: "Database") -> StorageError | None:
     try:
         database.close()
-    except StorageError as error:  # the leases end with this process, or by their expiry
-        _log.warning("storage.close_failed", error=str(error))
-        return error
+    except Exception as error:  # noqa: BLE001 - the leases end with this process, or by expiry
+        _warn("storage.close_failed", error)
+        return _as_storage_error(error)
     return None
 
 
 def _as_storage_error(error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    _log.error("storage.unexpected", exc_info=error)
+    _warn("storage.unexpected", error)
     return StorageError(f"the thread store failed: {error!r}")
+
+
+def _warn(event: str, error: Exception) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the log may lie on the same full disk
+        _log.warning(event, error=repr(error))

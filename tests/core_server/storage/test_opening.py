@@ -1,0 +1,48 @@
+"""From a URL to a store."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core_server.storage.memory import MemoryStore
+from core_server.storage.opening import open_store
+
+
+def test_memory_is_a_store_that_forgets() -> None:
+    assert isinstance(open_store("memory"), MemoryStore)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///threads.db", "threads.db"),
+        ("sqlite:////var/lib/core/threads.db", "/var/lib/core/threads.db"),
+        ("sqlite:///~/state/100%/threads.db", "/home/ada/state/100%/threads.db"),
+    ],
+)
+def test_a_sqlite_url_names_a_path(url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert repr(open_store(url)) == f"<SqliteStore {Path(path)} closed queued=0>"
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        (
+            "postgres://host/db",
+            "unknown store 'postgres://host/db': write sqlite:///PATH or memory",
+        ),
+        ("sqlite://threads.db", "unknown store 'sqlite://threads.db': write sqlite:///PATH or"),
+        ("", "unknown store '': write sqlite:///PATH or memory"),
+        ("sqlite:///", "store 'sqlite:///' names no file: write sqlite:///PATH"),
+        ("sqlite:///folder/", "store 'sqlite:///folder/' names no file: write sqlite:///PATH"),
+        ("sqlite:///:memory:", "store 'sqlite:///:memory:': for a store in memory write memory"),
+        ("sqlite:///x.db?mode=ro", "PATH takes no options, '?' or NUL"),
+        ("sqlite:///~nobody-has-this-name/x.db", "store 'sqlite:///~nobody-has-this-name/x.db': "),
+    ],
+)
+def test_any_other_url_is_refused_with_what_to_write(url: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        open_store(url)

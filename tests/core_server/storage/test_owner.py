@@ -1,0 +1,59 @@
+"""Is the process that owns a thread still there?"""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+from core_server.storage.owner import started_ticks, this_process
+
+
+def test_this_process_lives() -> None:
+    me = this_process()
+
+    assert me.started_ticks > 0
+    assert not me.is_dead(seen_from=this_process())
+    assert str(me) == f"process {me.pid} on {me.host}"
+
+
+def test_each_owner_is_new() -> None:
+    assert this_process().owner_id != this_process().owner_id
+
+
+def test_a_process_is_dead_when_it_was_killed_even_if_nobody_reaped_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        ticks = started_ticks(child.pid)
+        assert ticks is not None
+        owner = replace(this_process(), pid=child.pid, started_ticks=ticks)
+        assert not owner.is_dead(seen_from=this_process())
+
+        child.kill()
+        subprocess.run(
+            ["sh", "-c", f"while ! grep -q '^State:.Z' /proc/{child.pid}/status; do :; done"],
+            timeout=10,
+            check=True,
+        )
+
+        assert owner.is_dead(seen_from=this_process())
+    assert owner.is_dead(seen_from=this_process())
+
+
+def test_a_process_id_that_is_used_again_is_another_process() -> None:
+    me = this_process()
+
+    assert replace(me, started_ticks=me.started_ticks - 1).is_dead(seen_from=me)
+
+
+def test_an_earlier_boot_of_our_machine_is_over() -> None:
+    me = this_process()
+
+    assert replace(me, boot_id="an earlier boot").is_dead(seen_from=me)
+
+
+def test_nothing_is_known_of_another_machine_or_container_or_without_proc() -> None:
+    me = this_process()
+    gone = replace(me, pid=2**22 + 1)
+
+    assert gone.is_dead(seen_from=me)
+    assert not replace(gone, boot_id="another", host="elsewhere").is_dead(seen_from=me)
+    assert not replace(gone, pid_space="pid:[another container]").is_dead(seen_from=me)
+    assert not replace(gone, boot_id="").is_dead(seen_from=me)

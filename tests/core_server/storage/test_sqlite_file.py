@@ -1,0 +1,208 @@
+"""The file itself: who may read it, what it must be, and what is left untouched."""
+
+import hashlib
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from core_server.storage import schema, sqlite_file
+from core_server.storage.base import NewerSchemaError, PutThread, StorageError
+from core_server.storage.sqlite import SqliteStore
+from tests.core_server.storage.samples import thread_row
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _state(folder: Path) -> dict[str, tuple[int, str]]:
+    return {
+        file.name: (_mode(file), hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in folder.iterdir()
+    }
+
+
+async def _refusal(path: Path) -> StorageError:
+    """Open a store that cannot be opened, and see that nothing was changed."""
+    before = _state(path.parent)
+    with pytest.raises(StorageError) as caught:
+        await SqliteStore(path).open()
+    assert _state(path.parent) == before
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+async def test_all_files_are_private_and_so_are_new_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "threads.db"
+    before = os.umask(0)
+    try:
+        store = SqliteStore(path)
+        await store.open()
+        await store.write([PutThread(thread_row("t"))])
+        modes = {file.name: _mode(file) for file in path.parent.iterdir()}
+        await store.close()
+    finally:
+        os.umask(before)
+
+    assert modes == {"threads.db": 0o600, "threads.db-wal": 0o600, "threads.db-shm": 0o600}
+    assert [_mode(folder) for folder in (path.parent, path.parent.parent)] == [0o700, 0o700]
+
+
+async def test_a_file_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    path.touch(mode=0o644)
+    store = SqliteStore(path)
+
+    await store.open()
+
+    assert _mode(path) == 0o600
+    await store.close()
+
+
+async def test_commits_are_synced_and_the_log_is_written_ahead(tmp_path: Path) -> None:
+    sqlite_file.prepare_file(tmp_path / "x.db")
+    engine, connection = sqlite_file.connect(tmp_path / "x.db")
+    sqlite_file.migrate(connection, tmp_path / "x.db")
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+
+    pragmas = {
+        name: driver.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "user_version")
+    }
+
+    connection.close()
+    engine.dispose()
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+        "user_version": 1,
+    }
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database at all\n" * 300)
+
+    assert "not a database" in str(await _refusal(path))
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=7")
+
+    refusal = await _refusal(path)
+
+    assert isinstance(refusal, NewerSchemaError)
+    assert str(refusal) == (
+        f"thread store {path}: written by a newer version (schema 7, this one knows 1): "
+        "update this program, or choose another path"
+    )
+
+
+@pytest.mark.parametrize("pragma", ["user_version=1", "application_id=77"])
+async def test_another_programs_database_is_refused(tmp_path: Path, pragma: str) -> None:
+    path = tmp_path / "browser.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE history (url TEXT)")
+        connection.execute(f"PRAGMA {pragma}")
+
+    assert "another program's database" in str(await _refusal(path))
+
+
+async def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "threads.db").mkdir()
+
+    with pytest.raises(StorageError, match="Is a directory: choose a path you can write"):
+        await SqliteStore(tmp_path / "threads.db").open()
+
+
+async def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StorageError, match="choose a path you can write"):
+        await SqliteStore(tmp_path / "file" / "threads.db").open()
+
+
+async def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 8_000)
+
+    with pytest.raises(StorageError, match="the file is damaged: restore it"):
+        await SqliteStore(path).open()
+
+
+async def test_a_store_can_be_opened_after_it_could_not(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    path.write_text("in the way" * 100)
+    store = SqliteStore(path)
+    with pytest.raises(StorageError):
+        await store.open()
+
+    path.unlink()
+    await store.open()
+
+    await store.write([PutThread(thread_row("t"))])
+    await store.close()
+
+
+async def test_an_older_schema_is_taken_up_version_by_version(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.write([PutThread(thread_row("t"))])
+    await store.close()
+
+    def add_colour(connection: Connection) -> None:
+        connection.exec_driver_sql("ALTER TABLE threads ADD COLUMN colour TEXT DEFAULT 'red'")
+
+    def paint(connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE threads SET colour = 'blue'")
+
+    upgrades: tuple[schema.Upgrade, ...] = (add_colour, paint)
+    for _ in range(2):
+        engine, connection = sqlite_file.connect(path)
+        sqlite_file.migrate(connection, path, upgrades)
+        connection.close()
+        engine.dispose()
+
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("SELECT thread_id, colour FROM threads").fetchall() == [("t", "blue")]
+        assert raw.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+
+    def half(connection: Connection) -> None:
+        connection.exec_driver_sql("ALTER TABLE threads ADD COLUMN colour TEXT")
+        raise StorageError("interrupted")
+
+    engine, connection = sqlite_file.connect(path)
+    with pytest.raises(StorageError, match="interrupted"):
+        sqlite_file.migrate(connection, path, (half,))
+    connection.close()
+    engine.dispose()
+
+    with closing(sqlite3.connect(path)) as raw:
+        names = [row[1] for row in raw.execute("PRAGMA table_info(threads)")]
+        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+    assert "colour" not in names
