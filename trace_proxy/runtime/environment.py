@@ -8,9 +8,7 @@ from collections.abc import Mapping
 
 import structlog
 
-# Spans or milliseconds; a queue of a million spans is a gigabyte, and a million
-# milliseconds a quarter of an hour. More is a typing error.
-MAX_NUMBER = 1_000_000
+DAY_MS = 86_400_000  # a period longer than this is a typing error
 
 _log = structlog.get_logger("trace_proxy.telemetry")
 
@@ -25,14 +23,14 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
     return setting(environ, "OTEL_SDK_DISABLED").lower() == "true"
 
 
-def positive_integer(environ: Mapping[str, str], name: str, default: int) -> int:
-    """A number from 1 to `MAX_NUMBER`, or the default."""
+def positive_integer(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A number from 1 to `most`, or the default."""
     text = setting(environ, name)
     try:
         number = int(text or default)
     except ValueError:
         number = 0
-    if not 0 < number <= MAX_NUMBER:
+    if not 0 < number <= most:
         _log.warning("telemetry.number.invalid", variable=name, value=text[:64], used=default)
         return default
     return number

@@ -31,7 +31,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
-from trace_proxy.runtime.environment import is_disabled, positive_integer, setting
+from trace_proxy.runtime.environment import DAY_MS, is_disabled, positive_integer, setting
 from trace_proxy.runtime.instruments import Distribution, Instrument, Kind, Labels
 
 DEFAULT_INTERVAL_MS = 60_000  # OpenTelemetry's default
@@ -112,7 +112,9 @@ def metrics_push(
     if is_disabled(environ) or name != "otlp":
         return None
     module = import_module("opentelemetry.exporter.otlp.proto.http.metric_exporter")
-    interval_ms = positive_integer(environ, "OTEL_METRIC_EXPORT_INTERVAL", DEFAULT_INTERVAL_MS)
+    interval_ms = positive_integer(
+        environ, "OTEL_METRIC_EXPORT_INTERVAL", DEFAULT_INTERVAL_MS, DAY_MS
+    )
     return MetricsPush(module.OTLPMetricExporter(), instruments, resource, interval_ms / 1_000)
 
 

@@ -102,7 +102,10 @@ class FastOtlpExporter(SpanExporter):
             return None
 
     def _export_by_stock(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        sent = self._stock.export(spans) if self._stock_can_encode else SpanExportResult.FAILURE
+        if not self._stock_can_encode:
+            self.last_error = "a span cannot be encoded"
+            return SpanExportResult.FAILURE
+        sent = self._stock.export(spans)
         self.last_error = "" if sent is SpanExportResult.SUCCESS else "the stock exporter failed"
         return sent
 

@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
-from trace_proxy.runtime.environment import positive_integer
+from trace_proxy.runtime.environment import DAY_MS, positive_integer
 from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
 from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
 from trace_proxy.runtime.sampling import sampler_of
@@ -35,6 +35,7 @@ SCOPE = "trace_proxy"
 # A quarter of a second at 60,000 spans/s, which rides out one slow request to the
 # collector; about 20 MB when the collector is dead and the queue stays full.
 DEFAULT_QUEUE_SIZE = 16_384
+MAX_QUEUE_SIZE = 1_000_000  # about a gigabyte: who asks for more has mistyped
 # Measured: below 256 the HTTP request dominates, above 512 the encoder holds the GIL so
 # long that p99 shows it.
 DEFAULT_BATCH_SIZE = 512
@@ -72,7 +73,9 @@ class Telemetry:
         self.sampled = sampler_of(environ)
         self._proxy, self._core = _origins(core_service_name, version)
         self._most, self._most_links = self._proxy.max_attributes, self._proxy.max_links
-        self._queue_size = positive_integer(environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE)
+        self._queue_size = positive_integer(
+            environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE, MAX_QUEUE_SIZE
+        )
         self._queued = self._refused = 0
         self._closed = self._abandoned = False
         self._account: AccountedExporter | None = None
@@ -195,12 +198,13 @@ def _limits() -> SpanLimits:
 def _batches(
     exporter: SpanExporter, environ: Mapping[str, str], queue_size: int
 ) -> BatchSpanProcessor:
-    batch_size = positive_integer(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE)
+    batch_size = positive_integer(
+        environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE, MAX_QUEUE_SIZE
+    )
+    delay_ms = positive_integer(environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS, DAY_MS)
     return BatchSpanProcessor(
         exporter,
         max_queue_size=queue_size,
-        schedule_delay_millis=positive_integer(
-            environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS
-        ),
+        schedule_delay_millis=delay_ms,
         max_export_batch_size=min(batch_size, queue_size),
     )

@@ -7,18 +7,25 @@ since the SDK reads its share by itself.
 import asyncio
 import io
 import json
+import logging
 import os
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from structlog.testing import capture_logs
 
 from tests.collector import Collector, Mode, spans_from_json, tree
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.runtime import otlp
+from trace_proxy.runtime.daemon_thread import finished_in_thread
+from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
 
@@ -511,3 +518,117 @@ def test_the_environment_chooses_the_sampler(
         sampled(SAMPLED, HIGH, "n"),
         sampled(NOT_SAMPLED, HIGH, "n"),
     ) == expected
+
+
+class ScriptedExporter(SpanExporter):
+    """A foreign exporter: it says FAILURE, raises, or takes, in that order."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.flushed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - the interface
+        self.calls += 1
+        if self.calls == 1:
+            return SpanExportResult.FAILURE
+        if self.calls == 2:
+            raise OSError(SECRET)
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        self.flushed = timeout_millis
+        return True
+
+
+def test_any_exporter_is_accounted_for_and_its_exceptions_are_not_quoted() -> None:
+    real = ScriptedExporter()
+    account = AccountedExporter(real, "elsewhere")
+    span = ReadableSpan("n")
+
+    with capture_logs() as logs:
+        results = [account.export([span, span]) for _ in range(3)]
+
+    assert results == [
+        SpanExportResult.FAILURE,
+        SpanExportResult.FAILURE,
+        SpanExportResult.SUCCESS,
+    ]
+    assert (account.taken, account.exported, account.failed) == (6, 2, 4)
+    assert account.last_error == "OSError"
+    assert [line["event"] for line in logs] == [
+        "telemetry.destination.lost",
+        "telemetry.destination.back",
+    ]
+    assert account.force_flush(7)
+    assert real.flushed == 7
+
+
+def test_a_failure_after_the_end_is_counted_and_is_no_news() -> None:
+    account = AccountedExporter(ScriptedExporter(), "elsewhere")
+    account.shutdown()
+
+    with capture_logs() as logs:
+        account.export([ReadableSpan("n")])
+
+    assert (account.failed, logs) == (1, [])
+
+
+def test_the_sdk_is_quoted_once_without_arguments_and_not_about_every_batch() -> None:
+    quiet_sdk_logs()
+    quiet_sdk_logs()
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            logging.getLogger("opentelemetry.attributes").warning("Canary %s bites.", SECRET)
+            logging.getLogger("opentelemetry.exporter.otlp").error("Failed to export %s", SECRET)
+            logging.getLogger("opentelemetry.sdk._shared_internal").warning("Queue full.")
+
+    assert logs == [
+        {
+            "event": "telemetry.sdk",
+            "logger": "opentelemetry.attributes",
+            "message": "Canary %s bites.",
+            "log_level": "warning",
+        }
+    ]
+
+
+async def test_a_batch_beyond_the_limit_of_a_request_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(otlp, "MAX_REQUEST_BYTES", 100)
+    async with Collector() as collector:
+        exporting = telemetry(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        exporting.export(record(1, attributes={"text": "x" * 1_000}))
+        await until(lambda: exporting.spans_dropped == 1)
+
+        assert exporting.last_error == "a batch is larger than 64 MiB"
+        assert collector.requests == 0
+        assert await exporting.shutdown(5)
+
+
+async def test_json_has_no_second_encoder_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Collector() as collector:
+        exporting = telemetry(
+            monkeypatch,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/json",
+        )
+        exporting.export(SpanRecord(Service.PROXY, "\ud800", Kind.SERVER, SAMPLED, None, 1, 2, {}))
+        await until(lambda: exporting.spans_dropped == 1)
+
+        assert exporting.last_error == "a span cannot be encoded"
+        assert await exporting.shutdown(5)
+
+
+async def test_work_that_outlives_the_loop_is_left_behind() -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        released.wait()
+        ended.set()
+
+    assert not await finished_in_thread(work, 0.01)
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(5)
