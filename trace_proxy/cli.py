@@ -17,6 +17,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def main() -> int:
     """Run `trace-proxy`; the exit codes are those of interface.md, "Exit"."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    _fill_standard_descriptors()
 
     from trace_proxy.errors import ConfigurationError, StartError  # noqa: PLC0415 - signals first
     from trace_proxy.grammar import read_config  # noqa: PLC0415 - as above
@@ -30,6 +31,16 @@ def main() -> int:
         with contextlib.suppress(OSError):  # nobody reads it: the exit code still tells
             os.write(2, f"trace-proxy: {_one_line(str(error))}\n".encode(errors="replace"))
         return error.exit_code
+
+
+def _fill_standard_descriptors() -> None:
+    """Give 0, 1 and 2 to the null device where our parent closed them.
+
+    Otherwise the next file or socket gets the number, and log lines go into it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _one_line(text: str) -> str:

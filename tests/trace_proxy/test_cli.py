@@ -310,7 +310,7 @@ def test_a_closed_stderr_changes_no_exit_code() -> None:
 
 
 FAKE_RUNTIME = """
-import json, os, signal, sys, types
+import json, tempfile, os, signal, sys, types
 before = sorted({"argparse", "asyncio", "aiohttp", "structlog", "opentelemetry", "dataclasses"}
                 & set(sys.modules))
 import trace_proxy.cli
@@ -323,7 +323,7 @@ def run(config):
         os.kill(os.getpid(), number)
     pending = sorted(signal.Signals(number).name for number in signal.sigpending())
     print(json.dumps({"new": [m for m in after if m not in before], "pending": pending,
-                      "cores": config.pool.cores}))
+                      "cores": config.pool.cores, "free": tempfile.TemporaryFile().fileno() > 2}))
     if config.pool.cores == 9:
         raise StartError("the port is taken:\\nchoose another")
     return 7
@@ -342,7 +342,16 @@ def test_signals_wait_until_the_runtime_takes_them_and_its_code_is_the_exit_code
         "new": [],
         "pending": ["SIGHUP", "SIGINT", "SIGTERM"],
         "cores": 2,
+        "free": True,
     }
+
+
+def test_closed_standard_descriptors_are_never_given_to_another_file() -> None:
+    script = 'exec "$0" -c "$1" 2>&- <&-'
+    done = run(["sh", "-c", script, sys.executable, FAKE_RUNTIME], {})
+
+    assert done.returncode == 7
+    assert json.loads(done.stdout)["free"] is True
 
 
 def test_a_failed_start_exits_1_with_one_line() -> None:

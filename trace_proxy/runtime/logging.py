@@ -11,6 +11,7 @@ What may stand in a line is settled in `log_fields`, writing it in `stderr_sink`
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -129,13 +130,18 @@ def _take_over_standard_loggers(handler: _LibraryHandler, level: int) -> None:
 
 
 def _message_of(record: logging.LogRecord) -> object:
-    """The text; for aiohttp without what a client sent, and whatever the arguments are."""
-    if record.name.partition(".")[0] == "aiohttp":
+    """The text without what a client sent, and whatever the arguments are.
+
+    aiohttp's arguments are parts of requests. asyncio quotes tasks and callbacks, with
+    the values they hold, behind a bracket or on a second line.
+    """
+    if record.name.startswith("aiohttp"):
         return record.msg
     try:
-        return record.getMessage()
+        text = record.getMessage()
     except Exception:  # noqa: BLE001 - a library's wrong format is no reason to lose the line
         return record.msg
+    return re.split(r"[<(\n]", text)[0].rstrip() if record.name == "asyncio" else text
 
 
 def _exception_of(exc_info: object) -> BaseException | None:

@@ -18,6 +18,9 @@ from typing import Final
 MAX_QUEUED_BYTES: Final = 1024 * 1024
 """A few thousand lines: seconds of a busy log, and nothing beside one client's queue."""
 
+CLOSE_TIMEOUT_S: Final = 0.5
+"""For the last lines: a reader that is there needs a millisecond, a forced exit has 2 s in all."""
+
 _POLL_MS: Final = 1000
 """How often a full non-blocking descriptor is looked at again without an event."""
 
@@ -70,7 +73,7 @@ class StderrSink:
             self._queued_bytes += len(encoded)
             self._wake.notify()
 
-    def close(self, *, timeout_s: float) -> None:
+    def close(self, *, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Write what is queued, at most for `timeout_s`; later lines are dropped."""
         with self._wake:
             self._closing = True

@@ -291,6 +291,28 @@ def test_of_aiohttp_neither_tokens_nor_requests_are_logged(stderr: Pipe) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Task exception was never retrieved\nfuture: <Task 'canary'>", None),
+        ("Exception in callback answer('canary')", "Exception in callback answer"),
+        ("Executing <Handle 'canary'> took 1 s", "Executing"),
+    ],
+)
+def test_of_asyncio_no_values_that_tasks_hold_are_logged(
+    stderr: Pipe, text: str, expected: str | None
+) -> None:
+    stderr.configure()
+
+    logging.getLogger("asyncio").error(text, exc_info=(KeyError, KeyError("canary"), None))
+    logging.getLogger("asyncio").error("none", exc_info=True)  # noqa: LOG014 - libraries do
+
+    first, second = stderr.events()
+    assert first["message"] == (expected or "Task exception was never retrieved")
+    assert first["exception"] == "KeyError"
+    assert "exception" not in second
+
+
 def test_python_warnings_are_log_lines(stderr: Pipe) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
