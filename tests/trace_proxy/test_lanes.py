@@ -1,0 +1,304 @@
+"""The queue in front of a core: fair, in order, and never over the window."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from trace_proxy.lanes import LaneBounds, Lanes
+from trace_proxy.refusal import Refusal
+
+ALL = 10**9
+KIB = 1024
+
+
+def full_window(**bounds: int) -> Lanes:
+    """Lanes whose window of one is taken, so that requests wait."""
+    lanes = Lanes(LaneBounds(window=1, **bounds))
+    assert lanes.pass_through(True)  # noqa: FBT003 - as declared
+    return lanes
+
+
+def test_an_idle_core_is_written_to_at_once() -> None:
+    lanes = Lanes(LaneBounds(window=2))
+
+    assert lanes.pass_through(True)  # noqa: FBT003 - as declared
+    assert lanes.pass_through(True)  # noqa: FBT003 - as declared
+    assert not lanes.pass_through(True), "the window is full"  # noqa: FBT003 - as declared
+    assert lanes.pass_through(False), "but not for what does not count"  # noqa: FBT003
+    lanes.answered()
+    assert lanes.pass_through(True)  # noqa: FBT003 - as declared
+
+
+def test_nothing_passes_what_already_waits() -> None:
+    lanes = full_window()
+    lanes.put(1, b"a", counts=True)
+
+    assert not lanes.pass_through(False)  # noqa: FBT003 - as declared
+
+
+def test_nothing_is_written_to_a_pipe_that_takes_nothing() -> None:
+    lanes = Lanes(LaneBounds())
+    lanes.writable = False
+    assert not lanes.pass_through(False)  # noqa: FBT003 - as declared
+    lanes.put(1, b"a", counts=True)
+    lanes.put_answer(1, b"b")
+
+    assert lanes.take(ALL) == []
+    lanes.writable = True
+    assert lanes.take(ALL) == [b"b", b"a"]
+
+
+def test_the_window_limits_requests_and_nothing_else() -> None:
+    lanes = Lanes(LaneBounds(window=2))
+    for line in (b"1", b"2", b"3", b"4"):
+        lanes.put(7, line, counts=True)
+
+    assert lanes.take(ALL) == [b"1", b"2"]
+    assert lanes.take(ALL) == []
+    lanes.put_answer(8, b"answer")
+    lanes.put(8, b"notification", counts=False)
+    assert lanes.take(ALL) == [b"answer", b"notification"]
+    lanes.answered()
+    assert lanes.take(ALL) == [b"3"]
+
+
+def test_an_answer_overtakes_and_a_notification_does_not() -> None:
+    lanes = full_window()
+    lanes.put(1, b"request 1", counts=True)
+    lanes.put(1, b"notification", counts=False)
+    lanes.put(1, b"request 2", counts=True)
+    lanes.put_answer(1, b"answer")
+
+    assert lanes.take(ALL) == [b"answer"]
+    lanes.answered()
+    assert lanes.take(ALL) == [b"request 1", b"notification"]
+    lanes.answered()
+    assert lanes.take(ALL) == [b"request 2"]
+
+
+def test_a_take_is_bounded_in_bytes_but_gives_at_least_one_line() -> None:
+    lanes = Lanes(LaneBounds())
+    for line in (b"a" * 10, b"b" * 10, b"c" * 10):
+        lanes.put(1, line, counts=True)
+    lanes.put_answer(1, b"d" * 30)
+    lanes.put_answer(1, b"e" * 30)
+
+    assert lanes.take(1) == [b"d" * 30]
+    assert lanes.take(31) == [b"e" * 30]
+    assert lanes.take(20) == [b"a" * 10, b"b" * 10]
+    assert lanes.take(1) == [b"c" * 10]
+    assert len(lanes) == 0
+
+
+def test_a_flood_of_large_messages_delays_a_neighbour_by_one_turn() -> None:
+    lanes = full_window()
+    for _ in range(20):
+        lanes.put(1, b"L" * 16 * KIB, counts=True)
+    lanes.put(2, b"small", counts=True)
+
+    order = []
+    while len(lanes):
+        lanes.answered()
+        order += [line[:1] for line in lanes.take(ALL)]
+    assert order.index(b"s") <= 1
+
+
+def test_bytes_are_shared_and_not_messages() -> None:
+    lanes = full_window(max_messages=10_000)
+    for _ in range(40):
+        lanes.put(1, b"L" * 8 * KIB, counts=True)
+    for _ in range(400):
+        lanes.put(2, b"s" * KIB, counts=True)
+
+    given_bytes: dict[bytes, int] = defaultdict(int)
+    for _ in range(180):
+        lanes.answered()
+        for line in lanes.take(ALL):
+            given_bytes[line[:1]] += len(line)
+    assert abs(given_bytes[b"L"] - given_bytes[b"s"]) <= 32 * KIB
+
+
+def test_a_giant_comes_through_beside_a_stream_of_small_ones() -> None:
+    lanes = full_window(max_messages=10_000)
+    lanes.put(1, b"G" * 1000 * KIB, counts=True)
+    for _ in range(2000):
+        lanes.put(2, b"s" * KIB, counts=True)
+
+    for _ in range(1200):
+        lanes.answered()
+        if lanes.take(ALL)[0][:1] == b"G":
+            return
+    pytest.fail("the giant starved")
+
+
+OVERLOADED = {"reason": "overloaded", "retryable": True}
+FULL = Refusal(
+    -32001,
+    "The queue in front of the core is full; retry when some requests have been answered",
+    OVERLOADED,
+)
+
+
+def test_a_full_queue_sheds_requests_and_still_takes_answers() -> None:
+    lanes = full_window(max_messages=1)
+    assert lanes.put(1, b"a", counts=True) is None
+
+    assert lanes.put(2, b"b", counts=True) == FULL
+    assert lanes.put_answer(2, b"c") is None
+    assert lanes.put(1, b"d", counts=False) is None
+
+
+def test_bytes_fill_a_queue_too_but_one_line_always_fits() -> None:
+    lanes = full_window(max_bytes=10)
+
+    assert lanes.put(1, b"a" * 1000, counts=True) is None
+    assert lanes.put(1, b"b", counts=True) == FULL
+
+
+def test_a_connection_may_have_so_many_answers_waiting() -> None:
+    lanes = full_window(max_answers=2)
+    assert lanes.put_answer(1, b"a") is None
+    assert lanes.put(1, b"b", counts=False) is None
+
+    assert isinstance(lanes.put_answer(1, b"c"), Refusal)
+    assert isinstance(lanes.put(1, b"c", counts=False), Refusal)
+    assert lanes.put_answer(2, b"d") is None
+    lanes.take(ALL)
+    assert lanes.put_answer(1, b"c") is None
+
+
+def test_answers_are_bounded_in_bytes_but_one_of_each_connection_fits() -> None:
+    lanes = full_window(max_bytes=10)
+
+    assert lanes.put_answer(1, b"a" * 1000) is None
+    assert isinstance(lanes.put_answer(1, b"b"), Refusal)
+    assert lanes.put_answer(2, b"b") is None
+
+
+def test_a_connection_that_leaves_takes_its_lines_along() -> None:
+    lanes = full_window()
+    lanes.put(1, b"request", counts=True)
+    lanes.put(1, b"notification", counts=False)
+    lanes.put(1, b"request 2", counts=True)
+    lanes.put_answer(1, b"answer")
+    lanes.put_answer(2, b"other answer")
+    lanes.put(2, b"other request", counts=True)
+
+    assert lanes.drop(1) == [b"request", b"request 2"]
+    assert lanes.drop(1) == []
+    assert lanes.drop(99) == []
+    lanes.answered()
+    assert lanes.take(ALL) == [b"other answer", b"other request"]
+    assert repr(lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=1/1>"
+
+
+def test_a_core_that_died_owes_nothing() -> None:
+    lanes = full_window()
+    lanes.put(1, b"request", counts=True)
+    lanes.put_answer(1, b"answer")
+    lanes.clear()
+
+    assert repr(lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=0/1>"
+    assert lanes.take(ALL) == []
+
+
+class LanesLife(RuleBasedStateMachine):
+    """Any use of lanes whose bounds are small, against lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bounds = LaneBounds(max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2)
+        self.lanes = Lanes(self.bounds)
+        self.sent: dict[int, list[bytes]] = defaultdict(list)
+        self.written: dict[int, list[bytes]] = defaultdict(list)
+        self.answers_sent: list[bytes] = []
+        self.answers_written: list[bytes] = []
+        self.serial = 0
+
+    def line(self, key: int, kind: bytes, size: int) -> bytes:
+        self.serial += 1
+        return b"%d %b %d " % (key, kind, self.serial) + b"." * size
+
+    @rule(key=st.integers(1, 3), size=st.sampled_from([0, 20 * KIB]), counts=st.booleans())
+    def put(self, key: int, size: int, counts: bool) -> None:  # noqa: FBT001 - as declared
+        line = self.line(key, b"request" if counts else b"notification", size)
+        if self.lanes.pass_through(counts):
+            self.sent[key].append(line)
+            self.written[key].append(line)
+        elif self.lanes.put(key, line, counts=counts) is None:
+            self.sent[key].append(line)
+
+    @rule(key=st.integers(1, 3))
+    def put_answer(self, key: int) -> None:
+        line = self.line(key, b"answer", 0)
+        if self.lanes.put_answer(key, line) is None:
+            self.answers_sent.append(line)
+
+    @rule(max_bytes=st.sampled_from([1, 100, ALL]))
+    def take(self, max_bytes: int) -> None:
+        lines = self.lanes.take(max_bytes)
+        assert len(lines) <= 1 or sum(map(len, lines)) <= max_bytes
+        for line in lines:
+            key, kind, _ = line.split(b" ", 2)
+            if kind == b"answer":
+                self.answers_written.append(line)
+            else:
+                self.written[int(key)].append(line)
+
+    @rule()
+    @precondition(lambda self: self.lanes.outstanding)
+    def answer(self) -> None:
+        self.lanes.answered()
+
+    @rule(key=st.integers(1, 3))
+    def leave(self, key: int) -> None:
+        dropped = self.lanes.drop(key)
+        waiting = self.sent[key][len(self.written[key]) :]
+        assert dropped == [line for line in waiting if b"request" in line]
+        self.sent[key] = list(self.written[key])
+        left = self.answers_sent[len(self.answers_written) :]
+        kept = [line for line in left if not line.startswith(b"%d " % key)]
+        self.answers_sent = self.answers_written + kept
+
+    @invariant()
+    def the_window_holds(self) -> None:
+        assert 0 <= self.lanes.outstanding <= self.bounds.window
+
+    @invariant()
+    def each_connection_keeps_its_order(self) -> None:
+        for key, lines in self.written.items():
+            assert lines == self.sent[key][: len(lines)]
+        assert self.answers_written == self.answers_sent[: len(self.answers_written)]
+
+    def teardown(self) -> None:
+        for _ in range(100):
+            while self.lanes.outstanding:
+                self.lanes.answered()
+            self.take(ALL)
+        assert self.written == self.sent, "nothing is lost"
+        assert self.answers_written == self.answers_sent
+        while self.lanes.outstanding:
+            self.lanes.answered()
+        assert repr(self.lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=0/2>"
+
+
+TestLanesLife = LanesLife.TestCase
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 100)), max_size=30))
+def test_with_every_bound_at_one_what_is_accepted_comes_through(
+    requests: list[tuple[int, int]],
+) -> None:
+    lanes = Lanes(LaneBounds(max_messages=1, max_bytes=1, window=1, max_answers=1))
+    for key, size in requests:
+        line = b"x" * size
+        if lanes.pass_through(True):  # noqa: FBT003 - as declared
+            continue
+        assert lanes.put(key, line, counts=True) is None
+        assert lanes.put_answer(key, b"answer") is None
+        assert lanes.take(1) == [b"answer"]
+        lanes.answered()
+        assert lanes.take(1) == [line]
