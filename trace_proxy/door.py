@@ -26,7 +26,7 @@ _HTTP_PORT: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Denial:
     """Why somebody stays outside.
 
     Attributes:
@@ -89,17 +89,17 @@ class Door:
         where = ", ".join(sorted(map(str, self._bound))) or "unix"
         return f"<Door {where} port={self._port} origins={len(self._allow_origins)}>"
 
-    def check(self, facts: RequestFacts) -> Refusal | None:
+    def check(self, facts: RequestFacts) -> Denial | None:
         """None: this request may go on; probes always may."""
         if facts.path in OPEN_PATHS:
             return None
         if len(facts.hosts) != 1 or not facts.hosts[0]:
-            return Refusal(400, "host_count", "Send exactly one Host header with a value.")
+            return Denial(400, "host_count", "Send exactly one Host header with a value.")
         host = parse_authority(facts.hosts[0])
         if host is None:
-            return Refusal(400, "host_malformed", "The Host header is not a host with a port.")
+            return Denial(400, "host_malformed", "The Host header is not a host with a port.")
         if not self._is_ours(host):
-            return Refusal(421, "host", "This host is not served here; --allow-host adds a name.")
+            return Denial(421, "host", "This host is not served here; --allow-host adds a name.")
         return self._check_origin(facts.origins, host)
 
     def _is_ours(self, host: Authority) -> bool:
@@ -114,15 +114,15 @@ class Door:
             return host.host == "localhost"
         return self._wildcard or address in self._bound
 
-    def _check_origin(self, origins: Sequence[str], host: Authority) -> Refusal | None:
+    def _check_origin(self, origins: Sequence[str], host: Authority) -> Denial | None:
         if not origins:
             return None  # no browser: browsers never leave it out of a handshake
         if len(origins) > 1:
-            return Refusal(403, "origin_count", "Send at most one Origin header.")
+            return Denial(403, "origin_count", "Send at most one Origin header.")
         own = {f"{scheme}://{host}" for scheme in self._own_schemes if self._bound}
         if origins[0] in self._allow_origins or origins[0] in own:
             return None
-        return Refusal(
+        return Denial(
             403, "origin", "Web pages of this origin may not connect; --allow-origin adds one."
         )
 
@@ -149,15 +149,15 @@ class ConnectionCount:
         """Connections inside."""
         return self._total
 
-    def admit(self, ip: str | None) -> Refusal | None:
+    def admit(self, ip: str | None) -> Denial | None:
         """Count one in from `ip` (None: a unix socket), or refuse it and count nothing."""
         key = _key(ip)
         if self._total >= self._max:
-            return Refusal(
+            return Denial(
                 503, "max_connections", "Too many connections; try again later.", RETRY_AFTER_S
             )
         if key is not None and self._per_ip[key] >= self._max_per_ip:
-            return Refusal(
+            return Denial(
                 503,
                 "max_connections_per_ip",
                 "Too many connections from your address; try again later.",
