@@ -1,0 +1,165 @@
+"""The command line: options and environment into a `Config`, and exit codes out.
+
+    0 end of input or drained   1 could not start   2 configuration   143, 130 forced
+
+The only module that reads the environment. It imports little before the signals are
+held back: one that comes during the imports is served right after them.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PREFIX = "CORE_SERVER_"
+EPILOG = """\
+examples:
+  core-server                                     offline engine, threads in ~/.local/state
+  core-server --store memory --workspace /src     leave nothing behind
+  OPENAI_API_KEY=... core-server --engine openai --model gpt-5
+
+It speaks JSON-RPC, one message a line, on stdin and stdout; logs go to stderr.
+Every option also reads CORE_SERVER_<NAME>; the flag wins. Commands of turns are
+approved by the client (--approval-policy) and confined (--sandbox)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["schema"]:
+        return _write_schema(arguments[1:])
+    options = parse(arguments, os.environ)
+    return _serve(options, os.environ)
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
+    """Read options; exits with 2 and one line when they are wrong."""
+    parser = argparse.ArgumentParser(
+        "core-server",
+        description="A plain app-server: threads, turns, items over JSON-RPC on stdio.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", nargs="?", choices=["app-server"], help="ignored; see README")
+    parser.add_argument("--version", action="version", version=_version())
+    for name, default, known, text in _options(environ):
+        parser.add_argument(
+            f"--{name}",
+            default=environ.get(PREFIX + name.upper().replace("-", "_"), default),
+            choices=known,
+            help=f"{text} (default: {default})",
+        )
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="KEY=VALUE", help="ignored; see README"
+    )
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    return options
+
+
+def _options(
+    environ: Mapping[str, str],
+) -> list[tuple[str, str | None, list[str] | None, str]]:
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    store = f"sqlite:///{state}/core-server/threads.db"
+    return [
+        ("listen", "stdio://", None, "where to serve; stdio:// is the only one"),
+        ("engine", "offline", ["offline", "openai"], "what answers"),
+        ("model", None, None, "model of new threads"),
+        ("store", store, None, "sqlite:///PATH or memory"),
+        ("workspace", str(Path.cwd()), None, "directory where threads work"),
+        (
+            "approval-policy",
+            "on-request",
+            ["on-request", "untrusted", "never"],
+            "when the client is asked before a command or file change",
+        ),
+        (
+            "sandbox",
+            "workspace-write",
+            ["workspace-write", "read-only", "none"],
+            "what commands may touch",
+        ),
+        ("max-message-bytes", "16777216", None, "longest message, in bytes"),
+        (
+            "log-format",
+            environ.get("LOG_FORMAT", "auto"),
+            ["auto", "json", "console"],
+            "on stderr",
+        ),
+        (
+            "log-level",
+            environ.get("LOG_LEVEL", "info").lower(),
+            ["debug", "info", "warning", "error"],
+            "lowest level",
+        ),
+    ]
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What argparse does not check: values from the environment, and their meaning."""
+    if options.listen != "stdio://":
+        parser.error(f"--listen {options.listen}: this server speaks stdio:// only")
+    if not Path(options.workspace).is_dir():
+        parser.error(f"--workspace {options.workspace}: no such directory")
+    if not options.max_message_bytes.isdecimal() or int(options.max_message_bytes) < 1024:
+        parser.error("--max-message-bytes: a whole number of bytes, at least 1024")
+
+
+def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from core_server.runtime import stdio
+
+    ends = stdio.claim()
+    import asyncio
+
+    from core_server.config import Config
+    from core_server.engines.opening import build_engine
+    from core_server.errors import StartError
+    from core_server.logs import choose
+    from core_server.runtime.server import Server
+    from core_server.storage.opening import open_store
+
+    choose(options.log_format, options.log_level)
+    config = Config(
+        model=options.model,
+        workspace=str(Path(options.workspace).resolve()),
+        approval_policy=options.approval_policy,
+        sandbox="danger-full-access" if options.sandbox == "none" else options.sandbox,
+        max_message_bytes=int(options.max_message_bytes),
+        home=str(Path.home()),
+    )
+    try:
+        engine = build_engine(options.engine, model=options.model, environ=environ)
+        store = open_store(options.store)
+    except ValueError as error:
+        sys.stderr.write(f"core-server: {error}\n")
+        return 2
+    try:
+        asyncio.run(Server(config, engine, store, ends).serve())
+    except StartError as error:
+        sys.stderr.write(f"core-server: {error}\n")
+        return 1
+    return 0
+
+
+def _write_schema(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("core-server schema")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write the files")
+    out = Path(parser.parse_args(arguments).out)
+    from core_server.protocol.schema import write_schema
+
+    try:
+        write_schema(out)
+    except OSError as error:
+        sys.stderr.write(f"core-server: cannot write the schema: {error}\n")
+        return 1
+    return 0
+
+
+def _version() -> str:
+    from core_server import __version__
+
+    return f"core-server {__version__}"

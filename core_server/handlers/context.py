@@ -1,0 +1,140 @@
+"""What handlers work with. They decide nothing about order and write nothing themselves.
+
+A handler takes the context and its params and returns a result, or a `Reply` when the
+answer must wait for a write or something must follow right behind it. It is a plain
+function where it can be, and a coroutine where it must wait.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from core_server.config import Config
+from core_server.engines.base import Engine
+from core_server.errors import thread_not_found
+from core_server.handlers.rows import thread_row
+from core_server.session.gate import Gate
+from core_server.session.thread import ThreadMachine
+from core_server.session.turn import TurnMachine
+from core_server.storage.base import Operation, PutThread, Store
+from core_server.tools.command import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A result with strings attached.
+
+    Attributes:
+        result: The result.
+        written: It may leave when this is done; when that fails, an error leaves.
+        then: Called as soon as the answer has its place in the order.
+    """
+
+    result: msgspec.Struct
+    written: Awaitable[None] | None = None
+    then: Callable[[], None] | None = None
+
+
+class Notifier(Protocol):
+    """Tells the client something; see `runtime.voice`."""
+
+    def say(self, method: str, params: msgspec.Struct, thread: ThreadMachine) -> None:
+        """Tell whoever subscribes to the thread, in its order."""
+        ...
+
+    def tell(self, method: str, params: msgspec.Struct, lane: str = "") -> None:
+        """Tell everybody, in the order of the thread that the lane names."""
+        ...
+
+
+class Turns(Protocol):
+    """Runs turns; see `runtime.turns`."""
+
+    def run(self, thread: ThreadMachine, turn: TurnMachine, work: "Work") -> None:
+        """Begin; the turn has its row already."""
+        ...
+
+    def wake(self, thread: ThreadMachine) -> None:
+        """Look at the turn again: input joined it, or it shall stop."""
+        ...
+
+    async def ended(self, thread: ThreadMachine) -> None:
+        """Wait until no turn runs in the thread."""
+        ...
+
+    def forget(self, thread_id: str) -> None:
+        """The thread is unloaded: drop what is kept for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a turn is to do.
+
+    Attributes:
+        kind: Sample the engine, compact the history, or run the user's own command.
+        command: For `shell`.
+        timeout_s: For `shell`; None for the usual one.
+        traceparent: W3C trace context of the request that began it, or empty.
+        tracestate: Its state, or empty.
+        output_schema: JSON Schema text for the final message, or None.
+    """
+
+    kind: str = "sample"
+    command: str = ""
+    timeout_s: float | None = None
+    traceparent: str = ""
+    tracestate: str = ""
+    output_schema: str | None = None
+
+
+@dataclass(slots=True)
+class Context:
+    """The core, as handlers see it.
+
+    Attributes:
+        store: What is on disk.
+        fleeting: Where ephemeral threads are kept instead.
+        threads: Loaded threads by id.
+        new_id: UUIDv7, text form.
+        room: Waits while too much is unread to produce more.
+        executions: Commands of `command/exec` by the client's name; None while starting.
+    """
+
+    config: Config
+    engine: Engine
+    store: Store
+    fleeting: Store
+    gate: Gate
+    notify: Notifier
+    turns: Turns
+    new_id: Callable[[], str]
+    room: Callable[[], Awaitable[None]]
+    threads: dict[str, ThreadMachine] = field(default_factory=dict)
+    executions: dict[str, Process | None] = field(default_factory=dict)
+
+    def loaded(self, thread_id: str) -> ThreadMachine:
+        """A loaded thread.
+
+        Raises:
+            WireError: it is not loaded.
+        """
+        thread = self.threads.get(thread_id)
+        if thread is None:
+            raise thread_not_found(thread_id)
+        return thread
+
+    def store_of(self, thread: ThreadMachine) -> Store:
+        """Where a thread is kept."""
+        return self.fleeting if thread.facts.ephemeral else self.store
+
+    def write(self, thread: ThreadMachine, *operations: Operation) -> Awaitable[None]:
+        """Queue operations, and the thread's row as it is now."""
+        return self.store_of(thread).write([PutThread(thread_row(thread)), *operations])
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return int(time.time())

@@ -1,0 +1,139 @@
+"""`command/exec`: a client runs a command itself, watches it, types into it, ends it.
+
+Nobody is asked: who can send this may run commands. The answer comes when the command
+has ended, so at most `MAX_RUNNING` are served at once, apart from all other requests.
+"""
+
+import base64
+import binascii
+import os
+from typing import Final
+
+from core_server.errors import WireError, invalid_params, invalid_request, overloaded
+from core_server.handlers.confinement import confined
+from core_server.handlers.context import Context
+from core_server.handlers.settings import policy_of
+from core_server.jsonrpc import codes
+from core_server.protocol.execution import (
+    ExecOutput,
+    ExecParams,
+    ExecResizeParams,
+    ExecResult,
+    ExecTerminateParams,
+    ExecWriteParams,
+)
+from core_server.protocol.wire import Nothing
+from core_server.tools.base import Command, Output, ToolError
+from core_server.tools.command import Process, start
+
+MAX_RUNNING: Final = 64
+"""Each costs two processes and some threads' time; the reference was seen with 40."""
+
+DEFAULT_TIMEOUT_S: Final = 120.0
+DEFAULT_CAP_BYTES: Final = 1024 * 1024
+
+
+async def execute(context: Context, params: ExecParams) -> ExecResult:
+    """`command/exec`: run to the end."""
+    _check(context, params)
+    name = params.process_id
+    key = name if name is not None else f"\0{context.new_id()}"
+    context.executions[key] = None
+    try:
+        async with start(_command(context, params)) as process:
+            context.executions[key] = process
+            kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+            async for output in process:
+                if params.stream_stdout_stderr:
+                    context.notify.tell("command/exec/outputDelta", _told(key, output))
+                    await context.room()
+                else:
+                    kept[output.stream].append(output.data)
+            outcome = await process.wait()
+    except ToolError as error:
+        raise WireError(codes.INTERNAL_ERROR, str(error)) from None
+    finally:
+        del context.executions[key]
+    out, err = (b"".join(kept[stream]).decode(errors="replace") for stream in ("stdout", "stderr"))
+    return ExecResult(outcome.exit_code, out, err)
+
+
+async def write(context: Context, params: ExecWriteParams) -> Nothing:
+    """`command/exec/write`: type into it, close its stdin, or both."""
+    process = _running(context, params.process_id)
+    try:
+        data = base64.b64decode(params.delta_base64 or "", validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid_params("`deltaBase64`: not base64") from None
+    try:
+        if data:
+            await process.write(data)
+        if params.close_stdin:
+            await process.close_stdin()
+    except ToolError as error:
+        raise invalid_request(str(error)) from None
+    return Nothing()
+
+
+def resize(context: Context, params: ExecResizeParams) -> Nothing:
+    """`command/exec/resize`."""
+    try:
+        _running(context, params.process_id).resize(params.size.cols, params.size.rows)
+    except ToolError as error:
+        raise invalid_request(str(error)) from None
+    return Nothing()
+
+
+def terminate(context: Context, params: ExecTerminateParams) -> Nothing:
+    """`command/exec/terminate`."""
+    _running(context, params.process_id).terminate()
+    return Nothing()
+
+
+def _running(context: Context, name: str) -> Process:
+    process = context.executions.get(name)
+    if process is None:
+        raise invalid_request(f'no active command/exec for process id "{name[:256]}"')
+    return process
+
+
+def _check(context: Context, params: ExecParams) -> None:
+    if not params.command:
+        raise invalid_request("command must not be empty")
+    streams = params.tty or params.stream_stdin or params.stream_stdout_stderr
+    if params.process_id is None and streams:
+        raise invalid_request("command/exec with tty or streaming requires processId")
+    if params.process_id is not None and params.process_id in context.executions:
+        raise invalid_request(
+            f'command/exec with process id "{params.process_id[:256]}" is running already'
+        )
+    if params.timeout_ms is not None and params.timeout_ms < 0:
+        raise invalid_params("`timeoutMs`: must not be negative")
+    if params.output_bytes_cap is not None and params.output_bytes_cap < 0:
+        raise invalid_params("`outputBytesCap`: must not be negative")
+    if len(context.executions) >= MAX_RUNNING:
+        raise overloaded(f"{MAX_RUNNING} commands are running")
+
+
+def _command(context: Context, params: ExecParams) -> Command:
+    cwd = os.path.join(context.config.workspace, params.cwd or "")  # noqa: PTH118 - text
+    policy = params.sandbox_policy or policy_of(context.config.sandbox)
+    size = params.size
+    timeout_s = DEFAULT_TIMEOUT_S if params.timeout_ms is None else params.timeout_ms / 1000
+    cap = DEFAULT_CAP_BYTES if params.output_bytes_cap is None else params.output_bytes_cap
+    terminal = (size.cols, size.rows) if size is not None else (80, 24)
+    return Command(
+        argv=params.command,
+        cwd=os.path.normpath(cwd),
+        **confined(policy, os.path.normpath(cwd)),
+        environment=params.env or {},
+        timeout_s=None if params.disable_timeout else timeout_s,
+        output_cap_bytes=None if params.disable_output_cap else cap,
+        tty=terminal if params.tty else None,
+        stdin=params.stream_stdin,
+    )
+
+
+def _told(key: str, output: Output) -> ExecOutput:
+    data = base64.b64encode(output.data).decode()
+    return ExecOutput(key, output.stream, data, output.cap_reached)

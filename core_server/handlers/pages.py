@@ -1,0 +1,179 @@
+"""Lists: threads, loaded threads, and the turns and items of one thread.
+
+Threads are paged by the store. Turns and items are paged here, by their place in the
+thread, so a cursor stays valid while the thread grows.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from core_server.errors import invalid_request
+from core_server.handlers.context import Context
+from core_server.handlers.loading import assemble, check_id, stored
+from core_server.handlers.rows import item_of, thread_of
+from core_server.protocol.pages import (
+    ItemEntry,
+    ItemsListParams,
+    ItemsListResult,
+    TurnsListParams,
+    TurnsListResult,
+)
+from core_server.protocol.threads import (
+    LoadedListParams,
+    LoadedListResult,
+    NotLoaded,
+    Thread,
+    ThreadListParams,
+    ThreadListResult,
+)
+from core_server.protocol.wire import SortDirection
+from core_server.storage.base import ItemRow, Store, ThreadQuery, ThreadRow
+
+DEFAULT_LIMIT: Final = 25
+MAX_LIMIT: Final = 100
+"""A page of threads stays below half a megabyte."""
+
+T = TypeVar("T")
+Page = tuple[Sequence[T], str | None, str | None]
+
+
+async def list_threads(context: Context, params: ThreadListParams) -> ThreadListResult:
+    """`thread/list`: threads that had a turn, a page at a time."""
+    narrowed = (
+        params.section_id,
+        params.project_id,
+        params.parent_thread_id,
+        params.ancestor_thread_id,
+        params.attached_to_thread_id,
+    )
+    if any(narrowed):  # we have no sections, projects or children
+        return ThreadListResult((), None, None)
+    try:
+        page = await context.store.threads(_query(params))
+    except ValueError as error:
+        raise invalid_request(f"invalid cursor: {error}") from None
+    shown = tuple(_shown(context, row) for row in page.rows)
+    data = tuple(
+        thread
+        for thread in shown
+        if thread.id not in params.excluded_thread_ids
+        and (not params.originators or thread.originator in params.originators)
+    )
+    return ThreadListResult(data, page.next_cursor, page.backwards_cursor)
+
+
+def _query(params: ThreadListParams) -> ThreadQuery:
+    cwds = (params.cwd,) if isinstance(params.cwd, str) else params.cwd or ()
+    key = params.sort_key or "created_at"
+    return ThreadQuery(
+        limit=_limit(params.limit),
+        cursor=params.cursor,
+        sort_key="created_at" if key == "section_position" else key,
+        descending=params.sort_direction != "asc",
+        archived=bool(params.archived),
+        model_providers=params.model_providers or (),
+        sources=params.source_kinds or (),
+        cwds=cwds,
+        search=params.search_term or "",
+    )
+
+
+def _shown(context: Context, row: ThreadRow) -> Thread:
+    """A loaded thread as it is, another as it was stored."""
+    thread = context.threads.get(row.thread_id)
+    return thread.wire() if thread is not None else thread_of(row).wire(status=NotLoaded())
+
+
+def loaded_list(context: Context, params: LoadedListParams) -> LoadedListResult:
+    """`thread/loaded/list`: ids; the cursor is the last one of the page before."""
+    ids = tuple(context.threads)
+    if params.cursor is None and params.limit is None:
+        return LoadedListResult(ids)
+    ordered = sorted(known for known in ids if params.cursor is None or known > params.cursor)
+    limit = max(1, params.limit) if params.limit is not None else len(ordered)
+    page = ordered[:limit]
+    return LoadedListResult(tuple(page), page[-1] if len(ordered) > limit else None)
+
+
+async def list_turns(context: Context, params: TurnsListParams) -> TurnsListResult:
+    """`thread/turns/list`: newest first unless asked otherwise."""
+    store = await _store(context, params.thread_id)
+    rows = await store.turns(params.thread_id)
+    places = [row.ordinal for row in rows]
+    page, after, before = _page(
+        rows, places, params.cursor, params.limit, params.sort_direction or "desc"
+    )
+    view = params.items_view or "summary"
+    items: list[ItemRow] = []
+    if view != "notLoaded":
+        for row in page:
+            items += await store.items(params.thread_id, row.turn_id)
+    return TurnsListResult(assemble(tuple(page), tuple(items), view), after, before)
+
+
+async def list_items(context: Context, params: ItemsListParams) -> ItemsListResult:
+    """`thread/items/list`: oldest first unless asked otherwise."""
+    store = await _store(context, params.thread_id)
+    turns = await store.turns(params.thread_id)
+    running = {row.turn_id for row in turns if row.status == "inProgress"}
+    found = await store.items(params.thread_id, params.turn_id)
+    rows = [row for row in found if row.kind == "item"]
+    places = [row.ordinal for row in rows]
+    page, after, before = _page(
+        rows, places, params.cursor, params.limit, params.sort_direction or "asc"
+    )
+    data = []
+    for row in page:
+        item = item_of(row, running=row.turn_id in running)
+        data.append(ItemEntry(row.turn_id, item, item.started_at_ms, item.completed_at_ms))
+    return ItemsListResult(tuple(data), after, before)
+
+
+async def _store(context: Context, thread_id: str) -> Store:
+    check_id(thread_id)
+    thread = context.threads.get(thread_id)
+    if thread is not None:
+        return context.store_of(thread)
+    await stored(context, thread_id)
+    return context.store
+
+
+def _page(
+    rows: Sequence[T],
+    places: Sequence[int],
+    cursor: str | None,
+    limit: int | None,
+    direction: SortDirection,
+) -> Page[T]:
+    """A page of rows that stand at these places, and the cursors to go on and back."""
+    pairs = list(zip(places, rows, strict=True))
+    if direction == "desc":
+        pairs.reverse()
+    if cursor is not None:
+        way, place = _position(cursor)
+        if way == "desc":
+            pairs = sorted((pair for pair in pairs if pair[0] < place), key=_place, reverse=True)
+        else:
+            pairs = sorted((pair for pair in pairs if pair[0] > place), key=_place)
+        direction = way
+    shown = pairs[: _limit(limit)]
+    if not shown:
+        return (), None, None
+    back: SortDirection = "asc" if direction == "desc" else "desc"
+    more = f"{direction}:{shown[-1][0]}" if len(pairs) > len(shown) else None
+    return [row for _, row in shown], more, f"{back}:{shown[0][0]}"
+
+
+def _place(pair: tuple[int, object]) -> int:
+    return pair[0]
+
+
+def _position(cursor: str) -> tuple[SortDirection, int]:
+    way, _, place = cursor.partition(":")
+    if way not in ("asc", "desc") or not place.isdecimal() or len(place) > 18:
+        raise invalid_request(f"invalid cursor: {cursor[:64]}; take one that a page gave out")
+    return ("asc" if way == "asc" else "desc"), int(place)
+
+
+def _limit(limit: int | None) -> int:
+    return DEFAULT_LIMIT if limit is None else max(1, min(limit, MAX_LIMIT))

@@ -1,0 +1,207 @@
+"""Threads, turns and items as rows of a store, and back. The JSON bodies are ours alone."""
+
+import msgspec
+
+from core_server.engines.base import (
+    AgentMessage,
+    CompactedHistory,
+    HistoryEntry,
+    ImagePart,
+    TextPart,
+    ToolCall,
+    ToolOutput,
+    UserMessage,
+)
+from core_server.protocol.goals import Goal
+from core_server.protocol.items import (
+    AgentMessageItem,
+    CommandItem,
+    FileChangeItem,
+    ImageInput,
+    LocalImageInput,
+    TextInput,
+    ThreadItem,
+    UserInput,
+    UserMessageItem,
+)
+from core_server.protocol.turns import ItemsView, TokenUsage, Turn, TurnError
+from core_server.protocol.wire import Wire
+from core_server.session.thread import Facts, Settings, ThreadMachine
+from core_server.storage.base import ItemRow, ThreadRow, TurnRow
+
+HiddenEntry = ToolCall | ToolOutput | CompactedHistory
+"""What only engines see."""
+
+
+class _ThreadBody(Wire, frozen=True):
+    settings: Settings
+    originator: str
+    forked_from_id: str | None
+    goal: Goal | None
+    usage: TokenUsage | None
+    usage_turn_id: str
+
+
+class _TurnBody(Wire, frozen=True):
+    started_at: int | None
+    completed_at: int | None
+    duration_ms: int | None
+    error: TurnError | None
+
+
+_encode = msgspec.json.Encoder().encode
+_thread_body = msgspec.json.Decoder(_ThreadBody).decode
+_turn_body = msgspec.json.Decoder(_TurnBody).decode
+_item_body = msgspec.json.Decoder(ThreadItem).decode
+_hidden_body = msgspec.json.Decoder(HiddenEntry).decode
+
+
+def thread_row(thread: ThreadMachine) -> ThreadRow:
+    """A thread as it is now."""
+    facts = thread.facts
+    body = _ThreadBody(
+        thread.settings,
+        facts.originator,
+        facts.forked_from_id,
+        thread.goal,
+        thread.usage,
+        thread.usage_turn_id,
+    )
+    return ThreadRow(
+        facts.id,
+        facts.created_at_s,
+        thread.updated_at_s,
+        thread.recency_at_s,
+        thread.preview,
+        thread.name,
+        thread.archived,
+        thread.listed,
+        facts.model_provider,
+        thread.settings.cwd,
+        facts.source,
+        _encode(body).decode(),
+    )
+
+
+def thread_of(row: ThreadRow) -> ThreadMachine:
+    """A thread as it was stored; nobody subscribes to it yet."""
+    body = _thread_body(row.body)
+    facts = Facts(
+        row.thread_id,
+        row.created_at_s,
+        row.model_provider,
+        body.originator,
+        row.source,
+        forked_from_id=body.forked_from_id,
+    )
+    thread = ThreadMachine(facts, body.settings)
+    thread.updated_at_s, thread.recency_at_s = row.updated_at_s, row.recency_at_s
+    thread.preview, thread.name = row.preview, row.name
+    thread.archived, thread.listed = row.archived, row.listed
+    thread.goal, thread.usage, thread.usage_turn_id = body.goal, body.usage, body.usage_turn_id
+    thread.subscribed = False
+    return thread
+
+
+def turn_row(thread_id: str, ordinal: int, turn: Turn) -> TurnRow:
+    """A turn as it is now."""
+    body = _TurnBody(turn.started_at, turn.completed_at, turn.duration_ms, turn.error)
+    return TurnRow(turn.id, thread_id, ordinal, turn.status, _encode(body).decode())
+
+
+def turn_of(row: TurnRow, items: tuple[ThreadItem, ...], view: ItemsView) -> Turn:
+    """A stored turn."""
+    body = _turn_body(row.body)
+    return Turn(
+        row.turn_id,
+        row.turn_id,
+        _viewed(items, view),
+        view,
+        row.status,
+        body.error,
+        body.started_at,
+        body.completed_at,
+        body.duration_ms,
+    )
+
+
+def _viewed(items: tuple[ThreadItem, ...], view: str) -> tuple[ThreadItem, ...]:
+    """A summary is what was asked first and what was answered last."""
+    if view != "summary":
+        return items if view == "full" else ()
+    asked = [item for item in items if isinstance(item, UserMessageItem)][:1]
+    said = [item for item in items if isinstance(item, AgentMessageItem)][-1:]
+    return (*asked, *said)
+
+
+def item_row(thread_id: str, turn_id: str, ordinal: int, item: ThreadItem) -> ItemRow:
+    """An item that clients see."""
+    return ItemRow(item.id, turn_id, thread_id, ordinal, "item", _encode(item).decode())
+
+
+def hidden_row(thread_id: str, turn_id: str, ordinal: int, entry: HiddenEntry) -> ItemRow:
+    """An entry that only engines see."""
+    body = _encode(entry).decode()
+    return ItemRow(f"history:{ordinal}", turn_id, thread_id, ordinal, "history", body)
+
+
+def item_of(row: ItemRow, *, running: bool) -> ThreadItem:
+    """A stored item; one that was never finished, in a turn that ended, shows as failed."""
+    item = _item_body(row.body)
+    unfinished = isinstance(item, CommandItem | FileChangeItem) and item.status == "inProgress"
+    if unfinished and not running:
+        return msgspec.structs.replace(item, status="failed")
+    return item
+
+
+def history_of(rows: tuple[ItemRow, ...]) -> list[HistoryEntry]:
+    """What an engine is told of a thread, oldest first.
+
+    A call without an output, left by a turn that was cut, is left out: engines refuse it.
+    """
+    history: list[HistoryEntry] = []
+    for row in rows:
+        if row.kind == "history":
+            history.append(_hidden_body(row.body))
+        else:
+            item = _item_body(row.body)
+            if isinstance(item, UserMessageItem):
+                history.append(UserMessage(parts_of(item.content)))
+            elif isinstance(item, AgentMessageItem):
+                history.append(AgentMessage(item.text))
+    return closed(history)
+
+
+def closed(history: list[HistoryEntry]) -> list[HistoryEntry]:
+    """The history with each call's output right behind it, and no call without one."""
+    outputs = {entry.call_id: entry for entry in history if isinstance(entry, ToolOutput)}
+    ordered: list[HistoryEntry] = []
+    for entry in history:
+        if isinstance(entry, ToolCall):
+            if entry.call_id in outputs:
+                ordered += [entry, outputs[entry.call_id]]
+        elif not isinstance(entry, ToolOutput):
+            ordered.append(entry)
+    return ordered
+
+
+def parts_of(content: tuple[UserInput, ...]) -> tuple[TextPart | ImagePart, ...]:
+    """User input as engines take it."""
+    return tuple(_part(entry) for entry in content)
+
+
+def _part(entry: UserInput) -> TextPart | ImagePart:
+    match entry:
+        case TextInput(text=text):
+            return TextPart(text)
+        case ImageInput(url=url):
+            return ImagePart(url)
+        case LocalImageInput(path=path):
+            return TextPart(f"[image: {path}]")
+        case _:
+            return TextPart(f"[{entry.name}: {entry.path}]")
+
+
+def preview_of(content: tuple[UserInput, ...]) -> str:
+    """The first text of an input."""
+    return next((entry.text for entry in content if isinstance(entry, TextInput)), "")

@@ -1,0 +1,70 @@
+"""Which handler serves which method of `protocol.methods`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from core_server.handlers import (
+    account,
+    execution,
+    extras,
+    forking,
+    goals,
+    pages,
+    session,
+    threads,
+    turns,
+)
+
+Handler = Callable[..., Any]
+"""(context, params) → result, `Reply`, or a coroutine of either."""
+
+HANDLERS: dict[str, Handler] = {
+    "initialize": session.initialize,
+    "thread/start": threads.start,
+    "thread/resume": threads.resume,
+    "thread/fork": forking.fork,
+    "thread/list": pages.list_threads,
+    "thread/loaded/list": pages.loaded_list,
+    "thread/read": threads.read,
+    "thread/archive": threads.archive,
+    "thread/unarchive": threads.unarchive,
+    "thread/delete": threads.delete,
+    "thread/name/set": threads.set_name,
+    "thread/unsubscribe": threads.unsubscribe,
+    "thread/turns/list": pages.list_turns,
+    "thread/items/list": pages.list_items,
+    "thread/goal/set": goals.set_goal,
+    "thread/goal/get": goals.get_goal,
+    "thread/goal/clear": goals.clear_goal,
+    "turn/steer": turns.steer,
+    "turn/interrupt": turns.interrupt,
+    "model/list": account.models,
+    "account/read": account.read,
+    "account/rateLimits/read": account.rate_limits,
+    "account/login/start": account.login,
+    "account/login/cancel": account.cancel_login,
+    "account/logout": account.logout,
+    "account/bedrock/checkGovCloudRequirements": extras.gov_cloud,
+    "config/read": account.config,
+    "configRequirements/read": account.requirements,
+    "command/exec": execution.execute,
+    "command/exec/write": execution.write,
+    "command/exec/resize": execution.resize,
+    "command/exec/terminate": execution.terminate,
+    "hooks/list": extras.directories,
+    "skills/list": extras.directories,
+    "plugin/installed": extras.installed,
+    "app/list": extras.nothing_listed,
+    "experimentalFeature/list": extras.nothing_listed,
+    "mcpServerStatus/list": extras.nothing_listed,
+    "collaborationMode/list": extras.modes,
+    "thread/readState/update": extras.read_state,
+    "server/diagnostics": extras.diagnostics,
+}
+
+TRACED: dict[str, Handler] = {
+    "turn/start": turns.start,
+    "thread/compact/start": turns.compact,
+    "thread/shellCommand": turns.shell,
+}
+"""(context, params, trace) → …: what they begin carries the request's trace context."""

@@ -1,0 +1,181 @@
+"""Threads: begin, take up again, fork, put away, name."""
+
+import msgspec
+
+from core_server.errors import invalid_request
+from core_server.handlers.context import Context, Reply
+from core_server.handlers.loading import check_id, load, stored, turns_of, unload
+from core_server.handlers.rows import thread_of, thread_row
+from core_server.handlers.settings import defaults, opened_with
+from core_server.protocol.goals import GoalUpdated
+from core_server.protocol.threads import (
+    Idle,
+    NameUpdated,
+    NotLoaded,
+    StatusChanged,
+    ThreadIdNotification,
+    ThreadNameParams,
+    ThreadReadParams,
+    ThreadResult,
+    ThreadResumeParams,
+    ThreadStarted,
+    ThreadStartParams,
+    UnsubscribeResult,
+)
+from core_server.protocol.turns import TokenUsageUpdated
+from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.session.thread import Facts, ThreadMachine
+from core_server.storage.base import DeleteThread, PutThread
+
+
+async def start(context: Context, params: ThreadStartParams) -> Reply:
+    """`thread/start`: a new thread; it is on disk when this is answered."""
+    facts = Facts(
+        context.new_id(),
+        context.now_s(),
+        context.engine.provider,
+        context.gate.client_name,
+        ephemeral=bool(params.ephemeral),
+    )
+    thread = ThreadMachine(facts, opened_with(defaults(context), params))
+    await context.store_of(thread).acquire(thread.id)
+    await context.write(thread)
+    context.threads[thread.id] = thread
+    return Reply(thread.opened(), then=lambda: started(context, thread))
+
+
+def started(context: Context, thread: ThreadMachine) -> None:
+    """Tell everybody of a new thread."""
+    context.notify.tell("thread/started", ThreadStarted(thread.wire()), thread.id)
+
+
+async def resume(context: Context, params: ThreadResumeParams) -> Reply:
+    """`thread/resume`: load it, subscribe, and hear the rest of a running turn."""
+    check_id(params.thread_id, "session")
+    was_loaded = context.threads.get(params.thread_id)
+    if was_loaded is not None and was_loaded.broken:
+        await unload(context, was_loaded)
+        was_loaded = None
+    thread = await load(context, params.thread_id)
+    settings = opened_with(thread.settings, params)
+    turns = () if params.exclude_turns else await turns_of(context.store_of(thread), thread.id)
+    if settings != thread.settings:
+        thread.settings = settings
+        await context.write(thread)
+    thread.subscribed = True
+    if was_loaded is None:
+        idle = StatusChanged(thread.id, Idle())
+        context.notify.say("thread/status/changed", idle, thread)
+    return Reply(
+        thread.opened(turns), then=lambda: catch_up(context, thread, hydrated=bool(turns))
+    )
+
+
+def catch_up(context: Context, thread: ThreadMachine, *, hydrated: bool) -> None:
+    """What a new subscriber is told of tokens and goal."""
+    if hydrated and thread.usage is not None:
+        told = TokenUsageUpdated(thread.id, thread.usage_turn_id, thread.usage)
+        context.notify.say("thread/tokenUsage/updated", told, thread)
+    if thread.goal is not None:
+        context.notify.say("thread/goal/updated", GoalUpdated(thread.id, thread.goal), thread)
+    else:
+        context.notify.say("thread/goal/cleared", ThreadIdNotification(thread.id), thread)
+
+
+async def read(context: Context, params: ThreadReadParams) -> ThreadResult:
+    """`thread/read`: a thread, loaded or not."""
+    check_id(params.thread_id)
+    thread = context.threads.get(params.thread_id)
+    if thread is not None:
+        store, known, status = context.store_of(thread), thread, thread.status
+    else:
+        error = invalid_request(f"thread not loaded: {params.thread_id}")
+        row = await stored(context, params.thread_id, error)
+        store, known, status = context.store, thread_of(row), NotLoaded()
+    turns = await turns_of(store, known.id) if params.include_turns else ()
+    return ThreadResult(known.wire(turns, status))
+
+
+async def archive(context: Context, params: ThreadParams) -> Reply:
+    """`thread/archive`: unload it and hide it from the ordinary list."""
+    check_id(params.thread_id)
+    thread = context.threads.get(params.thread_id)
+    if thread is not None:
+        await unload(context, thread)
+        gone = StatusChanged(thread.id, NotLoaded())
+        context.notify.say("thread/status/changed", gone, thread)
+    await _mark(context, params.thread_id, archived=True)
+    told = ThreadIdNotification(params.thread_id)
+    return Reply(
+        Nothing(), then=lambda: context.notify.tell("thread/archived", told, params.thread_id)
+    )
+
+
+async def unarchive(context: Context, params: ThreadParams) -> Reply:
+    """`thread/unarchive`: back into the ordinary list; it stays unloaded."""
+    check_id(params.thread_id)
+    thread = await _mark(context, params.thread_id, archived=False)
+    told = ThreadIdNotification(params.thread_id)
+    return Reply(
+        ThreadResult(thread.wire(status=NotLoaded())),
+        then=lambda: context.notify.tell("thread/unarchived", told, params.thread_id),
+    )
+
+
+async def _mark(context: Context, thread_id: str, *, archived: bool) -> ThreadMachine:
+    await stored(context, thread_id)
+    await context.store.acquire(thread_id)
+    row = msgspec.structs.replace(await stored(context, thread_id), archived=archived)
+    await context.store.write([PutThread(row)])
+    await context.store.release(thread_id)
+    return thread_of(row)
+
+
+async def delete(context: Context, params: ThreadParams) -> Reply:
+    """`thread/delete`: remove it and all below it for good."""
+    check_id(params.thread_id)
+    thread = context.threads.get(params.thread_id)
+    store = context.store_of(thread) if thread is not None else context.store
+    if thread is not None:
+        await unload(context, thread)
+    else:
+        await stored(context, params.thread_id)
+        await store.acquire(params.thread_id)
+    await store.write([DeleteThread(params.thread_id)])
+    await store.release(params.thread_id)
+    told = ThreadIdNotification(params.thread_id)
+    return Reply(
+        Nothing(), then=lambda: context.notify.tell("thread/deleted", told, params.thread_id)
+    )
+
+
+async def set_name(context: Context, params: ThreadNameParams) -> Reply:
+    """`thread/name/set`."""
+    check_id(params.thread_id)
+    thread = context.threads.get(params.thread_id)
+    if thread is not None:
+        thread.check_writable()
+        thread.name = params.name
+        await context.write(thread)
+    else:
+        await stored(context, params.thread_id)
+        await context.store.acquire(params.thread_id)
+        idle = thread_of(await stored(context, params.thread_id))
+        idle.name = params.name
+        await context.store.write([PutThread(thread_row(idle))])
+        await context.store.release(params.thread_id)
+    told = NameUpdated(params.thread_id, params.name)
+    return Reply(
+        Nothing(), then=lambda: context.notify.tell("thread/name/updated", told, params.thread_id)
+    )
+
+
+def unsubscribe(context: Context, params: ThreadParams) -> UnsubscribeResult:
+    """`thread/unsubscribe`: hear no more of it but its status."""
+    thread = context.threads.get(params.thread_id)
+    if thread is None:
+        return UnsubscribeResult("notLoaded")
+    if not thread.subscribed:
+        return UnsubscribeResult("notSubscribed")
+    thread.subscribed = False
+    return UnsubscribeResult("unsubscribed")

@@ -1,0 +1,169 @@
+"""Turns: start, steer, interrupt; compaction and the user's own commands are turns too."""
+
+import time
+from collections.abc import Awaitable
+from typing import Final
+
+from msgspec import UNSET
+
+from core_server.errors import WireError, invalid_request
+from core_server.handlers.context import Context, Reply, Work
+from core_server.handlers.rows import item_row, preview_of, turn_row
+from core_server.handlers.settings import override
+from core_server.handlers.tracing import Trace
+from core_server.jsonrpc import codes
+from core_server.protocol.items import TextInput, UserInput, UserMessageItem
+from core_server.protocol.threads import ShellCommandParams
+from core_server.protocol.turns import (
+    TurnInterruptParams,
+    TurnResult,
+    TurnStartParams,
+    TurnSteerParams,
+    TurnSteerResult,
+)
+from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.session.thread import ThreadMachine
+from core_server.session.turn import TurnMachine
+from core_server.storage.base import PutItem, PutTurn
+
+MAX_INPUT_CHARACTERS: Final = 1024 * 1024
+"""The reference's limit, over all texts of an input."""
+
+
+def start(context: Context, params: TurnStartParams, trace: Trace) -> Reply | Awaitable[Reply]:
+    """`turn/start`: begin a turn, or join the one that runs (wire.md section 2.3)."""
+    thread = context.loaded(params.thread_id)
+    thread.check_writable()
+    _check_size(params.input)
+    if thread.turn is not None and thread.turn.stopping:
+        return _start_after(context, thread, params, trace)
+    return _start(context, thread, params, trace)
+
+
+async def _start_after(
+    context: Context, thread: ThreadMachine, params: TurnStartParams, trace: Trace
+) -> Reply:
+    await context.turns.ended(thread)
+    return _start(context, thread, params, trace)
+
+
+def _start(
+    context: Context, thread: ThreadMachine, params: TurnStartParams, trace: Trace
+) -> Reply:
+    override(context, thread, params)
+    entry = _entry(context, params.input, params.client_user_message_id)
+    if thread.turn is not None:
+        return _join(context, thread, thread.turn, entry)
+    schema = None if params.output_schema is UNSET else bytes(params.output_schema).decode()
+    work = Work(
+        traceparent=trace.traceparent or "",
+        tracestate=trace.tracestate or "",
+        output_schema=None if schema == "null" else schema,
+    )
+    turn, written = begin(context, thread, (entry,))
+    return Reply(
+        TurnResult(turn.accepted()), written, lambda: context.turns.run(thread, turn, work)
+    )
+
+
+def begin(
+    context: Context, thread: ThreadMachine, entries: tuple[UserMessageItem, ...] = ()
+) -> tuple[TurnMachine, Awaitable[None]]:
+    """Begin a turn: it and its input go to disk in one write."""
+    turn = TurnMachine(context.new_id(), thread.turns, time.time_ns() // 1_000_000, entries)
+    thread.begin(turn, "".join(preview_of(entry.content) for entry in entries))
+    written = context.write(
+        thread,
+        PutTurn(turn_row(thread.id, turn.ordinal, turn.running())),
+        *(PutItem(item_row(thread.id, turn.id, thread.next_item(), entry)) for entry in entries),
+    )
+    return turn, written
+
+
+def _join(
+    context: Context, thread: ThreadMachine, turn: TurnMachine, entry: UserMessageItem
+) -> Reply:
+    turn.join(entry)
+    row = item_row(thread.id, turn.id, thread.next_item(), entry)
+    written = context.store_of(thread).write([PutItem(row)])
+    return Reply(TurnResult(turn.accepted()), written, lambda: context.turns.wake(thread))
+
+
+def steer(context: Context, params: TurnSteerParams) -> Reply:
+    """`turn/steer`: more input for the running turn."""
+    thread = context.loaded(params.thread_id)
+    thread.check_writable()
+    _check_size(params.input)
+    turn = thread.turn
+    if turn is None or turn.stopping:
+        raise invalid_request("no active turn to steer")
+    if turn.id != params.expected_turn_id:
+        raise invalid_request(
+            f"expected active turn id `{params.expected_turn_id}` but found `{turn.id}`"
+        )
+    joined = _join(
+        context, thread, turn, _entry(context, params.input, params.client_user_message_id)
+    )
+    return Reply(TurnSteerResult(turn.id), joined.written, joined.then)
+
+
+def interrupt(context: Context, params: TurnInterruptParams) -> Reply:
+    """`turn/interrupt`: end it now; commands of it are killed."""
+    thread = context.loaded(params.thread_id)
+    turn = thread.turn
+    if turn is None:
+        raise invalid_request("no active turn to interrupt")
+    if turn.id != params.turn_id:
+        raise invalid_request(f"expected active turn id {params.turn_id} but found {turn.id}")
+    turn.stop()
+    return Reply(Nothing(), then=lambda: context.turns.wake(thread))
+
+
+def compact(context: Context, params: ThreadParams, trace: Trace) -> Reply:
+    """`thread/compact/start`: a turn that summarises what was said."""
+    work = Work("compact", traceparent=trace.traceparent or "", tracestate=trace.tracestate or "")
+    return _alone(context, params.thread_id, work)
+
+
+def shell(context: Context, params: ShellCommandParams, trace: Trace) -> Reply:
+    """`thread/shellCommand`: a command of the user's own, in a turn."""
+    if not params.command.strip():
+        raise invalid_request("command must not be empty")
+    work = Work(
+        "shell",
+        params.command,
+        None if params.timeout_ms is None else params.timeout_ms / 1000,
+        trace.traceparent or "",
+        trace.tracestate or "",
+    )
+    return _alone(context, params.thread_id, work)
+
+
+def _alone(context: Context, thread_id: str, work: Work) -> Reply:
+    thread = context.loaded(thread_id)
+    thread.check_writable()
+    if thread.turn is not None:
+        raise invalid_request(f"a turn is running: {thread.turn.id}; wait for it or interrupt it")
+    turn, written = begin(context, thread)
+    return Reply(Nothing(), written, lambda: context.turns.run(thread, turn, work))
+
+
+def _entry(
+    context: Context, content: tuple[UserInput, ...], client_id: str | None
+) -> UserMessageItem:
+    now_ms = time.time_ns() // 1_000_000
+    return UserMessageItem(context.new_id(), client_id, content, now_ms, now_ms)
+
+
+def _check_size(content: tuple[UserInput, ...]) -> None:
+    actual = sum(len(part.text) for part in content if isinstance(part, TextInput))
+    if actual > MAX_INPUT_CHARACTERS:
+        raise WireError(
+            codes.INVALID_PARAMS,
+            f"Input exceeds the maximum length of {MAX_INPUT_CHARACTERS} characters.",
+            {
+                "input_error_code": "input_too_large",
+                "max_chars": MAX_INPUT_CHARACTERS,
+                "actual_chars": actual,
+            },
+        )

@@ -1,0 +1,49 @@
+"""Logging to stderr: events with fields, as JSON or for people. Set up at the first event.
+
+structlog costs 50 ms to import, which a core that has nothing to log never pays.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_choice = {"format": "auto", "level": "info"}
+
+
+def choose(log_format: str, level: str) -> None:
+    """Say how to log: `auto`, `json` or `console`, and the lowest level."""
+    _choice.update(format=log_format, level=level)
+
+
+def logger() -> "FilteringBoundLogger":
+    """The logger."""
+    import structlog  # noqa: PLC0415 - see the module
+
+    if not structlog.is_configured():
+        _configure(structlog)
+    bound: FilteringBoundLogger = structlog.get_logger()
+    return bound
+
+
+def _configure(structlog: Any) -> None:  # noqa: ANN401 - the module
+    as_json = _choice["format"] == "json" or (
+        _choice["format"] == "auto" and not sys.stderr.isatty()
+    )
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_choice["level"]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

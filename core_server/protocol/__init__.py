@@ -1,0 +1,1 @@
+"""The typed vocabulary of the wire: params, results, notifications, items, methods."""

@@ -1,0 +1,286 @@
+"""Threads: their shape, their methods, and what is told of them."""
+
+from typing import Literal
+
+import msgspec
+
+from core_server.protocol.turns import Turn
+from core_server.protocol.wire import (
+    AskForApproval,
+    Nothing,
+    Reviewer,
+    SandboxMode,
+    SandboxPolicy,
+    SortDirection,
+    Wire,
+)
+
+
+class NotLoaded(Wire, frozen=True, tag="notLoaded"):
+    """The thread is on disk only."""
+
+
+class Idle(Wire, frozen=True, tag="idle"):
+    """Loaded, and no turn runs."""
+
+
+class SystemError_(Wire, frozen=True, tag="systemError"):  # noqa: N801 - the wire's word
+    """The last turn failed; the next one may work."""
+
+
+class Active(Wire, frozen=True, tag="active"):
+    """A turn runs."""
+
+    active_flags: tuple[Literal["waitingOnApproval"], ...] = ()
+
+
+ThreadStatus = NotLoaded | Idle | SystemError_ | Active
+
+
+class Environment(Wire, frozen=True):
+    """Where a thread's commands run: here."""
+
+    cwd: str
+    runtime_workspace_roots: tuple[str, ...]
+    environment_id: str = "local"
+
+
+class Thread(Wire, frozen=True, kw_only=True):
+    """A thread as clients see it. Times in Unix seconds."""
+
+    id: str
+    environments: tuple[Environment, ...]
+    session_id: str
+    forked_from_id: str | None = None
+    preview: str
+    ephemeral: bool
+    model_provider: str
+    model: str
+    reasoning_effort: str | None
+    created_at: int
+    updated_at: int
+    recency_at: int
+    status: ThreadStatus
+    cwd: str
+    cli_version: str
+    originator: str
+    source: str
+    name: str | None
+    turns: tuple[Turn, ...] = ()
+    history_mode: Literal["paginated"] = "paginated"
+    can_accept_direct_input: bool = True
+    extra: None = None
+    attached_to_thread_id: None = None
+    parent_thread_id: None = None
+    section: None = None
+    section_entered_at: None = None
+    project_id: None = None
+    path: None = None
+    thread_source: None = None
+    agent_nickname: None = None
+    agent_role: None = None
+    git_info: None = None
+    daybreak_enabled: None = None
+
+
+class ThreadStartParams(Wire, frozen=True):
+    """`thread/start`."""
+
+    model: str | None = None
+    cwd: str | None = None
+    approval_policy: AskForApproval | None = None
+    approvals_reviewer: Reviewer | None = None
+    sandbox: SandboxMode | None = None
+    base_instructions: str | None = None
+    developer_instructions: str | None = None
+    ephemeral: bool | None = None
+
+
+class ThreadResumeParams(Wire, frozen=True):
+    """`thread/resume`; what is given overrides what the thread had."""
+
+    thread_id: str
+    model: str | None = None
+    cwd: str | None = None
+    approval_policy: AskForApproval | None = None
+    approvals_reviewer: Reviewer | None = None
+    sandbox: SandboxMode | None = None
+    base_instructions: str | None = None
+    developer_instructions: str | None = None
+    exclude_turns: bool = False
+
+
+class ThreadForkParams(Wire, frozen=True):
+    """`thread/fork`: a new thread with the history up to and including `last_turn_id`."""
+
+    thread_id: str
+    last_turn_id: str | None = None
+    before_turn_id: str | None = None
+    model: str | None = None
+    cwd: str | None = None
+    approval_policy: AskForApproval | None = None
+    approvals_reviewer: Reviewer | None = None
+    sandbox: SandboxMode | None = None
+    base_instructions: str | None = None
+    developer_instructions: str | None = None
+    ephemeral: bool = False
+    exclude_turns: bool = False
+
+
+class OpenedThread(Wire, frozen=True):
+    """Answer of start, resume and fork: the thread and the settings in force."""
+
+    thread: Thread
+    model: str
+    model_provider: str
+    cwd: str
+    runtime_workspace_roots: tuple[str, ...]
+    approval_policy: AskForApproval
+    approvals_reviewer: Reviewer
+    sandbox: SandboxPolicy
+    reasoning_effort: str | None
+    service_tier: None = None
+    disabled_plugin_ids: tuple[str, ...] = ()
+    instruction_sources: tuple[str, ...] = ()
+    active_permission_profile: None = None
+    multi_agent_mode: Literal["explicitRequestOnly"] = "explicitRequestOnly"
+
+
+class ThreadListParams(Wire, frozen=True):
+    """`thread/list`."""
+
+    cursor: str | None = None
+    limit: int | None = None
+    sort_key: Literal["created_at", "updated_at", "recency_at", "section_position"] | None = None
+    sort_direction: SortDirection | None = None
+    archived: bool | None = None
+    model_providers: tuple[str, ...] | None = None
+    source_kinds: tuple[str, ...] | None = None
+    cwd: str | tuple[str, ...] | None = None
+    search_term: str | None = None
+    originators: tuple[str, ...] | None = None
+    excluded_thread_ids: tuple[str, ...] = ()
+    section_id: str | None = None
+    project_id: str | None = None
+    parent_thread_id: str | None = None
+    ancestor_thread_id: str | None = None
+    attached_to_thread_id: str | None = None
+
+
+class ThreadListResult(Wire, frozen=True):
+    """A page of threads."""
+
+    data: tuple[Thread, ...]
+    next_cursor: str | None
+    backwards_cursor: str | None
+    read_states: Nothing = Nothing()
+
+
+class ThreadReadParams(Wire, frozen=True):
+    """`thread/read`."""
+
+    thread_id: str
+    include_turns: bool = False
+
+
+class ThreadResult(Wire, frozen=True):
+    """Answer of `thread/read` and `thread/unarchive`."""
+
+    thread: Thread
+
+
+class ThreadNameParams(Wire, frozen=True):
+    """`thread/name/set`."""
+
+    thread_id: str
+    name: str
+
+
+class UnsubscribeResult(Wire, frozen=True):
+    """Answer of `thread/unsubscribe`."""
+
+    status: Literal["unsubscribed", "notSubscribed", "notLoaded"]
+
+
+class LoadedListParams(Wire, frozen=True):
+    """`thread/loaded/list`."""
+
+    cursor: str | None = None
+    limit: int | None = None
+
+
+class LoadedListResult(Wire, frozen=True):
+    """Ids of loaded threads."""
+
+    data: tuple[str, ...]
+    next_cursor: str | None = None
+
+
+class ShellCommandParams(Wire, frozen=True):
+    """`thread/shellCommand`: the user's own command, run beside the engine."""
+
+    thread_id: str
+    command: str
+    timeout_ms: int | None = None
+
+
+class ThreadIdNotification(Wire, frozen=True):
+    """`thread/archived`, `unarchived`, `deleted`, `closed`, `goal/cleared`."""
+
+    thread_id: str
+
+
+class ThreadStarted(Wire, frozen=True):
+    """`thread/started`."""
+
+    thread: Thread
+
+
+class StatusChanged(Wire, frozen=True):
+    """`thread/status/changed`."""
+
+    thread_id: str
+    status: ThreadStatus
+
+
+class NameUpdated(Wire, frozen=True):
+    """`thread/name/updated`."""
+
+    thread_id: str
+    thread_name: str | None
+
+
+class CollaborationSettings(msgspec.Struct, frozen=True):
+    """Settings of a collaboration mode (snake case on the wire)."""
+
+    model: str
+    reasoning_effort: str | None = None
+    developer_instructions: str | None = None
+
+
+class CollaborationMode(Wire, frozen=True):
+    """How user and engine work together; we know the default only."""
+
+    settings: CollaborationSettings
+    mode: Literal["default"] = "default"
+
+
+class ThreadSettings(Wire, frozen=True):
+    """The settings in force."""
+
+    cwd: str
+    approval_policy: AskForApproval
+    approvals_reviewer: Reviewer
+    sandbox_policy: SandboxPolicy
+    model: str
+    model_provider: str
+    effort: str | None
+    summary: str | None
+    collaboration_mode: CollaborationMode
+
+
+class SettingsUpdated(Wire, frozen=True):
+    """`thread/settings/updated`."""
+
+    thread_id: str
+    thread_settings: ThreadSettings

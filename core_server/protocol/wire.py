@@ -1,0 +1,80 @@
+"""The base of every type on the wire: camelCase members, explicit nulls, immutable.
+
+Params ignore members they do not know, as the reference does. Results and
+notifications are written with all their members, null where there is nothing.
+"""
+
+from typing import Literal
+
+import msgspec
+
+PROTOCOL_VERSION = "0.169.0"
+"""The app-server protocol that we speak. Clients read it as our version and gate on it
+(the official one wants >= 0.151.0), so it is not the version of this package."""
+
+
+class Wire(msgspec.Struct, frozen=True, rename="camel"):
+    """Base of all params, results and notification params."""
+
+
+class Nothing(Wire, frozen=True):
+    """An empty object: `{}`."""
+
+
+class ThreadParams(Wire, frozen=True):
+    """Params that name a thread and nothing else."""
+
+    thread_id: str
+
+
+ApprovalPolicy = Literal["untrusted", "on-request", "never"]
+SandboxMode = Literal["read-only", "workspace-write", "danger-full-access"]
+SortDirection = Literal["asc", "desc"]
+Reviewer = Literal["user", "auto_review", "guardian_subagent"]
+
+
+class GranularFlags(msgspec.Struct, frozen=True):
+    """What a granular policy lets ask for."""
+
+    sandbox_approval: bool
+    rules: bool
+    mcp_elicitations: bool
+    request_permissions: bool = False
+    skill_approval: bool = False
+
+
+class GranularPolicy(msgspec.Struct, frozen=True):
+    """An approval policy by kind of question."""
+
+    granular: GranularFlags
+
+
+AskForApproval = ApprovalPolicy | GranularPolicy
+
+
+class FullAccess(Wire, frozen=True, tag="dangerFullAccess"):
+    """No sandbox."""
+
+
+class ReadOnly(Wire, frozen=True, tag="readOnly"):
+    """Read everything, write nothing."""
+
+    network_access: bool = False
+
+
+class WorkspaceWrite(Wire, frozen=True, tag="workspaceWrite"):
+    """Write beneath the working directory and the listed roots."""
+
+    writable_roots: tuple[str, ...] = ()
+    network_access: bool = False
+    exclude_tmpdir_env_var: bool = False
+    exclude_slash_tmp: bool = False
+
+
+class ExternalSandbox(Wire, frozen=True, tag="externalSandbox"):
+    """The client says that it has confined us itself."""
+
+    network_access: Literal["restricted", "enabled"] = "restricted"
+
+
+SandboxPolicy = FullAccess | ReadOnly | WorkspaceWrite | ExternalSandbox

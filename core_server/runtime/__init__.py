@@ -1,0 +1,1 @@
+"""The shells: stdio, dispatcher, turn runner, server. Machines decide, these act."""

@@ -1,0 +1,284 @@
+"""Lines in, answers out: THE place where exceptions become wire errors.
+
+A line becomes a message, a message a method, params of its type and a handler's call.
+Plain handlers are called at once, without a task; coroutines get one each. Requests that
+name the same thread are served in the order in which they came, so a client may send
+`thread/resume` and `turn/start` in one go; others do not wait for each other.
+
+The reader is paused while more than `MAX_IN_FLIGHT` coroutines run or more than
+`MAX_UNREAD_BYTES` of output is not taken. No handler waits for the client to send
+something (`command/exec`, which may, is bounded by itself and not counted), so what is
+in flight ends by itself; and see `stdio` for why unread output cannot deadlock us.
+"""
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from core_server.errors import WireError, draining, storage_failed
+from core_server.handlers.context import Context, Reply
+from core_server.handlers.table import HANDLERS, TRACED
+from core_server.handlers.tracing import trace_of
+from core_server.jsonrpc import codec, codes
+from core_server.jsonrpc.framing import Oversized
+from core_server.jsonrpc.messages import Message
+from core_server.logs import logger
+from core_server.protocol.methods import METHODS
+from core_server.runtime.outbox import Outbox
+from core_server.runtime.requests import ParamsReader, id_in
+from core_server.session.lifecycle import Lifecycle
+from core_server.storage.base import StorageError, ThreadOwnedError
+
+MAX_IN_FLIGHT: Final = 1024
+"""Coroutine handlers at once; each waits for the store or the disk for milliseconds."""
+
+MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
+"""Answers that nobody took. Twenty thousand small requests written in one go, before
+anything is read, need 2 MiB; 64 MiB let that work for large answers as well."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Route(msgspec.Struct, frozen=True):
+    """All that is needed to serve a method."""
+
+    name: str
+    reader: ParamsReader
+    handler: Callable[..., Any]
+    traced: bool
+    new_work: bool
+    experimental: bool
+    counted: bool
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request that is about to be served."""
+
+    id: bytes
+    route: Route
+    params: msgspec.Struct | None
+    message: Message
+    lane: str
+
+
+def _routes() -> dict[str, Route]:
+    return {
+        name: Route(
+            name,
+            ParamsReader(name, method),
+            HANDLERS[name] if name in HANDLERS else TRACED[name],
+            name in TRACED,
+            method.new_work,
+            method.experimental,
+            name != "command/exec",
+        )
+        for name, method in METHODS.items()
+    }
+
+
+class Dispatcher:
+    """Serves one connection.
+
+    Args:
+        context: For the handlers.
+        outbox: Where answers go.
+        lifecycle: Whether new work is admitted.
+        group: Parent of the tasks.
+        on_response: Takes id and message of the client's answers.
+        max_message_bytes: Said in the error for a longer one.
+    """
+
+    def __init__(  # noqa: PLR0913 - composed in one place, `server`
+        self,
+        context: Context,
+        outbox: Outbox,
+        lifecycle: Lifecycle,
+        group: asyncio.TaskGroup,
+        on_response: Callable[[bytes, Message], None],
+        max_message_bytes: int,
+    ) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._lifecycle = lifecycle
+        self._group = group
+        self._on_response = on_response
+        self._max_message_bytes = max_message_bytes
+        self._routes = _routes()
+        self._busy: dict[str, deque[Call]] = {}
+        self._held: list[Call] | None = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counted = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher in_flight={len(self._tasks)} busy={len(self._busy)}>"
+
+    @property
+    def full(self) -> bool:
+        """Whether reading shall pause."""
+        held = len(self._held) if self._held is not None else 0
+        return (
+            self._counted + held > MAX_IN_FLIGHT or self._outbox.waiting_bytes > MAX_UNREAD_BYTES
+        )
+
+    @property
+    def running(self) -> int:
+        """Requests in flight."""
+        return len(self._tasks)
+
+    def store_is_open(self) -> None:
+        """Serve what came while the store was being opened."""
+        held, self._held = self._held or [], None
+        for call in held:
+            self._enter(call)
+
+    async def idle(self) -> None:
+        """Wait until no request is unanswered."""
+        await self._idle.wait()
+
+    def cancel(self) -> None:
+        """Give up all requests in flight; they get no answer."""
+        for task in self._tasks:
+            task.cancel()
+
+    def line(self, line: bytes | Oversized) -> None:
+        """Serve one line; never raises."""
+        if isinstance(line, Oversized):
+            self._refuse_oversized(line)
+            return
+        if not line or line.isspace():
+            return
+        try:
+            message = codec.decode(line)
+            if message.jsonrpc is not UNSET:
+                self._context.gate.strict = True
+            if message.method is UNSET:
+                self._on_response(codec.request_id(message), message)
+            elif message.id is not UNSET:
+                self._request(codec.request_id(message), message, message.method)
+        except codec.MalformedError as error:
+            self._outbox.post(codec.error(error.id, error.code, str(error)))
+
+    def _request(self, request_id: bytes, message: Message, name: str) -> None:
+        try:
+            call = self._prepare(request_id, message, name)
+        except WireError as error:
+            self._outbox.post(_failed(request_id, error))
+            return
+        if self._held is not None and name != "initialize":
+            self._held.append(call)
+        else:
+            self._enter(call)
+
+    def _prepare(self, request_id: bytes, message: Message, name: str) -> Call:
+        """Checks, in the order of wire.md section 1."""
+        route = self._routes.get(name)
+        if route is None:
+            raise WireError(codes.METHOD_NOT_FOUND, f"Method not found: {name[:256]}")
+        gate = self._context.gate
+        params = route.reader.read(message.params)
+        if name != "initialize":
+            gate.admit(name, experimental=route.experimental)
+            if not gate.experimental:
+                route.reader.check_experimental(message.params)
+            if route.new_work and not self._lifecycle.admits_work:
+                raise draining()
+        return Call(request_id, route, params, message, getattr(params, "thread_id", ""))
+
+    def _enter(self, call: Call) -> None:
+        if (waiting := self._busy.get(call.lane)) is not None:
+            waiting.append(call)
+        else:
+            self._serve(call)
+
+    def _serve(self, call: Call) -> None:
+        """Call the handler; a coroutine goes on in a task of its own."""
+        route, context = call.route, self._context
+        try:
+            if route.traced:
+                outcome = route.handler(context, call.params, trace_of(call.message.trace))
+            else:
+                outcome = route.handler(context, call.params)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._fail(call, error)
+            return
+        if inspect.iscoroutine(outcome):
+            self._start(call, outcome)
+        else:
+            self._answer(call, outcome)
+
+    def _start(self, call: Call, work: Awaitable[Any]) -> None:
+        if call.lane:
+            self._busy[call.lane] = deque()
+        self._counted += call.route.counted
+        self._idle.clear()
+        task = self._group.create_task(self._finish(call, work))
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._ended(call, task))
+
+    async def _finish(self, call: Call, work: Awaitable[Any]) -> None:
+        try:
+            outcome = await work
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._fail(call, error)
+        else:
+            self._answer(call, outcome)
+
+    def _ended(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._counted -= call.route.counted
+        if call.lane:
+            waiting = self._busy.pop(call.lane)
+            while waiting:
+                self._serve(waiting.popleft())
+                if call.lane in self._busy:
+                    self._busy[call.lane].extend(waiting)
+                    break
+        if not self._tasks:
+            self._idle.set()
+        self._outbox.progress()
+
+    def _answer(self, call: Call, outcome: msgspec.Struct | Reply) -> None:
+        if not isinstance(outcome, Reply):
+            self._outbox.post(codec.result(call.id, _encode(outcome)), call.lane)
+            return
+        line = codec.result(call.id, _encode(outcome.result))
+        if outcome.written is None:
+            self._outbox.post(line, call.lane)
+        else:
+            otherwise = _failed(call.id, storage_failed("the write failed"))
+            assert isinstance(outcome.written, asyncio.Future)
+            self._outbox.post(line, call.lane, outcome.written, otherwise)
+        if outcome.then is not None:
+            outcome.then()
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        match error:
+            case WireError():
+                wire = error
+            case ThreadOwnedError():
+                data = {"reason": "threadOwned", "owner": error.owner, "retryable": True}
+                wire = WireError(codes.INVALID_REQUEST, str(error), data)
+            case StorageError():
+                logger().error("core.storage_failed", method=call.route.name, error=str(error))
+                wire = storage_failed(str(error))
+            case _:
+                logger().error("core.handler_failed", method=call.route.name, exc_info=error)
+                wire = WireError(codes.INTERNAL_ERROR, "Internal error; see the server's log")
+        self._outbox.post(_failed(call.id, wire), call.lane)
+
+    def _refuse_oversized(self, line: Oversized) -> None:
+        limit = self._max_message_bytes
+        message = f"Invalid request: message of {line.size} bytes is longer than {limit} bytes"
+        data = {"reason": "messageTooLarge", "limitBytes": limit}
+        self._outbox.post(codec.error(id_in(line), codes.INVALID_REQUEST, message, data))
+
+
+def _failed(request_id: bytes, error: WireError) -> bytes:
+    return codec.error(request_id, error.code, str(error), error.data)

@@ -1,0 +1,137 @@
+"""One sample of an engine: its events as items, deltas and history."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Final
+
+from core_server.engines.base import (
+    AgentMessage,
+    Engine,
+    Event,
+    HistoryEntry,
+    MessageDone,
+    MessageStarted,
+    Prompt,
+    ReasoningDelta,
+    ReasoningDone,
+    ReasoningStarted,
+    Retrying,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
+from core_server.protocol.items import AgentMessageItem, ReasoningItem
+from core_server.protocol.turns import (
+    Delta,
+    ReasoningPartAdded,
+    ReasoningTextDelta,
+    TokenCounts,
+    TurnError,
+)
+from core_server.runtime.narrator import Narrator
+from core_server.runtime.outbox import Outbox
+from core_server.runtime.voice import now_ms
+
+EVENTS_PER_BREATH: Final = 32
+"""An engine at full speed lets others run after so many events, about 0.3 ms."""
+
+
+class Sample:
+    """What one sample produced.
+
+    Args:
+        narrator: Tells of it; None for a sample that nobody hears (a compaction).
+        outbox: Makes a fast engine wait for a slow client.
+        history: Complete messages are added to it.
+    """
+
+    def __init__(
+        self, narrator: Narrator | None, outbox: Outbox, history: list[HistoryEntry]
+    ) -> None:
+        self.calls: list[ToolCall] = []
+        self.usage: TokenCounts | None = None
+        self.text = ""
+        self._narrator = narrator
+        self._outbox = outbox
+        self._history = history
+        self._started: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
+
+    async def take(self, engine: Engine, prompt: Prompt) -> None:
+        """Sample to the end.
+
+        Raises:
+            EngineError: it failed for good.
+        """
+        count = 0
+        async with aclosing(engine.sample(prompt)) as events:
+            async for event in events:
+                self._on(event)
+                count += 1
+                if count % EVENTS_PER_BREATH == 0:
+                    await asyncio.sleep(0)
+                    await self._outbox.room()
+
+    def _on(self, event: Event) -> None:
+        match event:
+            case ToolCall():
+                self.calls.append(event)
+            case Usage():
+                self.usage = _counts(event)
+            case MessageDone(_, text) if self._narrator is None:
+                self.text = text
+            case _ if self._narrator is not None:
+                self._tell(event, self._narrator)
+            case _:
+                pass
+
+    def _tell(self, event: Event, narrator: Narrator) -> None:
+        thread_id, turn_id = narrator.thread.id, narrator.turn.id
+        match event:
+            case TextDelta(item_id, text):
+                told = Delta(thread_id, turn_id, item_id, text)
+                narrator.say("item/agentMessage/delta", told)
+            case MessageStarted(item_id):
+                self._start_message(item_id, "", narrator)
+            case MessageDone(item_id, text):
+                if item_id not in self._started:
+                    self._start_message(item_id, text, narrator)
+                narrator.completed(
+                    AgentMessageItem(item_id, text, self._started[item_id], now_ms())
+                )
+                self._history.append(AgentMessage(text))
+            case ReasoningStarted(item_id):
+                self._started[item_id] = now_ms()
+                narrator.started(ReasoningItem(item_id, self._started[item_id]), keep=False)
+            case ReasoningDelta(item_id, index, text):
+                self._tell_reasoning(event, narrator)
+            case ReasoningDone(item_id, summary):
+                started = self._started.get(item_id, now_ms())
+                narrator.completed(ReasoningItem(item_id, started, now_ms(), summary))
+            case Retrying(message, info):
+                narrator.retrying(TurnError(message, info))
+            case _:
+                pass
+
+    def _start_message(self, item_id: str, text: str, narrator: Narrator) -> None:
+        self._started[item_id] = now_ms()
+        narrator.started(AgentMessageItem(item_id, text, self._started[item_id]), keep=False)
+
+    def _tell_reasoning(self, event: ReasoningDelta, narrator: Narrator) -> None:
+        ids = (narrator.thread.id, narrator.turn.id, event.item_id)
+        if event.index >= self._parts.get(event.item_id, 0):
+            self._parts[event.item_id] = event.index + 1
+            told = ReasoningPartAdded(*ids, event.index)
+            narrator.say("item/reasoning/summaryPartAdded", told)
+        delta = ReasoningTextDelta(*ids, event.text, event.index)
+        narrator.say("item/reasoning/summaryTextDelta", delta)
+
+
+def _counts(usage: Usage) -> TokenCounts:
+    return TokenCounts(
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_output_tokens=usage.reasoning_output_tokens,
+    )

@@ -1,0 +1,205 @@
+"""One core at work: the one TaskGroup, what is composed of what, and the order of the end.
+
+    claim stdio, answer `initialize` while the store opens, serve
+    SIGTERM, INT, HUP: no new work; when idle, the end
+    EOF, closed stdout: the end at once
+
+The end: reading stops, turns are interrupted (1 s), requests in flight get 0.3 s and are
+cancelled, which kills their commands, the store commits and closes, what was said is
+flushed. Together 1.6 s at the very worst, because the official client kills after 2 s.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from typing import Final
+
+from core_server.config import Config
+from core_server.engines.base import Engine
+from core_server.errors import StartError
+from core_server.handlers.context import Context
+from core_server.jsonrpc import codec
+from core_server.jsonrpc.framing import Oversized
+from core_server.jsonrpc.messages import Message
+from core_server.logs import logger
+from core_server.runtime import stdio
+from core_server.runtime.dispatcher import Dispatcher
+from core_server.runtime.identifiers import Uuid7
+from core_server.runtime.outbox import Outbox
+from core_server.runtime.turns import TurnTasks
+from core_server.runtime.voice import Voice
+from core_server.session.gate import Gate
+from core_server.session.lifecycle import Lifecycle, Signal
+from core_server.storage.base import Store, StorageError
+from core_server.storage.memory import MemoryStore
+
+REQUESTS_S: Final = 0.3
+"""What is in flight at the end of input is answered if that takes no longer."""
+
+FLUSH_S: Final = 0.3
+"""For a client that closed its stdin and still reads; one that reads needs no time."""
+
+SIGNALS: Final[dict[int, Signal]] = {
+    signal.SIGTERM: "TERM",
+    signal.SIGINT: "INT",
+    signal.SIGHUP: "HUP",
+}
+FORCED: Final = {"TERM": 143, "INT": 130}
+
+
+class Server:
+    """A core on a pair of descriptors.
+
+    Args:
+        config: What it is told.
+        engine: Closed here.
+        store: Opened and closed here.
+        ends: Descriptors to read from and to write to, claimed for the protocol.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        store: Store,
+        ends: tuple[int, int],
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._store = store
+        self._ends = ends
+        self._lifecycle = Lifecycle()
+        self._gate = Gate()
+        self._over = asyncio.Event()
+        self._draining = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Server {self._lifecycle!r} {self._gate!r}>"
+
+    async def serve(self) -> None:
+        """Serve until the end.
+
+        Raises:
+            StartError: the store cannot be opened.
+        """
+        self._take_signals()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._connect(group)
+                await self._open()
+                self._dispatcher.store_is_open()
+                drained = group.create_task(self._watch_drain())
+                await self._over.wait()
+                drained.cancel()
+                await self._end()
+        except* StartError as failed:
+            raise StartError(str(failed.exceptions[0])) from None
+        await self._writer.close(FLUSH_S, self._carriers[1])
+
+    def _connect(self, group: asyncio.TaskGroup) -> None:
+        """Compose; from here on `initialize` is answered, the rest is held for the store."""
+        in_fd, in_carrier = stdio.pollable(self._ends[0], os.O_RDONLY)
+        out_fd, out_carrier = stdio.pollable(self._ends[1], os.O_WRONLY)
+        self._carriers: tuple[threading.Thread | None, ...] = (in_carrier, out_carrier)
+        self._writer = stdio.Writer(out_fd, self._input_ended, self._progress)
+        outbox = Outbox(self._send, lambda: self._writer.buffered_bytes)
+        self._outbox = outbox
+        voice = Voice(outbox, self._gate)
+        self._turns = TurnTasks(outbox, voice, group)
+        self._context = Context(
+            self._config,
+            self._engine,
+            self._store,
+            MemoryStore(),
+            self._gate,
+            voice,
+            self._turns,
+            Uuid7(),
+            outbox.room,
+        )
+        self._turns.serve(self._context)
+        self._dispatcher = Dispatcher(
+            self._context,
+            outbox,
+            self._lifecycle,
+            group,
+            self._answered,
+            self._config.max_message_bytes,
+        )
+        self._reader = stdio.Reader(
+            in_fd, self._config.max_message_bytes, self._lines, self._input_ended
+        )
+        self._reader.resume()
+
+    async def _open(self) -> None:
+        try:
+            await self._store.open()
+            await self._context.fleeting.open()
+        except StorageError as error:
+            raise StartError(str(error)) from error
+
+    def _lines(self, lines: list[bytes | Oversized]) -> None:
+        for line in lines:
+            self._dispatcher.line(line)
+        self._writer.flush()
+        if self._dispatcher.full:
+            self._reader.pause()
+
+    def _send(self, line: bytes) -> None:
+        self._writer.write(codec.with_version(line) if self._gate.strict else line)
+
+    def _progress(self) -> None:
+        self._outbox.progress()
+        if not self._dispatcher.full and not self._over.is_set():
+            self._reader.resume()
+
+    def _answered(self, request_id: bytes, message: Message) -> None:
+        """An answer to a question of ours."""
+
+    def _input_ended(self) -> None:
+        self._lifecycle.input_ended()
+        self._over.set()
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _signalled(self, number: int) -> None:
+        which = SIGNALS[number]
+        match self._lifecycle.signal(which, now_s=time.monotonic()):
+            case "drain":
+                logger().info("core.draining", signal=which)
+                self._draining.set()
+            case "force":
+                os._exit(FORCED[which])
+            case None:
+                pass
+
+    async def _watch_drain(self) -> None:
+        """After a signal: the end comes when nothing runs and all is answered."""
+        await self._draining.wait()
+        while self._turns.running or self._dispatcher.running:
+            await self._turns.idle()
+            await self._dispatcher.idle()
+        await self._outbox.settled()
+        self._lifecycle.idle()
+        self._over.set()
+
+    async def _end(self) -> None:
+        self._reader.close()
+        await self._turns.interrupt_all()
+        try:
+            async with asyncio.timeout(REQUESTS_S):
+                await self._dispatcher.idle()
+        except TimeoutError:
+            self._dispatcher.cancel()
+        await self._outbox.settled()
+        try:
+            await self._store.close()
+        except StorageError as error:
+            logger().error("core.store_close_failed", error=str(error))
+        await self._engine.close()

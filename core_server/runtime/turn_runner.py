@@ -1,0 +1,174 @@
+"""Runs one turn: samples the engine, does what it proposes, until nothing is left.
+
+`session.turn` decides whether to stop and what the turn adds up to; this acts. Whatever
+takes time is a step, and a step can be cut: when the turn shall stop, or, while the
+engine is sampled, when input joined (the reference re-asks then; the piece of a message
+that was streamed so far gets no `item/completed`). A step is cut through an
+`asyncio.timeout` without a deadline that is made to expire, so no second task is needed.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Final
+
+from core_server.engines.base import (
+    CompactedHistory,
+    EngineError,
+    HistoryEntry,
+    Prompt,
+    ToolCall,
+    UserMessage,
+)
+from core_server.handlers.context import Context, Work
+from core_server.handlers.rows import closed, parts_of
+from core_server.logs import logger
+from core_server.protocol.account import RateLimitsUpdated
+from core_server.protocol.items import CompactionItem
+from core_server.protocol.turns import TokenUsageUpdated, TurnError
+from core_server.runtime.narrator import Narrator
+from core_server.runtime.outbox import Outbox
+from core_server.runtime.sampling import Sample
+from core_server.runtime.voice import now_ms
+from core_server.session.thread import ThreadMachine
+from core_server.session.turn import TurnMachine
+
+MAX_SAMPLES: Final = 200
+"""An engine that proposes tools without end is stopped here; long tasks need some 50."""
+
+
+class TurnRunner:
+    """One turn at work.
+
+    Args:
+        context: The core.
+        outbox: For backpressure.
+        narrator: Tells and writes what happens.
+        history: Of the thread; grows as the turn goes on.
+        work: What the turn is to do.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        outbox: Outbox,
+        narrator: Narrator,
+        history: list[HistoryEntry],
+        work: Work,
+    ) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._narrator = narrator
+        self._thread: ThreadMachine = narrator.thread
+        self._turn: TurnMachine = narrator.turn
+        self._history = history
+        self._work = work
+        self._scope: asyncio.Timeout | None = None
+        self._sampling = False
+
+    def __repr__(self) -> str:
+        return f"<TurnRunner {self._turn!r} sampling={self._sampling}>"
+
+    def wake(self) -> None:
+        """Cut the running step if the turn shall stop, or a sample if input joined."""
+        if self._scope is None or self._scope.expired():
+            return
+        if self._turn.stopping or (self._sampling and self._turn.has_input):
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
+        """Run to the end; never raises but for cancellation, which interrupts."""
+        self._narrator.begin()
+        try:
+            match self._work.kind:
+                case "compact":
+                    await self._compact()
+                case "shell":
+                    pass
+                case _:
+                    await self._converse()
+        except EngineError as error:
+            self._turn.stop(TurnError(str(error), error.info))
+        except asyncio.CancelledError:
+            self._turn.stop()
+            raise
+        except Exception as error:  # noqa: BLE001 - our own fault ends the turn, not the core
+            logger().error("core.turn_failed", turn=self._turn.id, exc_info=error)
+            self._turn.stop(
+                TurnError("Internal error; see the server's log", "internalServerError")
+            )
+        finally:
+            self._narrator.end()
+
+    async def _converse(self) -> None:
+        for _ in range(MAX_SAMPLES):
+            for entry in self._turn.take_input():
+                self._narrator.heard(entry)
+                self._history.append(UserMessage(parts_of(entry.content)))
+            sample = Sample(self._narrator, self._outbox, self._history)
+            done = await self._step(sample.take(self._context.engine, self._prompt()), cut=True)
+            if done:
+                for call in sample.calls:
+                    await self._step(self._perform(call))
+            self._count(sample)
+            if self._turn.stopping or (done and not sample.calls and not self._turn.has_input):
+                return
+        raise EngineError(f"the turn was ended after {MAX_SAMPLES} samples")
+
+    async def _compact(self) -> None:
+        started_at_ms = now_ms()
+        item = CompactionItem(self._context.new_id(), started_at_ms)
+        self._narrator.started(item, keep=False)
+        sample = Sample(None, self._outbox, [])
+        done = await self._step(sample.take(self._context.engine, self._prompt(compact=True)))
+        self._count(sample)
+        if done:
+            entry = CompactedHistory(sample.text)
+            self._narrator.remember(entry)
+            self._history[:] = [entry]
+            self._narrator.completed(CompactionItem(item.id, started_at_ms, now_ms()))
+
+    async def _perform(self, call: ToolCall) -> None:
+        raise EngineError(f"no tool {call.name}")
+
+    async def _step(self, work: Coroutine[None, None, None], *, cut: bool = False) -> bool:
+        """Do the work; whether it came to its own end."""
+        if self._turn.stopping or (cut and self._turn.has_input):
+            work.close()
+            return False
+        self._sampling = cut
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                await work
+        except TimeoutError:
+            if not self._scope.expired():
+                raise
+            return False
+        finally:
+            self._scope, self._sampling = None, False
+        return True
+
+    def _prompt(self, *, compact: bool = False) -> Prompt:
+        settings = self._thread.settings
+        texts = (settings.base_instructions, settings.developer_instructions)
+        return Prompt(
+            history=tuple(closed(self._history)),
+            model=settings.model,
+            effort=settings.effort,
+            instructions="\n\n".join(text for text in texts if text),
+            cwd=settings.cwd,
+            output_schema=self._work.output_schema,
+            traceparent=self._work.traceparent,
+            tracestate=self._work.tracestate,
+            compact=compact,
+        )
+
+    def _count(self, sample: Sample) -> None:
+        if sample.usage is None:
+            return
+        models = {model.id: model.context_window for model in self._context.engine.models}
+        usage = self._thread.count_tokens(
+            self._turn.id, sample.usage, models.get(self._thread.settings.model)
+        )
+        told = TokenUsageUpdated(self._thread.id, self._turn.id, usage)
+        self._narrator.say("thread/tokenUsage/updated", told)
+        self._narrator.say("account/rateLimits/updated", RateLimitsUpdated())

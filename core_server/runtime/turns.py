@@ -1,0 +1,118 @@
+"""All running turns: a task each, below the server's one TaskGroup."""
+
+import asyncio
+from typing import Final
+
+from core_server.engines.base import HistoryEntry
+from core_server.handlers.context import Context, Work
+from core_server.handlers.rows import history_of
+from core_server.protocol.turns import TurnError
+from core_server.runtime.narrator import Narrator
+from core_server.runtime.outbox import Outbox
+from core_server.runtime.turn_runner import TurnRunner
+from core_server.runtime.voice import Voice
+from core_server.session.thread import ThreadMachine
+from core_server.session.turn import TurnMachine
+from core_server.storage.base import StorageError
+
+INTERRUPT_S: Final = 1.0
+"""How long turns get to end when the client is gone; below the 1.5 s that the whole
+end may take, because the official client kills 2 s after its SIGTERM."""
+
+
+class TurnTasks:
+    """Starts turns, wakes them, ends them; see `handlers.context.Turns`."""
+
+    def __init__(self, outbox: Outbox, voice: Voice, group: asyncio.TaskGroup) -> None:
+        self._outbox = outbox
+        self._voice = voice
+        self._group = group
+        self._context: Context | None = None
+        self._runners: dict[str, TurnRunner] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._histories: dict[str, list[HistoryEntry]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<TurnTasks running={len(self._tasks)}>"
+
+    @property
+    def running(self) -> int:
+        """Turns that run."""
+        return len(self._tasks)
+
+    def serve(self, context: Context) -> None:
+        """Say which core it is for, once."""
+        self._context = context
+
+    def run(self, thread: ThreadMachine, turn: TurnMachine, work: Work) -> None:
+        """Begin a turn that was accepted."""
+        self._idle.clear()
+        task = self._group.create_task(self._run(thread, turn, work))
+        self._tasks[turn.id] = task
+        task.add_done_callback(lambda _: self._ended(turn.id))
+
+    def wake(self, thread: ThreadMachine) -> None:
+        """Input joined, or the turn shall stop."""
+        if thread.turn is not None and (runner := self._runners.get(thread.turn.id)):
+            runner.wake()
+
+    async def ended(self, thread: ThreadMachine) -> None:
+        """Wait until no turn runs in the thread."""
+        if thread.turn is not None and (task := self._tasks.get(thread.turn.id)):
+            await asyncio.wait([task])
+
+    def forget(self, thread_id: str) -> None:
+        """Drop the history of a thread that is unloaded."""
+        self._histories.pop(thread_id, None)
+
+    async def idle(self) -> None:
+        """Wait until no turn runs."""
+        await self._idle.wait()
+
+    async def interrupt_all(self) -> None:
+        """End all turns as interrupted, the slow ones by force."""
+        assert self._context is not None, "serve() comes first"
+        for thread in self._context.threads.values():
+            if thread.turn is not None:
+                thread.turn.stop()
+                self.wake(thread)
+        try:
+            async with asyncio.timeout(INTERRUPT_S):
+                await self.idle()
+        except TimeoutError:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def _run(self, thread: ThreadMachine, turn: TurnMachine, work: Work) -> None:
+        assert self._context is not None, "serve() comes first"
+        narrator = Narrator(self._context, self._voice, thread, turn, lambda: self.wake(thread))
+        try:
+            history = await self._history(self._context, thread, turn)
+        except StorageError as error:
+            turn.stop(TurnError(f"storage failed: {error}", "other"))
+            narrator.begin()
+            narrator.end()
+            return
+        runner = TurnRunner(self._context, self._outbox, narrator, history, work)
+        self._runners[turn.id] = runner
+        try:
+            await runner.run()
+        finally:
+            del self._runners[turn.id]
+
+    async def _history(
+        self, context: Context, thread: ThreadMachine, turn: TurnMachine
+    ) -> list[HistoryEntry]:
+        """What was said before this turn: read once, then kept while the thread is loaded."""
+        if (known := self._histories.get(thread.id)) is None:
+            rows = await context.store_of(thread).items(thread.id)
+            known = history_of(tuple(row for row in rows if row.turn_id != turn.id))
+            self._histories[thread.id] = known
+        return known
+
+    def _ended(self, turn_id: str) -> None:
+        del self._tasks[turn_id]
+        if not self._tasks:
+            self._idle.set()
