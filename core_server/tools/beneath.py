@@ -113,13 +113,15 @@ def read(place: Place) -> Content | None:
         return None
     except OSError as error:
         raise _refusal(place.path, error) from None
-    with os.fdopen(fd, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ToolError(f"{place.path} is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
             raise ToolError(f"{place.path} is larger than {MAX_FILE_BYTES} bytes")
-        raw = file.read(MAX_FILE_BYTES + 1)
         return Content(raw, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid))
 
 

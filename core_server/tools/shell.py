@@ -3,7 +3,6 @@
 import os
 import shlex
 from collections.abc import Sequence
-from functools import cache
 
 _BASH, _SH = "/bin/bash", "/bin/sh"
 _SHELLS = frozenset({"bash", "sh", "zsh", "dash"})
@@ -34,7 +33,6 @@ def command_actions(argv: Sequence[str]) -> list[dict[str, str]]:
     return [{"type": "unknown", "command": display(argv) if script is None else script}]
 
 
-@cache
 def _shell() -> tuple[str, ...]:
     if os.access(_BASH, os.X_OK):
         return (_BASH, "-lc")

@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC220, ASYNC222, ASYNC240 - nothing else runs on the loop of a test
 import asyncio
 import os
 import resource
@@ -272,7 +273,7 @@ async def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch)
 
 async def test_no_descriptor_of_the_core_is_seen_by_the_command() -> None:
     read_fd, write_fd = os.pipe()
-    os.set_inheritable(write_fd, True)
+    os.set_inheritable(write_fd, True)  # noqa: FBT003 - its only spelling
     try:
         _, outputs = await finish(command("ls", "/proc/self/fd"))
     finally:
