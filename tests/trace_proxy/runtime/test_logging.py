@@ -40,7 +40,10 @@ class Pipe:
     def configure(self, **settings: Any) -> StderrSink:
         record_content = settings.pop("record_content", False)
         settings = {"format": LogFormat.JSON} | settings
-        logging.getLogger().handlers.clear()  # pytest's own, which raises for a wrong format
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if type(handler).__module__.startswith("_pytest"):
+                root.removeHandler(handler)  # it raises for a wrong format
         sink = configure(Logging(**settings), record_content=record_content, fd=self.write_fd)
         self.sinks.append(sink)
         return sink
