@@ -1,0 +1,176 @@
+"""The whole program, from a configuration to an exit code."""
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from trace_proxy.config import Config, ListenStdio
+from trace_proxy.connection import Peer
+from trace_proxy.door import ConnectionCount
+from trace_proxy.drain import SignalName
+from trace_proxy.errors import StartError
+from trace_proxy.outbox import Outbox
+from trace_proxy.runtime import logging
+from trace_proxy.runtime.core_process import find_command
+from trace_proxy.runtime.listener import Listener
+from trace_proxy.runtime.propagation import Propagation
+from trace_proxy.runtime.signals import SignalThread
+from trace_proxy.runtime.stdio import StdioClient, claim_stdout
+from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.trace_context import Handshake, Trust, inherit
+
+SWITCH_INTERVAL_S: Final = 0.001
+"""How long the exporter thread may hold the interpreter: the default of 5 ms shows in p99."""
+
+LAST_LINES_S: Final = 0.5
+"""For the last log lines, when whoever reads them is slow."""
+
+_log = structlog.get_logger("trace_proxy")
+
+
+def run(config: Config) -> int:
+    """Run the proxy until it is told to stop; returns the exit code.
+
+    Raises:
+        StartError: it could not start.
+        ConfigurationError: telemetry cannot be set up as the environment asks.
+    """
+    sink = logging.configure(config.logging, record_content=config.tracing.record_content)
+    try:
+        find_command(config.pool.command)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_main(config))
+    finally:
+        sink.close(timeout_s=LAST_LINES_S)
+
+
+def _loop_factory() -> Any:
+    import uvloop  # noqa: PLC0415 - after the command line is known to be good
+
+    return uvloop.new_event_loop
+
+
+async def _main(config: Config) -> int:
+    our_version = version("trace-proxy")
+    tracing = config.tracing
+    telemetry = Telemetry(
+        os.environ,
+        trace_file=None if tracing.trace_file is None else Path(tracing.trace_file),
+        core_service_name=tracing.core_service_name,
+        version=our_version,
+    )
+    supervisor = Supervisor(config, telemetry, our_version)
+    loop = asyncio.get_running_loop()
+
+    def deliver(name: SignalName) -> None:
+        def take() -> None:
+            signals.taken()
+            supervisor.on_signal(name)
+
+        loop.call_soon_threadsafe(take)
+
+    signals = SignalThread(deliver, supervisor.kill_all)
+    signals.start()
+    try:
+        return await Program(config, supervisor).run()
+    finally:
+        signals.ended()
+
+
+class Program:
+    """The one TaskGroup: listeners, cores, clients, the drain."""
+
+    def __init__(self, config: Config, supervisor: Supervisor) -> None:
+        self._config = config
+        self._supervisor = supervisor
+        self._propagation = Propagation(os.environ)
+        limits = config.limits
+        count = ConnectionCount(
+            max_connections=limits.max_connections,
+            max_connections_per_ip=limits.max_connections_per_ip,
+        )
+        self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
+        self._listeners = [Listener(supervisor, self._propagation, count) for _ in self._sockets]
+
+    async def run(self) -> int:
+        """Serve until the drain is over; returns the exit code."""
+        supervisor = self._supervisor
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(each) for each in await self._coroutines()]
+                await supervisor.stopped.wait()
+                for task in running:
+                    task.cancel()
+        except* StartError as errors:
+            await self._close()
+            raise _first(errors) from None
+        await self._close()
+        code = supervisor.steps.exit_code
+        _log.info("proxy.stopped", exit_code=code)
+        return code or 0
+
+    async def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
+        supervisor = self._supervisor
+        for listener, where in zip(self._listeners, self._sockets, strict=True):
+            await listener.open(where)
+        work = [supervisor.tick(), supervisor.steps.run(), self._announce()]
+        work += [supervisor.run_core(core) for core in supervisor.hub.board.cores]
+        if len(self._sockets) < len(self._config.listen):
+            work.append(self._serve_stdio(claim_stdout()))
+        return work
+
+    async def _announce(self) -> None:
+        """Say that it serves, once; scripts wait for this line."""
+        supervisor = self._supervisor
+        await supervisor.ready.wait()
+        gc.collect()
+        gc.freeze()  # what lives now lives for ever: later collections skip it
+        listen = [listener.url for listener in self._listeners]
+        if len(self._sockets) < len(self._config.listen):
+            listen.append("stdio://")
+        _log.info(
+            "proxy.ready",
+            listen=listen,
+            core=" ".join(self._config.pool.command),
+            cores=self._config.pool.cores,
+            traces=supervisor.telemetry.destination,
+        )
+
+    async def _serve_stdio(self, wire: int) -> None:
+        limits = self._config.limits
+        context = inherit(Handshake(), self._propagation.environment, Trust.PARENT)
+
+        def make(outbox: Outbox) -> StdioClient:
+            return StdioClient(outbox, wire, limits.slow_close_timeout_s)
+
+        peer = Peer("pipe", websocket=False)
+        connection, client = self._supervisor.open(make, peer, context)
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(client.run_writer())
+            await client.run(self._supervisor, limits.max_message_bytes)
+            self._supervisor.steps.carry_out(self._supervisor.drain.input_ended(loop.time()))
+            self._supervisor.steps.work_changed()
+            await client.finish()
+        self._supervisor.closed(connection)
+
+    async def _close(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for listener in self._listeners:
+                tasks.create_task(listener.close())
+        for process in list(self._supervisor.processes.values()):
+            await process.stop(eof_s=0.5, term_s=0.5)
+
+
+def _first(errors: BaseExceptionGroup[StartError]) -> StartError:
+    found = errors.exceptions[0]
+    return found if isinstance(found, StartError) else _first(found)

@@ -1,0 +1,142 @@
+"""One client as the supervisor sees it: a bounded queue, whatever carries it away.
+
+`websocket.WebsocketClient` and `stdio.StdioClient` share the rules here: messages
+are queued without waiting, written together once a turn of the event loop, and a
+client that takes nothing is cut while its neighbours do not notice. Only the writer
+task ever waits for the peer.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Final
+
+from trace_proxy.outbox import Outbox, Verdict
+
+WRITE_BYTES: Final = 256 * 1024
+"""Given to the transport at once: what a socket's buffer holds, four times over."""
+
+
+class Client(ABC):
+    """A connected client.
+
+    Args:
+        outbox: Its queue.
+        slow_close_s: How long it gets to take what is queued, and its Close.
+    """
+
+    def __init__(self, outbox: Outbox, slow_close_s: float) -> None:
+        self.outbox = outbox
+        self.key = -1
+        self.dirty = False
+        self.congested = False
+        self.closing: tuple[int, str] | None = None
+        self.written_bytes = 0
+        self._slow_close_s = slow_close_s
+        self._wake = asyncio.Event()
+
+    def __repr__(self) -> str:
+        state = "closing" if self.closing else "congested" if self.congested else "open"
+        return f"<{type(self).__name__} {self.key} {state} {self.outbox!r}>"
+
+    @abstractmethod
+    def encode(self, message: bytes) -> bytes:
+        """A message as this transport writes it."""
+
+    @abstractmethod
+    def decode(self, frame: bytes) -> bytes:
+        """The message of an encoded frame."""
+
+    @property
+    @abstractmethod
+    def paused(self) -> bool:
+        """Whether the transport has enough to write for now."""
+
+    @property
+    @abstractmethod
+    def buffered_bytes(self) -> int:
+        """What the transport has not written yet."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Give bytes to the transport; never waits."""
+
+    @abstractmethod
+    async def drained(self) -> None:
+        """Wait until the transport takes more."""
+
+    @abstractmethod
+    async def send_close(self, code: int, reason: str) -> None:
+        """End the connection in the transport's own way."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End it at once."""
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """What the peer's kernel has not got yet."""
+        return self.outbox.size_bytes + self.buffered_bytes
+
+    def flush(self) -> None:
+        """Write what waits, as far as the transport takes it."""
+        self.dirty = False
+        while len(self.outbox) and not self.paused:
+            data = b"".join(self.outbox.take(WRITE_BYTES))
+            self.written_bytes += len(data)
+            self.write(data)
+        if (self.paused or len(self.outbox)) and not self.congested:
+            self.congested = True
+            self._wake.set()
+
+    def close(self, code: int, reason: str, *, drop: bool = False) -> None:
+        """End it with a Close, behind what is queued unless that is dropped."""
+        if self.closing is not None:
+            return
+        self.closing = (code, reason)
+        if drop:
+            self.outbox.clear()
+        self._wake.set()
+
+    def judge(self, now_s: float) -> Verdict:
+        """Whether a congested client is too slow; joins its deltas when that helps."""
+        progress = self.written_bytes - self.buffered_bytes
+        verdict = self.outbox.check(now_s, progress)
+        if verdict is Verdict.JOIN:
+            self.outbox.join_deltas(self.decode, self.encode)
+        return verdict
+
+    async def run_writer(self) -> None:
+        """The writer task: waits for the peer, so that nobody else has to."""
+        while self.closing is None:
+            await self._wake.wait()
+            self._wake.clear()
+            while self.congested and self.closing is None:
+                await self._drain_or_close()
+        code, reason = self.closing
+        try:
+            async with asyncio.timeout(self._slow_close_s):
+                while len(self.outbox):
+                    await self.drained()
+                    self.flush()
+                await self.send_close(code, reason)
+        except (TimeoutError, ConnectionError):
+            self.abort()
+
+    async def _drain_or_close(self) -> None:
+        """Wait for room, but not longer than until somebody closes this client."""
+        drained = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+
+            async def drain() -> None:
+                await self.drained()
+                drained.set()
+                self._wake.set()
+
+            task = tasks.create_task(drain())
+            await self._wake.wait()
+            self._wake.clear()
+            if not drained.is_set():
+                task.cancel()
+        if drained.is_set():
+            self.congested = False
+            self.flush()

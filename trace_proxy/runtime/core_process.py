@@ -1,0 +1,254 @@
+"""One life of a core: a child process, its three pipes, its end.
+
+Lines out are joined into one write per turn of the event loop; lines in are split by
+our own framing. Nothing here waits for the child: a full pipe is reported to the
+hub, which stops giving, and the child's output is always read.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import structlog
+
+from core_server.jsonrpc.framing import LineSplitter, Oversized
+from trace_proxy.errors import StartError
+from trace_proxy.limits import Limits
+
+_LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
+_PIPE_BYTES: Final = 1024 * 1024
+"""What an ordinary user may ask of Linux; fewer wake-ups under load."""
+
+_EXIT_GRACE_S: Final = 0.2
+"""For the last lines of a core that has exited: a grandchild may hold its pipes open."""
+
+_log = structlog.get_logger("trace_proxy.core")
+
+
+class Owner(Protocol):
+    """Who starts a core process and hears of it."""
+
+    def core_lines(self, lines: list[bytes | Oversized]) -> None:
+        """Lines came, in order."""
+        ...
+
+    def core_writable(self, *, writable: bool) -> None:
+        """Its stdin is full, or has room again."""
+        ...
+
+
+def find_command(command: tuple[str, ...]) -> None:
+    """Check that the command can be started at all.
+
+    Raises:
+        StartError: it is not there, or is no program.
+    """
+    program = command[0]
+    if shutil.which(program) is None:
+        where = "no such program" if "/" in program else "not found in PATH"
+        raise StartError(f"cannot start the core: {program}: {where}; check the command after --")
+
+
+class CoreProcess(asyncio.SubprocessProtocol):
+    """A running core.
+
+    Args:
+        index: Its place in the pool, for the log.
+        owner: Who hears of it.
+        limits: Bounds of lines and of stderr.
+        log_output: Whether its stderr may be logged as text.
+    """
+
+    def __init__(self, index: int, owner: Owner, limits: Limits) -> None:
+        loop = asyncio.get_running_loop()
+        self._index = index
+        self._owner = owner
+        self._loop = loop
+        self._splitter = LineSplitter(limits.max_core_line_bytes)
+        self._stderr = StderrLog(index, limits, loop.time)
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._exited = loop.create_future()
+        self._drained = loop.create_future()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self.last_output_s = loop.time()
+        self.pid = 0
+
+    def __repr__(self) -> str:
+        return f"<CoreProcess {self._index} pid={self.pid} exit={self.exit_code}>"
+
+    @property
+    def exit_code(self) -> int | None:
+        """What it exited with, negative for a signal; None while it runs."""
+        return None if self._transport is None else self._transport.get_returncode()
+
+    @property
+    def last_words(self) -> str:
+        """The end of its stderr, for the operator when it dies at once."""
+        return self._stderr.tail
+
+    async def start(self, command: tuple[str, ...]) -> None:
+        """Start it, in a session of its own: a Ctrl-C for us is none for it."""
+        transport, _ = await self._loop.subprocess_exec(
+            lambda: self,
+            sys.executable,
+            "-I",
+            "-S",
+            _LAUNCH,
+            str(os.getpid()),
+            *command,
+            start_new_session=True,
+        )
+        self._transport = transport
+        self.pid = transport.get_pid()
+        stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        stdin.set_write_buffer_limits(high=_PIPE_BYTES)
+        self._stdin = stdin
+        for fd in (0, 1):
+            _enlarge(transport.get_pipe_transport(fd))
+
+    def write(self, line: bytes) -> None:
+        """Queue a line; it goes out with all others of this turn of the loop."""
+        self._out.append(line)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        lines, self._out = self._out, []
+        if self._stdin is not None and lines:
+            lines.append(b"")
+            self._stdin.write(b"\n".join(lines))
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What its stdin has not taken yet."""
+        return 0 if self._stdin is None else self._stdin.get_write_buffer_size()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Output came."""
+        if fd == 2:
+            self._stderr.feed(data)
+            return
+        self.last_output_s = self._loop.time()
+        lines = self._splitter.feed(data)
+        if lines:
+            self._owner.core_lines(lines)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        """A pipe was closed."""
+        if fd == 0:
+            self._stdin = None
+        elif fd == 1 and not self._drained.done():
+            self._drained.set_result(None)
+
+    def process_exited(self) -> None:
+        """It is dead and reaped."""
+        if not self._exited.done():
+            self._exited.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Its stdin is full."""
+        self._owner.core_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        """Its stdin has room."""
+        self._owner.core_writable(writable=True)
+
+    async def wait(self) -> int:
+        """Wait for its end, and for its last lines; returns its exit code."""
+        await self._exited
+        try:
+            async with asyncio.timeout(_EXIT_GRACE_S):
+                await self._drained
+        except TimeoutError:
+            pass
+        self.kill_group(signal.SIGKILL)
+        assert self._transport is not None
+        self._transport.close()
+        code = self.exit_code
+        assert code is not None
+        return code
+
+    def close_stdin(self) -> None:
+        """End its input, after what is queued: the polite request to exit."""
+        self._flush()
+        if self._stdin is not None:
+            self._stdin.close()
+
+    def kill_group(self, signal_number: int) -> None:
+        """Send a signal to it and all that share its process group."""
+        if self.pid:
+            try:
+                os.killpg(self.pid, signal_number)
+            except ProcessLookupError:
+                pass
+            except PermissionError:  # only strangers are left under that number
+                pass
+
+    async def stop(self, *, eof_s: float, term_s: float) -> None:
+        """End of input, then TERM, then KILL to the group."""
+        self.close_stdin()
+        for wait_s, next_signal in ((eof_s, signal.SIGTERM), (term_s, signal.SIGKILL)):
+            try:
+                async with asyncio.timeout(wait_s):
+                    await asyncio.shield(self._exited)
+            except TimeoutError:
+                self.kill_group(next_signal)
+            else:
+                return
+
+
+def _enlarge(pipe: asyncio.BaseTransport | None) -> None:
+    file = None if pipe is None else pipe.get_extra_info("pipe")
+    if file is not None:
+        try:
+            fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:  # over the user's quota, or no pipe: it works as it is
+            return
+
+
+class StderrLog:
+    """A core's stderr: always read, kept a little, logged at a bounded rate."""
+
+    def __init__(self, index: int, limits: Limits, clock: Callable[[], float]) -> None:
+        self._index = index
+        self._clock = clock
+        self._per_second = limits.max_core_stderr_lines_per_second
+        self._splitter = LineSplitter(limits.max_core_stderr_bytes)
+        self._kept: deque[bytes] = deque(maxlen=20)
+        self._second = 0
+        self._lines = 0
+        self.suppressed = 0
+
+    @property
+    def tail(self) -> str:
+        """Its last line."""
+        return self._kept[-1].decode(errors="replace")[:256] if self._kept else ""
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of output."""
+        for line in self._splitter.feed(data):
+            text = line.head if isinstance(line, Oversized) else line
+            if text.strip():
+                self._kept.append(text[:1024])
+                self._log(len(text))
+
+    def _log(self, size: int) -> None:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines <= self._per_second:
+            _log.debug("core.stderr", core=self._index, bytes=size)
+        else:
+            self.suppressed += 1

@@ -1,0 +1,167 @@
+"""The steps of a drain, carried out: announce, wait, close, stop, flush, exit.
+
+What comes when is decided by `drain`; here each command is done, one finished before
+the next begins. Short ones at once, in the callback that commanded them; the closing
+sequence in a task.
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from trace_proxy import commands
+from trace_proxy.connection import Connection
+from trace_proxy.drain import State
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.supervisor import Supervisor
+
+_log = structlog.get_logger("trace_proxy.drain")
+
+_SLOW = (
+    commands.CloseConnections,
+    commands.StopCores,
+    commands.FlushSpans,
+    commands.CloseListeners,
+)
+
+
+class DrainSteps:
+    """Carries out the drain's commands.
+
+    Attributes:
+        exit_code: Known once everything is over.
+        close_listeners: Set by the listener: stop listening.
+    """
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+        self._closing: deque[commands.Command] = deque()
+        self._wake = asyncio.Event()
+        self.listeners_may_close = asyncio.Event()
+        self.exit_code: int | None = None
+
+    def carry_out(self, todo: list[commands.Command]) -> None:
+        """Do the short ones now and hand the closing sequence to `run`."""
+        for command in todo:
+            if isinstance(command, _SLOW):
+                self._closing.append(command)
+                self._wake.set()
+            else:
+                self._at_once(command)
+
+    def _at_once(self, command: commands.Command) -> None:
+        supervisor = self._supervisor
+        match command:
+            case commands.AnnounceDraining():
+                self._announce(command)
+            case commands.CloseIdleConnections():
+                self._close_idle(command.code)
+            case commands.InterruptTurn():
+                turn = supervisor.hub.board.turns.get(command.turn_id)
+                if turn is not None:
+                    supervisor.hub.board.interrupt(turn)
+            case commands.InterruptTurns():
+                _log.warning("drain.deadline", turns=len(supervisor.hub.board.turns))
+                for turn in supervisor.hub.board.turns:
+                    supervisor.hub.board.interrupt(turn)
+            case commands.Exit():
+                self.exit_code = command.code
+                supervisor.stopped.set()
+            case commands.Force():
+                supervisor.force(command.code)
+            case _:  # WakeAt: the tick is frequent enough
+                pass
+
+    def _announce(self, command: commands.AnnounceDraining) -> None:
+        supervisor = self._supervisor
+        board = supervisor.hub.board
+        now_s = asyncio.get_running_loop().time()
+        deadline_ms = None
+        if command.deadline_s is not None:
+            deadline_ms = int((time.time() + command.deadline_s - now_s) * 1000)
+        _log.info("drain.started", reason=command.reason, turns=len(board.turns))
+        for connection in list(board.initialized.values()):
+            if connection.session is not None and connection.session.experimental:
+                params = {
+                    "reason": command.reason,
+                    "deadlineAt": deadline_ms,
+                    "reconnectAfterMs": supervisor.reconnect_after_ms(),
+                }
+                line = msgspec.json.encode({"method": "server/draining", "params": params})
+                board.deliver((connection,), "server/draining", line)
+
+    def _close_idle(self, code: int) -> None:
+        for connection in list(self._supervisor.hub.board.connections.values()):
+            if not self._busy(connection):
+                self._supervisor.close(connection, code, "restart")
+
+    def _busy(self, connection: Connection) -> bool:
+        if connection.in_flight:
+            return True
+        running = self._supervisor.hub.board.turns.of_thread
+        return any(running(thread) is not None for thread in connection.threads)
+
+    def work_changed(self) -> None:
+        """Ask whether the last piece of work is done."""
+        supervisor = self._supervisor
+        if supervisor.drain.state not in (State.DRAINING, State.INTERRUPTING):
+            return
+        board = supervisor.hub.board
+        unflushed = sum(client.unflushed_bytes for client in supervisor.clients.values())
+        self.carry_out(
+            supervisor.drain.work(len(board.turns), board.admission.requests, unflushed)
+        )
+
+    def tick(self, now_s: float) -> None:
+        """Notice deadlines, idle connections and approvals that nobody can give."""
+        supervisor = self._supervisor
+        self.carry_out(supervisor.drain.tick(now_s))
+        if supervisor.drain.state is State.DRAINING:
+            self._close_idle(commands.RESTART_CODE)
+            self._interrupt_orphans()
+        supervisor.metrics.drain_state = supervisor.drain.state.value
+        self.work_changed()
+
+    def _interrupt_orphans(self) -> None:
+        board = self._supervisor.hub.board
+        for asked in board.server_requests.pending():
+            turn = None if asked.thread is None else board.turns.of_thread(asked.thread)
+            if turn is not None and not board.subscribers.has(turn.thread):
+                self.carry_out(self._supervisor.drain.approval_orphaned(turn.thread, turn.turn_id))
+
+    async def run(self) -> None:
+        """The closing sequence, once it is commanded; ends with the process's exit code."""
+        await self._wake.wait()
+        while self._closing:
+            command = self._closing.popleft()
+            match command:
+                case commands.CloseConnections():
+                    await self._close_connections(command)
+                case commands.StopCores():
+                    await self._stop_cores(command)
+                case commands.FlushSpans():
+                    await self._supervisor.telemetry.shutdown(command.within_s)
+                case _:
+                    self.listeners_may_close.set()
+        self.carry_out(self._supervisor.drain.closed())
+
+    async def _close_connections(self, command: commands.CloseConnections) -> None:
+        supervisor = self._supervisor
+        for client in list(supervisor.clients.values()):
+            client.close(command.code, "restart")
+        try:
+            async with asyncio.timeout(command.peer_s):
+                await supervisor.nobody.wait()
+        except TimeoutError:
+            for client in list(supervisor.clients.values()):
+                client.abort()
+
+    async def _stop_cores(self, command: commands.StopCores) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for process in list(self._supervisor.processes.values()):
+                tasks.create_task(process.stop(eof_s=command.eof_s, term_s=command.term_s))

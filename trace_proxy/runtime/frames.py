@@ -1,0 +1,39 @@
+"""Websocket text frames, server to client: a header and the message (RFC 6455 section 5.2).
+
+Built by hand so that many can be joined into one write; order with the pongs and
+Close of aiohttp is kept, since both sides write whole frames. Never used when
+compression was negotiated, and it never is.
+"""
+
+from typing import Final
+
+_SHORT: Final = 126
+_LONG: Final = 65536
+_HEADERS: Final = [
+    bytes((0x81, size)) if size < _SHORT else b"\x81\x7e" + size.to_bytes(2, "big")
+    for size in range(2048)
+]
+"""Headers of the usual sizes; making them takes 0.3 ms and 0.1 MB."""
+
+
+def text_frame(message: bytes) -> bytes:
+    """One final, unmasked text frame."""
+    size = len(message)
+    if size < 2048:
+        return _HEADERS[size] + message
+    if size < _LONG:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + message
+    return b"\x81\x7f" + size.to_bytes(8, "big") + message
+
+
+def message_of(frame: bytes) -> bytes:
+    """The message of a frame made by `text_frame`."""
+    marker = frame[1]
+    if marker < _SHORT:
+        return frame[2:]
+    return frame[4:] if marker == _SHORT else frame[10:]
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """A pong with the ping's payload, at most 125 bytes (section 5.5.3)."""
+    return bytes((0x8A, len(payload))) + payload

@@ -1,0 +1,271 @@
+"""The doors: websocket upgrades, probes and metrics on every `ws://` and `unix://` listener.
+
+aiohttp does HTTP and the frames; who may come in is decided by `door`, what is said by
+the hub. The listener is opened first and closed last, so that probes and late clients
+hear 503 instead of a refused connection.
+"""
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+from aiohttp import web
+
+from trace_proxy.config import Config, ListenTcp, ListenUnix
+from trace_proxy.connection import Peer
+from trace_proxy.door import ConnectionCount, Denial, Door, RequestFacts
+from trace_proxy.drain import State
+from trace_proxy.errors import StartError
+from trace_proxy.outbox import Outbox
+from trace_proxy.runtime.propagation import Propagation
+from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.websocket import WebsocketClient
+from trace_proxy.trace_context import Trust, inherit
+
+OVERSIZE_FACTOR: Final = 4
+"""A message this much over the limit is not even read: Close 1009."""
+
+CLOSE_WAIT_S: Final = 1.0
+"""For the peer's Close after ours."""
+
+RETRY_AFTER_S: Final = "1"
+
+_log = structlog.get_logger("trace_proxy.listener")
+
+
+class Listener:
+    """One listening socket.
+
+    Args:
+        supervisor: Who serves the clients.
+        propagation: How trace context is read from a handshake.
+        count: Shared by all listeners.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, propagation: Propagation, count: ConnectionCount
+    ) -> None:
+        self._supervisor = supervisor
+        self._config: Config = supervisor.config
+        self._propagation = propagation
+        self._count = count
+        self._trust = Trust(self._config.tracing.trust_context.value)
+        self._door = Door(bound_ips=(), port=0)
+        self._runner: web.AppRunner | None = None
+        self._unix_path: Path | None = None
+        self._greeted: set[object] = set()
+        self.url = ""
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.url}>"
+
+    async def open(self, where: ListenTcp | ListenUnix) -> None:
+        """Bind and listen.
+
+        Raises:
+            StartError: the address cannot be had.
+        """
+        application = web.Application(client_max_size=1024)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(
+            application, handle_signals=False, access_log=None, shutdown_timeout=0.1
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            if isinstance(where, ListenTcp):
+                await self._open_tcp(runner, where)
+            else:
+                await self._open_unix(runner, where)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(
+                f"cannot listen on {where.url}: {reason}; choose another with --listen"
+            ) from None
+
+    async def _open_tcp(self, runner: web.AppRunner, where: ListenTcp) -> None:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in where.host else socket.AF_UNSPEC
+        found = await loop.getaddrinfo(
+            where.host, where.port, family=family, type=socket.SOCK_STREAM
+        )
+        address_family, _, _, _, address = found[0]
+        listening = socket.create_server(address[:2], family=address_family, backlog=1024)
+        host, port = listening.getsockname()[:2]
+        security = self._config.security
+        self._door = Door(
+            bound_ips=(host,),
+            port=port,
+            allow_hosts=security.allow_hosts,
+            allow_origins=security.allow_origins,
+            behind_proxy=security.insecure_behind_proxy,
+        )
+        await loop.create_server(lambda: self._greet(runner), sock=listening)
+        self._listening = listening
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"ws://{shown}:{port}"
+
+    async def _open_unix(self, runner: web.AppRunner, where: ListenUnix) -> None:
+        path = Path(where.path)
+        await asyncio.to_thread(_remove_stale, path)
+        listening = await asyncio.to_thread(_bind_private, path)
+        await asyncio.get_running_loop().create_unix_server(
+            lambda: self._greet(runner), sock=listening
+        )
+        self._unix_path = path
+        self.url = where.url
+
+    def _greet(self, runner: web.AppRunner) -> asyncio.Protocol:
+        """A new connection: it has `handshake_timeout_s` to send a whole request."""
+        assert runner.server is not None
+        protocol = runner.server()
+
+        def check() -> None:
+            if protocol in self._greeted:
+                self._greeted.discard(protocol)
+            elif protocol.transport is not None:
+                protocol.transport.abort()
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._config.limits.handshake_timeout_s, check)
+        return protocol
+
+    async def close(self) -> None:
+        """Stop listening and forget everybody."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._unix_path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._unix_path.unlink()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self._greeted.add(request.protocol)
+        refused = self._door.check(
+            RequestFacts(
+                path=request.path,
+                hosts=request.headers.getall("Host", ()),
+                origins=request.headers.getall("Origin", ()),
+            )
+        )
+        if refused is not None:
+            return _denial(refused)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._upgrade(request)
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        return self._page(request)
+
+    def _page(self, request: web.Request) -> web.Response:
+        supervisor = self._supervisor
+        match request.path:
+            case "/healthz":
+                return web.json_response({"status": "ok"})
+            case "/readyz":
+                status = 200 if supervisor.is_ready else 503
+                return web.json_response(supervisor.details(), status=status)
+            case "/metrics":
+                body = supervisor.metrics.render()
+                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
+            case "/":
+                return web.Response(status=426, text=_PLAIN_GET, headers={"Upgrade": "websocket"})
+            case _:
+                return web.Response(status=404, text="There is nothing here.\n")
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        if self._supervisor.drain.state not in (State.SERVING, State.STARTING):
+            return _unavailable("The server is draining; reconnect.")
+        peer = _peer(request)
+        address = peer.address or None
+        refused = self._count.admit(address)
+        if refused is not None:
+            return _denial(refused)
+        try:
+            return await self._serve(request, peer)
+        finally:
+            self._count.release(address)
+
+    async def _serve(self, request: web.Request, peer: Peer) -> web.StreamResponse:
+        supervisor, limits = self._supervisor, self._config.limits
+        websocket: web.WebSocketResponse[Literal[False]] = web.WebSocketResponse(
+            autoping=False,
+            autoclose=False,
+            decode_text=False,
+            compress=False,
+            timeout=CLOSE_WAIT_S,
+            max_msg_size=OVERSIZE_FACTOR * limits.max_message_bytes,
+        )
+        handshake = self._propagation.handshake(request.headers.items())
+        context = inherit(handshake, self._propagation.environment, self._trust)
+        await websocket.prepare(request)
+
+        def make(outbox: Outbox) -> WebsocketClient:
+            return WebsocketClient(websocket, request, outbox, limits.slow_close_timeout_s)
+
+        connection, client = supervisor.open(make, peer, context)
+        for rejection in handshake.rejections:
+            supervisor.context_rejected(connection, rejection)
+
+        def must_be_initialized() -> None:
+            if connection.session is None:
+                client.close(1008, "send initialize first")
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(limits.initialize_timeout_s, must_be_initialized)
+        try:
+            await client.run(supervisor)
+        finally:
+            timer.cancel()
+            supervisor.closed(connection)
+        return websocket
+
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_PLAIN_GET: Final = (
+    "This is trace-proxy. Connect with a websocket; /healthz, /readyz and /metrics answer"
+    " plain requests.\n"
+)
+
+
+def _denial(refused: Denial) -> web.Response:
+    headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
+    _log.info("connection.refused", status=refused.status, reason=refused.reason)
+    return web.Response(status=refused.status, text=refused.text + "\n", headers=headers)
+
+
+def _unavailable(text: str) -> web.Response:
+    return web.Response(status=503, text=text + "\n", headers={"Retry-After": RETRY_AFTER_S})
+
+
+def _peer(request: web.Request) -> Peer:
+    assert request.transport is not None
+    name = request.transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        return Peer("tcp", str(name[0]), int(name[1]))
+    return Peer("unix")
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on; refuse a live one."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+        else:
+            raise OSError(98, "another process listens there")
+
+
+def _bind_private(path: Path) -> socket.socket:
+    """Bind and restrict before listening, so that nobody slips in between."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(1024)
+    listening.setblocking(False)  # noqa: FBT003 - its only argument
+    return listening

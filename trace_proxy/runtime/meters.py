@@ -1,0 +1,93 @@
+"""What the hub tells of its work, as spans, metrics and log lines."""
+
+import structlog
+
+from trace_proxy.connection import Connection
+from trace_proxy.hub import Hub
+from trace_proxy.outbox import TotalOutbound
+from trace_proxy.runtime.metrics import Metrics
+from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.server_requests import ServerRequest
+from trace_proxy.trace_context import Rejection
+from trace_proxy.turns import EndedTurn
+
+_log = structlog.get_logger("trace_proxy")
+
+
+class Meters:
+    """The measuring half of `Effects`.
+
+    Args:
+        telemetry: Where spans go.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+        self.metrics = Metrics()
+        self.end_span = telemetry.export
+        self._warned: set[int] = set()
+
+    def watch(self, hub: Hub, total: TotalOutbound) -> None:
+        """Read these at scrape time."""
+        metrics, board = self.metrics, hub.board
+        metrics.in_flight = lambda: board.admission.requests
+        metrics.queue_bytes = lambda: {
+            "clients": total.size_bytes,
+        }
+        metrics.queue_messages = lambda: {"cores": sum(len(core.lanes) for core in board.cores)}
+        metrics.spans_dropped = lambda: self.telemetry.spans_dropped
+        metrics.spans_exported = lambda: self.telemetry.spans_exported
+
+    def call_ended(self, method: str, error: str, duration_s: float) -> None:
+        """Measure a request."""
+        self.metrics.calls.observe(method, error, duration_s)
+
+    def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
+        """Measure a turn."""
+        turn, metrics = ended.turn, self.metrics
+        metrics.turn_duration.observe((now_ns - turn.start_ns) / 1e9)
+        if turn.time_to_first_delta_s is not None:
+            metrics.time_to_first_delta.observe(turn.time_to_first_delta_s)
+        metrics.tokens.add("input", by=turn.input_tokens)
+        metrics.tokens.add("output", by=turn.output_tokens)
+        _log.info(
+            "turn.ended",
+            thread=turn.thread,
+            turn=turn.turn_id,
+            status=ended.status,
+            trace_id=turn.context.trace_id,
+            span_id=turn.context.span_id,
+        )
+
+    def approval_asked(self, request: ServerRequest) -> None:
+        """Count a pending server request."""
+        self.metrics.approvals_pending += 1
+        _log.debug("approval.asked", request=request.request_id, method=request.method)
+
+    def approval_settled(self, request: ServerRequest, now_ns: int) -> None:
+        """Measure how long it waited."""
+        self.metrics.approvals_pending -= 1
+        self.metrics.approval_wait.observe((now_ns - request.start_ns) / 1e9)
+
+    def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
+        """Count a refused trace context; warn once a connection."""
+        source, reason = rejection.source.value, rejection.reason.value
+        self.metrics.context_rejected.add(source, reason)
+        if connection.key not in self._warned:
+            if len(self._warned) > 10_000:  # a flood of connections must not grow it
+                self._warned.clear()
+            self._warned.add(connection.key)
+            _log.warning(
+                "context.rejected", connection=connection.key, source=source, reason=reason
+            )
+
+    def count(self, counter: str, label: str = "") -> None:
+        """Count what was shed or ignored."""
+        if counter == "shed":
+            self.metrics.shed.add(label)
+        else:
+            self.metrics.core_faults.add(counter)
+
+    def log(self, event: str, **fields: object) -> None:
+        """Log an event of the hub."""
+        _log.info(event, **fields)

@@ -1,0 +1,158 @@
+"""One client on our own stdin and stdout: the proxy as a drop-in wrapper.
+
+Standard output carries protocol lines only; file descriptor 1 is moved away and
+pointed at stderr first, so a stray print cannot corrupt the wire. End of input
+drains, like a signal.
+"""
+
+import asyncio
+import os
+from typing import Protocol
+
+from core_server.jsonrpc.framing import LineSplitter, Oversized
+from trace_proxy.outbox import Outbox
+from trace_proxy.runtime.client import Client
+
+
+class Reader(Protocol):
+    """Who takes what the client says."""
+
+    def message(self, client: Client, data: bytes) -> None:
+        """A line."""
+        ...
+
+    def oversized(self, client: Client, line: Oversized) -> None:
+        """A line over the limit."""
+        ...
+
+
+class _Output(asyncio.Protocol):
+    """The write side; tells when it is full."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.resumed.clear()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.resumed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.resumed.set()
+
+
+class _Input(asyncio.Protocol):
+    def __init__(self, client: "StdioClient", reader: Reader, max_line_bytes: int) -> None:
+        self._client = client
+        self._reader = reader
+        self._splitter = LineSplitter(max_line_bytes)
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self._take(self._splitter.feed(data))
+
+    def _take(self, lines: list[bytes | Oversized]) -> None:
+        for line in lines:
+            if isinstance(line, Oversized):
+                self._reader.oversized(self._client, line)
+            elif line.strip():
+                self._reader.message(self._client, line)
+
+    def eof_received(self) -> None:
+        self._take(self._splitter.close())
+        self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.ended.set()
+
+
+def claim_stdout() -> int:
+    """Take file descriptor 1 for the protocol; whoever else writes there reaches stderr."""
+    wire = os.dup(1)
+    os.set_inheritable(wire, False)  # noqa: FBT003 - its only argument
+    os.dup2(2, 1)
+    return wire
+
+
+class StdioClient(Client):
+    """The client at the other end of our pipes.
+
+    Args:
+        outbox: Its queue.
+        wire: The file descriptor of the real stdout.
+        slow_close_s: How long it gets to take the last lines.
+    """
+
+    def __init__(self, outbox: Outbox, wire: int, slow_close_s: float) -> None:
+        super().__init__(outbox, slow_close_s)
+        self._wire = wire
+        self._output = _Output()
+        self._transport: asyncio.WriteTransport | None = None
+        self._ended = asyncio.Event()
+
+    def encode(self, message: bytes) -> bytes:
+        """A line."""
+        return message + b"\n"
+
+    def decode(self, frame: bytes) -> bytes:
+        """The line without its newline."""
+        return frame[:-1]
+
+    @property
+    def paused(self) -> bool:
+        """Whether the pipe is full."""
+        return self._output.paused
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the pipe has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the pipe takes more."""
+        await self._output.resumed.wait()
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("stdout was closed")
+
+    async def send_close(self, code: int, reason: str) -> None:  # noqa: ARG002
+        """End of output, behind all that was written."""
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=0)  # from now on, drained means empty
+        self._transport.write(b"")
+        await self._output.resumed.wait()
+        self.abort()
+
+    def abort(self) -> None:
+        """Stop."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._ended.set()
+
+    async def run(self, reader: Reader, max_line_bytes: int) -> None:
+        """Serve it until its input ends or it is closed."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_write_pipe(
+            lambda: self._output, os.fdopen(self._wire, "wb", buffering=0)
+        )
+        source = _Input(self, reader, max_line_bytes)
+        stdin = os.fdopen(os.dup(0), "rb", buffering=0)
+        reading, _ = await loop.connect_read_pipe(lambda: source, stdin)
+        self.flush()
+        try:
+            await source.ended.wait()
+        finally:
+            reading.close()
+
+    async def finish(self) -> None:
+        """Wait until it was closed."""
+        await self._ended.wait()

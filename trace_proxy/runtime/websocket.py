@@ -1,0 +1,148 @@
+"""One websocket client: a reader that never waits for a writer, and a writer task.
+
+Frames out are built by hand and written together; pings are answered through the
+outbox's control lane, so a client that sends pings and reads nothing cannot stop its
+own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restart,
+1013 too slow, 1009 too big, 1008 policy, 1007 not UTF-8, 1003 binary.
+"""
+
+import asyncio
+from typing import Final, Literal, Protocol
+
+from aiohttp import WSMsgType, web
+
+from trace_proxy.outbox import Outbox
+from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.frames import message_of, pong_frame, text_frame
+
+FAIR_SHARE: Final = 64
+"""Messages of one client that are handled before others get a turn of the loop."""
+
+_PROTOCOL_ERROR: Final = 1002
+_ECHOED_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+_OWN_CODES: Final = range(3000, 5000)
+
+
+class Reader(Protocol):
+    """Who takes what a client says."""
+
+    def message(self, client: Client, data: bytes) -> None:
+        """A text message."""
+        ...
+
+
+class WebsocketClient(Client):
+    """A client behind a websocket.
+
+    Args:
+        socket: Prepared, with `autoping=False, autoclose=False, decode_text=False`.
+        request: Its handshake.
+        outbox: Its queue.
+        slow_close_s: How long a slow peer gets to take its Close.
+    """
+
+    def __init__(
+        self,
+        socket: "web.WebSocketResponse[Literal[False]]",
+        request: web.Request,
+        outbox: Outbox,
+        slow_close_s: float,
+    ) -> None:
+        super().__init__(outbox, slow_close_s)
+        transport = request.transport
+        assert transport is not None
+        self._socket = socket
+        self._protocol = request.protocol
+        self._writer = request.writer
+        self._transport: asyncio.Transport = transport
+
+    def encode(self, message: bytes) -> bytes:
+        """A text frame."""
+        return text_frame(message)
+
+    def decode(self, frame: bytes) -> bytes:
+        """The frame's message."""
+        return message_of(frame)
+
+    @property
+    def paused(self) -> bool:
+        """Whether aiohttp was told to pause writing."""
+        return self._protocol.writing_paused
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The transport's write buffer."""
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until writing is resumed; raises ConnectionError when the peer is gone."""
+        await self._writer.drain()
+
+    async def send_close(self, code: int, reason: str) -> None:
+        """Send Close and wait for the peer's, as long as the socket's timeout allows."""
+        await self._socket.close(code=code, message=reason.encode()[:120])
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self._transport.abort()
+
+    async def run(self, reader: Reader) -> None:
+        """Serve it until it is gone."""
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self.run_writer())
+            try:
+                await self._read(reader)
+            finally:
+                if self.closing is None:
+                    writer.cancel()
+
+    async def _read(self, reader: Reader) -> None:
+        handled = 0
+        while True:
+            message = await self._socket.receive()
+            if message.type is WSMsgType.TEXT:
+                data = message.data
+                assert isinstance(data, bytes)
+                if not data.isascii() and not _is_utf8(data):
+                    self.close(1007, "text must be UTF-8")
+                elif self.closing is None or self.closing[0] == 1012:
+                    reader.message(self, data)
+                handled += 1
+                if handled == FAIR_SHARE:
+                    handled = 0
+                    await asyncio.sleep(0)  # a turn for the others, not a delay
+            elif not await self._control(message.type, message.data):
+                return
+
+    async def _control(self, kind: WSMsgType, data: object) -> bool:
+        """Handle anything but text; False when the connection has ended."""
+        if kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
+            if not self.outbox.append_control(pong_frame(bytes(data))):
+                self.abort()
+                return False
+            self.flush()
+            return True
+        if kind is WSMsgType.PONG:
+            return True
+        if kind is WSMsgType.BINARY:
+            self.close(1003, "send text, one JSON-RPC message a frame")
+            return True
+        if kind is WSMsgType.CLOSE:
+            code = data if isinstance(data, int) else 0
+            known = not code or code in _ECHOED_CODES or code in _OWN_CODES
+            async with asyncio.timeout(self._slow_close_s):
+                await self._socket.close(code=(code or 1000) if known else _PROTOCOL_ERROR)
+        return False
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
