@@ -115,7 +115,7 @@ class ResponsesApi:
             await answer.write(
                 f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
             )
-        if reply.end == "stall":
+        if reply.end in {"stall", "linger"}:
             await asyncio.Event().wait()
         if reply.end == "cut" and request.transport is not None:
             request.transport.close()

@@ -34,7 +34,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     call_id: str = ""
 
 
-End = Literal["completed", "failed", "incomplete", "error", "eof", "cut", "stall"]
+End = Literal["completed", "linger", "failed", "incomplete", "error", "eof", "cut", "stall"]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class Reply(msgspec.Struct, frozen=True):
     Attributes:
         items: The output, in order.
         end: `completed`, `failed` and `incomplete` are events; `error` is the event of
-            that name; `eof` ends the body in order, `cut` breaks the connection, `stall`
+            that name; `linger` completes and leaves the body open; `eof` ends the body in order, `cut` breaks the connection, `stall`
             sends nothing more.
         after: So many events are sent before the end; None for all of the items.
         delay_s: Before each event.
@@ -121,7 +121,7 @@ def stream_events(reply: Reply, serial: str, model: str) -> Iterator[Json]:
     code, message = reply.error
     ended: Json = {**response, "output": output, "usage": _usage(reply.usage)}
     match reply.end:
-        case "completed":
+        case "completed" | "linger":
             ended["status"] = "completed"
             yield {"type": "response.completed", "response": ended}
         case "failed":

@@ -81,7 +81,7 @@ class ResponsesClient:
                     event = await anext(stream, None)
                 if event is None:
                     return
-                yield event
+                yield _unwrapped(event)
         except TimeoutError:
             failure = disconnected(f"no event for {self._idle_timeout_s:g} s")
             raise SampleFailedError(failure) from None
@@ -135,6 +135,13 @@ class ResponsesClient:
                 url=f"{self._url}/responses",
             )
         )
+
+
+def _unwrapped(event: object) -> object:
+    """Undo what older packages do to events that are not named `response.…`."""
+    if isinstance(event, dict) and event.keys() == {"data", "event"}:
+        return event["data"]
+    return event
 
 
 def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:

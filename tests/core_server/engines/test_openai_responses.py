@@ -321,6 +321,19 @@ async def test_a_connection_that_is_not_accepted_times_out(build: Build) -> None
     assert str(error) == f"Connection failed: {url} did not accept a connection within 0.2 s"
 
 
+async def test_a_complete_response_is_complete_however_its_stream_ends(
+    api: ResponsesApi, build: Build
+) -> None:
+    api.script(Reply((Text("hello you"),), end="linger"))
+    assert messages(await ask(build())) == ["hello you"]
+    async with asyncio.timeout(LIMIT_S):
+        await api.seen[0].gone.wait()
+
+    page = b'data: {"type": "response.completed", "response": {}}\n\ndata: {not json\n\n'
+    async with page_server(page) as url:
+        assert await ask(build(base_url=url)) == []
+
+
 async def test_a_failed_response_ends_with_its_message(api: ResponsesApi, build: Build) -> None:
     api.script(Reply(end="failed", error=("server_error", "the model fell over")))
 
@@ -346,6 +359,14 @@ async def test_an_error_event_ends_with_its_message(api: ResponsesApi, build: Bu
     api.script(Reply(end="error", error=("server_error", "boom")))
 
     _, error = await collect(build())
+
+    assert str(error) == "boom"
+
+
+async def test_an_event_that_an_older_package_wraps_is_read_too(build: Build) -> None:
+    page = b'data: {"event": "error", "data": {"type": "error", "message": "boom"}}\n\n'
+    async with page_server(page) as url:
+        _, error = await collect(build(base_url=url))
 
     assert str(error) == "boom"
 
