@@ -58,7 +58,7 @@ class _ShowVersion(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        sys.stdout.write(f"{DISTRIBUTION} {_version()}\n")
+        sys.stdout.write(f"{DISTRIBUTION} {installed_version()}\n")
         parser.exit()
 
 
@@ -185,8 +185,9 @@ def _name_sources(message: str, from_environment: Mapping[str, str]) -> str:
     )
 
 
-def _version() -> str:
+def installed_version(distribution: str = DISTRIBUTION) -> str:
+    """Its version; a remark where it runs from a source tree that is not installed."""
     try:
-        return metadata.version(DISTRIBUTION)
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "(not installed, version unknown)"

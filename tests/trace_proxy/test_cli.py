@@ -24,7 +24,7 @@ from trace_proxy.config import (
     TrustContext,
 )
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.grammar import build_parser, read_config
+from trace_proxy.grammar import build_parser, installed_version, read_config
 from trace_proxy.options import NOT_BUILT, OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]
@@ -262,6 +262,10 @@ def test_version_is_one_line() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"trace-proxy \S.*\n", done.stdout)
+
+
+def test_a_source_tree_says_that_it_has_no_version() -> None:
+    assert installed_version("no-such-distribution") == "(not installed, version unknown)"
 
 
 @pytest.mark.parametrize(
