@@ -248,3 +248,14 @@ async def test_leases_of_deleted_threads_do_not_stay(tmp_path: Path) -> None:
 
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+
+
+async def test_a_core_that_wakes_up_and_acquires_counts_as_living(tmp_path: Path) -> None:
+    path, clock = tmp_path / "threads.db", Clock()
+    async with opened(path, elsewhere("a"), clock) as a:
+        clock.now_s += 30
+        async with opened(path, elsewhere("b"), clock) as b:
+            await a.acquire("t")
+
+            with pytest.raises(ThreadOwnedError):
+                await b.acquire("t")
