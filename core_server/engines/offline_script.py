@@ -205,15 +205,15 @@ def _text(message: UserMessage) -> str:
 
 
 def _report(call: ToolCall, output: ToolOutput) -> str:
-    what = "The command" if call.name == "shell" else "The file change"
+    what = "the command" if call.name == "shell" else "the file change"
     text = " ".join(output.output.split())
     if len(text) > _QUOTE_CHARS:
         text = text[:_QUOTE_CHARS] + "…"
-    return f"{what} is settled: {text}" if text else f"{what} is settled, without any output."
+    return f"Result of {what}: {text}" if text else f"There was no output of {what}."
 
 
 def _summary(history: tuple[HistoryEntry, ...]) -> str:
     said = sum(isinstance(entry, UserMessage | AgentMessage) for entry in history)
     asked = [_text(entry) for entry in history if isinstance(entry, UserMessage)]
     last = " ".join(asked[-1].split())[:_QUOTE_CHARS] if asked else ""
-    return f"Summary of {said} messages. The user's last one was: {last or '(nothing)'}"
+    return f"Summary. Messages so far: {said}. The user's last one: {last or '(none)'}"

@@ -97,9 +97,9 @@ def test_write_proposes_a_new_file() -> None:
 @pytest.mark.parametrize(
     ("name", "output", "answer"),
     [
-        ("shell", "exit code 0\nhi\n", "The command is settled: exit code 0 hi"),
-        ("apply_patch", "", "The file change is settled, without any output."),
-        ("shell", "x" * 300, f"The command is settled: {'x' * 200}…"),
+        ("shell", "exit code 0\nhi\n", "Result of the command: exit code 0 hi"),
+        ("apply_patch", "", "There was no output of the file change."),
+        ("shell", "x" * 300, f"Result of the command: {'x' * 200}…"),
     ],
 )
 def test_an_output_is_answered_with_a_short_message(name: str, output: str, answer: str) -> None:
@@ -208,11 +208,11 @@ def test_several_texts_are_lines_of_one() -> None:
     [
         (
             (user("a"), AgentMessage("a"), user("b  c")),
-            "Summary of 3 messages. The user's last one was: b c",
+            "Summary. Messages so far: 3. The user's last one: b c",
         ),
         (
             (user("a"), CompactedHistory("old"), AgentMessage("x")),
-            "Summary of 1 messages. The user's last one was: (nothing)",
+            "Summary. Messages so far: 1. The user's last one: (none)",
         ),
     ],
 )
@@ -239,7 +239,7 @@ async def test_words_are_its_tokens() -> None:
 
     assert (await sample(engine, *history))[-1] == Usage(
         input_tokens=2 + 1 + 2 + 3 + 3,
-        output_tokens=len("The command is settled: exit code 0".split()),
+        output_tokens=len("Result of the command: exit code 0".split()),
     )
     assert (await sample(engine, user("/think a b")))[-1] == Usage(
         input_tokens=3, output_tokens=4 + 6, reasoning_output_tokens=4
