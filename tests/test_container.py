@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shlex
 import shutil
@@ -260,6 +261,52 @@ def test_the_healthcheck_tells_ready_from_not_ready(status: int, exit_code: int)
 
     assert (done.returncode, done.stderr, seen) == (exit_code, b"", ["/readyz"])
     assert "/readyz" in OPEN_PATHS
+
+
+@contextmanager
+def started(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A real proxy under `environment`, once it is ready, and its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trace_proxy"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    guard = threading.Timer(30, process.kill)  # ends the loop below, whatever goes wrong
+    guard.start()
+    try:
+        assert process.stderr
+        events = (json.loads(line) for line in process.stderr)
+        ready = next(event for event in events if event["event"] == "proxy.ready")
+        yield process, int(ready["listen"][0].rpartition(":")[2])
+    finally:
+        process.kill()
+        process.communicate()
+        guard.cancel()
+
+
+def test_what_compose_sets_starts_a_proxy_that_the_healthcheck_finds_ready(tmp_path: Path) -> None:
+    image, environment = image_environment(), service("trace-proxy")["environment"]
+    here = {
+        **{name: value for name, value in image.items() if name != "PATH"},
+        **environment,
+        "TRACE_PROXY_LISTEN": environment["TRACE_PROXY_LISTEN"].rpartition(":")[0] + ":0",
+        "CORE_SERVER_STORE": f"sqlite:///{tmp_path}/threads.db",
+        "CORE_SERVER_WORKSPACE": str(tmp_path),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",  # nobody is there
+    }
+    program = service("trace-proxy")["healthcheck"]["test"][-1]
+
+    with started(here) as (process, port):
+        checked = subprocess.run(
+            [sys.executable, "-c", program.replace("4500", str(port))], timeout=30, check=False
+        )
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+    assert checked.returncode == 0
+    assert (tmp_path / "threads.db").exists()
 
 
 def compose_command() -> list[str] | None:
