@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from opentelemetry.util.types import AnyValue
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_UINT32_MAX = 2**32 - 1
 
 _double = struct.Struct("<d").pack
 _fixed32 = struct.Struct("<BI").pack
@@ -41,13 +40,7 @@ def text(tag: int, value: str | None) -> bytes:
 
 
 def count(tag: int, number: int) -> bytes:
-    """Encode a uint32 field; zero is absent.
-
-    Raises:
-        ValueError: The number does not fit.
-    """
-    if not 0 <= number <= _UINT32_MAX:
-        raise ValueError("not a uint32")
+    """Encode a uint32 field; zero is absent."""
     return b"%c%b" % (tag, varint(number)) if number else b""
 
 

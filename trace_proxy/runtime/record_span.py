@@ -89,7 +89,7 @@ class RecordSpan(ReadableSpan):
 
     def __getattr__(self, name: str) -> object:
         """Fill in the stock fields when the first of them is asked for."""
-        if self._filled:
+        if name in RecordSpan.__slots__ or self._filled:  # a half-made copy, or no such field
             raise AttributeError(name)
         self._filled = True
         self._fill(self.record, self.origin)

@@ -55,6 +55,11 @@ class Telemetry:
         core_service_name: `service.name` of spans that describe the core's work.
         version: Of this program, for the scope and the resource.
 
+    Attributes:
+        destination: `otlp URL` (no credentials, no query), `file PATH`, `console` or `none`.
+        sampled: `sampled(parent, trace_id, name)` → whether a span is recorded. The caller
+            asks before it makes one, and exports none that is not.
+
     Raises:
         ConfigurationError: A variable or the file is unusable.
     """

@@ -1,8 +1,11 @@
 """Our OTLP encoder says what the stock one says; parsed bytes are compared, for any span."""
 
+import copy
 import json
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import ClassVar, TypeAlias, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.attributes import BoundedAttributes
@@ -10,15 +13,16 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 from opentelemetry.util.types import AnyValue
 
-from trace_proxy.runtime import otlp_encoding
+from trace_proxy.runtime import otlp, otlp_encoding
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
-from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
+from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan, sdk_context
 from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
 
 Attributes: TypeAlias = dict[str, AnyValue]
@@ -202,6 +206,7 @@ def test_an_untouched_record_span_looks_like_an_ordinary_one() -> None:
     assert shown["attributes"] == {"rpc.method": "thread/read", "long": "y" * 200}
     assert span.get_span_context() == span.context
     assert not hasattr(span, "no_such_field")
+    assert copy.copy(span_of(record)).to_json() == span.to_json()
 
 
 def test_the_cache_stays_bounded_and_right_when_values_never_repeat() -> None:
@@ -213,3 +218,48 @@ def test_the_cache_stays_bounded_and_right_when_values_never_repeat() -> None:
 
     assert parsed(encoder.encode(spans)) == encode_spans(spans)
     assert parsed(encoder.encode(spans[:2])) == encode_spans(spans[:2])
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", object()])
+def test_a_value_that_otlp_cannot_carry_is_refused(value: object) -> None:
+    span = ReadableSpan(
+        "n", sdk_context(context_of()), attributes=cast("Attributes", {"k": value})
+    )
+
+    with pytest.raises((ValueError, TypeError)):
+        SpanEncoder().encode([span])
+
+
+class BuiltOtherwise(SpanExporter):
+    """A stock exporter of another version: it has nothing inside that we know."""
+
+    batches: ClassVar[list[list[str]]] = []
+    result = SpanExportResult.SUCCESS
+
+    def __init__(self, headers: dict[str, str] | None = None) -> None:
+        assert headers is None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.batches.append([span.name for span in spans])
+        return self.result
+
+
+def test_a_stock_exporter_that_is_built_otherwise_does_it_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(otlp, "OTLPSpanExporter", BuiltOtherwise)
+    exporter = otlp.FastOtlpExporter()
+
+    assert exporter.export([span_of(record_of())]) is SpanExportResult.SUCCESS
+    assert (BuiltOtherwise.batches, exporter.last_error) == ([["thread/read"]], "")
+    monkeypatch.setattr(BuiltOtherwise, "result", SpanExportResult.FAILURE)
+    assert exporter.export([span_of(record_of())]) is SpanExportResult.FAILURE
+    assert exporter.last_error == "the stock exporter failed"
+
+
+def test_an_exporter_that_was_closed_takes_nothing() -> None:
+    exporter = otlp.FastOtlpExporter()
+    exporter.shutdown()
+    exporter.shutdown()
+
+    assert exporter.export([span_of(record_of())]) is SpanExportResult.FAILURE
