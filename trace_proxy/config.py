@@ -162,7 +162,7 @@ class Security:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
-    """Where traces come from and go to (tracing.md). `OTEL_*` is the exporter's business.
+    """Where traces come from and go to (tracing.md). `OTEL_*` is `telemetry`'s business.
 
     Attributes:
         trust_context: Whether a context from outside is the parent or a link.
@@ -170,9 +170,6 @@ class Tracing:
         core_service_name: `service.name` of turns, tools and approvals.
         record_content: Whether params, results and texts may be recorded.
         jaeger_url: Where the console links to, without a slash at its end.
-        traceparent: The environment's, unchecked: the last context that may win.
-        tracestate: The environment's, unchecked.
-        propagators: `OTEL_PROPAGATORS`, unchecked; empty when unset.
     """
 
     trust_context: TrustContext = TrustContext.PARENT
@@ -180,9 +177,6 @@ class Tracing:
     core_service_name: str = "core-server"
     record_content: bool = False
     jaeger_url: str | None = None
-    traceparent: str = ""
-    tracestate: str = ""
-    propagators: str = ""
 
     def __post_init__(self) -> None:
         name = self.core_service_name

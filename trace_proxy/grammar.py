@@ -112,7 +112,7 @@ def read_config(argv: Sequence[str], environment: Mapping[str, str]) -> Config:
                 section[option.field] = tuple(read) if option.many else read[-1]
         if command is not None:
             sections.setdefault("pool", {})["command"] = command
-        return _config(sections, environment)
+        return _config(sections)
     except ConfigurationError as error:
         raise ConfigurationError(_name_sources(str(error), from_environment)) from None
 
@@ -162,17 +162,12 @@ def _variable(option: Option, environment: Mapping[str, str], seen: dict[str, st
     return []
 
 
-def _config(sections: Mapping[str, dict[str, Any]], environment: Mapping[str, str]) -> Config:
+def _config(sections: Mapping[str, dict[str, Any]]) -> Config:
     return Config(
         pool=Pool(**sections.get("pool", {})),
         limits=Limits(**sections.get("limits", {})),
         security=Security(**sections.get("security", {})),
-        tracing=Tracing(
-            traceparent=environment.get("TRACEPARENT", ""),
-            tracestate=environment.get("TRACESTATE", ""),
-            propagators=environment.get("OTEL_PROPAGATORS", ""),
-            **sections.get("tracing", {}),
-        ),
+        tracing=Tracing(**sections.get("tracing", {})),
         logging=Logging(**sections.get("logging", {})),
         **sections.get("", {}),
     )

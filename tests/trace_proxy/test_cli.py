@@ -122,9 +122,6 @@ def test_the_environment_is_read_when_the_flag_is_not_given() -> None:
         "TRACE_PROXY_LOG_LEVEL": "error",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "console",
-        "TRACEPARENT": "00-1",
-        "TRACESTATE": "a=b",
-        "OTEL_PROPAGATORS": "b3",
     }
     argv = ["--drain-timeout", "6", "--no-record-content"]
 
@@ -132,7 +129,6 @@ def test_the_environment_is_read_when_the_flag_is_not_given() -> None:
         listen=(ListenTcp("127.0.0.1", 1), ListenStdio()),
         pool=Pool(sessions=Sessions.PER_CONNECTION),
         limits=Limits(max_in_flight=9),
-        tracing=Tracing(traceparent="00-1", tracestate="a=b", propagators="b3"),
         logging=Logging(format=LogFormat.CONSOLE, level=LogLevel.ERROR),
         drain_timeout_s=6.0,
     )
