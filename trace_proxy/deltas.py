@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 METHODS: Final = frozenset(
     {
@@ -27,55 +27,45 @@ METHODS: Final = frozenset(
 )
 """The reference's notifications whose `params.delta` continues the one before."""
 
+_QUOTED: Final = frozenset(b'"%b"' % method.encode() for method in METHODS)
+
+_EMITTED: Final = ("emittedAtMs",)
+
 _Members = dict[str, Raw]
 _MEMBERS: Final = msgspec.json.Decoder(_Members)
 _ENCODER: Final = msgspec.json.Encoder()
-_NOWHERE: Final = b""
-
-
-class _Head(msgspec.Struct):
-    """What every message is looked at for."""
-
-    method: str | UnsetType = UNSET
-    id: Raw | UnsetType = UNSET
-    params: Raw | UnsetType = UNSET
-
-
-class _Where(msgspec.Struct):
-    """What a notification is about."""
-
-    threadId: Raw | UnsetType = UNSET  # noqa: N815 - the wire's name
-    itemId: Raw | UnsetType = UNSET  # noqa: N815 - the wire's name
-
-
-_HEAD: Final = msgspec.json.Decoder(_Head)
-_WHERE: Final = msgspec.json.Decoder(_Where)
 
 
 class _Run:
-    """Deltas of one item that follow one another: the first's members, everyone's text."""
+    """Deltas of one item that follow one another.
 
-    __slots__ = ("frame", "message", "params", "rest", "texts")
+    Attributes:
+        frame: The first's.
+        message: The first's members without params and time of emission.
+        params: The first's without the text.
+        emitted: The first's time of emission, if it has one.
+        texts: Everyone's, JSON strings.
+    """
+
+    __slots__ = ("emitted", "frame", "message", "params", "texts")
 
     def __init__(self, frame: bytes, message: _Members, params: _Members) -> None:
         self.frame = frame
+        del message["params"]
+        self.emitted = {name: message.pop(name) for name in _EMITTED if name in message}
         self.message = message
+        self.texts = [bytes(params.pop("delta"))]
         self.params = params
-        self.rest = _rest(message, params)
-        self.texts = [bytes(params["delta"])]
+
+    def continues(self, before: "_Run") -> bool:
+        """Whether all but the text and the time is the same."""
+        return self.params == before.params and self.message == before.message
 
     def joined(self) -> bytes:
         """One message with all the text: JSON strings end to end, without their inner quotes."""
         text = b'"' + b"".join(text[1:-1] for text in self.texts) + b'"'
-        params = {**self.params, "delta": Raw(text)}
-        return _ENCODER.encode({**self.message, "params": Raw(_ENCODER.encode(params))})
-
-
-def _rest(message: _Members, params: _Members) -> bytes:
-    """Everything but the text and the time: equal for deltas that continue one another."""
-    rest = {**message, "params": Raw(_ENCODER.encode({**params, "delta": Raw(b"0")}))}
-    rest.pop("emittedAtMs", None)
-    return _ENCODER.encode(rest)
+        params = _ENCODER.encode({**self.params, "delta": Raw(text)})
+        return _ENCODER.encode({**self.message, "params": Raw(params), **self.emitted})
 
 
 class _Joiner:
@@ -87,38 +77,44 @@ class _Joiner:
 
     def add(self, frame: bytes, message: bytes) -> None:
         """Look at the next frame: it continues a run, begins one, or is a barrier."""
-        try:
-            head = _HEAD.decode(message)
-            where = _WHERE.decode(head.params) if head.params is not UNSET else _Where()
-            run = _run(frame, message) if head.method in METHODS and head.id is UNSET else None
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-            where, run = _Where(), None
-        thread = _NOWHERE if where.threadId is UNSET else bytes(where.threadId)
-        if run is None:
+        members = _members(message)
+        params = _members(members.get("params", b"{}"))
+        thread = bytes(params.get("threadId", b""))
+        if not _is_delta(members, params):
             self._barrier(thread)
             self.entries.append(frame)
             return
-        item = _NOWHERE if where.itemId is UNSET else bytes(where.itemId)
+        item = bytes(params.get("itemId", b""))
+        run = _Run(frame, members, params)
         runs = self._open.setdefault(thread, {})
         before = runs.get(item)
-        if before is not None and before.rest == run.rest:
+        if before is not None and run.continues(before):
             before.texts += run.texts
         else:
             runs[item] = run
             self.entries.append(run)
 
     def _barrier(self, thread: bytes) -> None:
-        if thread == _NOWHERE:
-            self._open.clear()
-        else:
+        if thread:
             self._open.pop(thread, None)
+        else:
+            self._open.clear()
 
 
-def _run(frame: bytes, message: bytes) -> _Run | None:
-    members = _MEMBERS.decode(message)
-    params = _MEMBERS.decode(members["params"])
-    is_text = bytes(params["delta"]).startswith(b'"')
-    return _Run(frame, members, params) if is_text else None
+def _members(value: bytes | Raw) -> _Members:
+    """An object's members, none of what is no object."""
+    try:
+        return _MEMBERS.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _is_delta(members: _Members, params: _Members) -> bool:
+    return (
+        bytes(members.get("method", b"")) in _QUOTED
+        and bytes(params.get("delta", b"")).startswith(b'"')
+        and "id" not in members
+    )
 
 
 def join_deltas(

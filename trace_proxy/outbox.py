@@ -15,8 +15,8 @@ import msgspec
 
 from trace_proxy.deltas import join_deltas
 
-_JOIN_FRAMES: Final = 1024
-"""Frames looked at in one go: about 4 ms, a pause that neighbours bear."""
+_JOIN_FRAMES: Final = 4096
+"""Frames looked at in one go: 5 to 10 ms, a pause that neighbours bear."""
 
 
 class OutboxBounds(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,7 +62,7 @@ def test_the_joined_message_has_all_else_of_the_first() -> None:
 
     whole = (
         b'{"jsonrpc":"2.0","method":"item/agentMessage/delta","params":{"threadId":"t",'
-        b'"turnId":"u","itemId":"i","delta":"a\\"\\u00e9","new":[1, 2]},"emittedAtMs":1}'
+        b'"turnId":"u","itemId":"i","new":[1, 2],"delta":"a\\"\\u00e9"},"emittedAtMs":1}'
     )
     assert join_deltas([first, second], bytes, bytes) == [whole]
 

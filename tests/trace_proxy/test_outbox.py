@@ -164,14 +164,14 @@ def test_what_was_joined_is_not_looked_at_again() -> None:
 
 def test_a_long_queue_is_joined_in_slices() -> None:
     outbox = box()
-    for _ in range(2500):
+    for _ in range(10_000):
         outbox.append(text_delta("x"))
 
     assert outbox.join_deltas(unwrap, wrap)
     assert outbox.join_deltas(unwrap, wrap)
     assert not outbox.join_deltas(unwrap, wrap)
     texts = [json.loads(frame)["params"]["delta"] for frame in outbox.take(ALL)]
-    assert texts == ["x" * 1024, "x" * 1024, "x" * 452]
+    assert texts == ["x" * 4096, "x" * 4096, "x" * 1808]
 
 
 def test_joined_frames_go_before_those_that_came_later() -> None:
