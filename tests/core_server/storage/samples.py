@@ -1,10 +1,20 @@
 """Rows for the storage tests."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from core_server.storage.base import ItemRow, Store, ThreadQuery, ThreadRow, TurnRow
+from core_server.storage.memory import MemoryStore
+from core_server.storage.sqlite import SqliteStore
+
+MAKERS: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda _folder: MemoryStore(),
+    "sqlite": lambda folder: SqliteStore(folder / "threads.db"),
+}
+"""Every implementation, made in a folder of its own."""
 
 Status = Literal["inProgress", "completed", "interrupted", "failed"]
 

@@ -1,6 +1,8 @@
 """From a URL to a store."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,14 @@ def test_a_sqlite_url_names_a_path(url: str, path: str, monkeypatch: pytest.Monk
 def test_any_other_url_is_refused_with_what_to_write(url: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
         open_store(url)
+
+
+def test_the_event_loop_does_not_pay_for_importing_sqlalchemy() -> None:
+    script = (
+        "import asyncio, sys, tempfile; from core_server.storage.opening import open_store\n"
+        "def loaded(): return [n for n in ('sqlalchemy', 'sqlalchemy.orm') if n in sys.modules]\n"
+        "store = open_store(f'sqlite:///{tempfile.mkdtemp()}/threads.db'); first = loaded()\n"
+        "asyncio.run(store.open()); assert (first, loaded()) == ([], ['sqlalchemy'])"
+    )
+
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
