@@ -68,7 +68,7 @@ class TotalOutbound:
 
     @property
     def over(self) -> bool:
-        """Whether somebody must be cut: ask `largest`, until this is false or it says None."""
+        """Whether somebody must be cut: call `shed`."""
         return self.size_bytes > self._max_bytes
 
     def open(self, key: int, bounds: OutboxBounds) -> "Outbox":
@@ -81,6 +81,14 @@ class TotalOutbound:
         outbox = self._outboxes.pop(key, None)
         if outbox is not None:
             outbox.clear()
+
+    def shed(self) -> list[int]:
+        """Drop the largest queues until the rest fits; their connections must be cut (1013)."""
+        keys = []
+        while self.over and (key := self.largest()) is not None:
+            self._outboxes[key].clear()
+            keys.append(key)
+        return keys
 
     def largest(self) -> int | None:
         """The connection with the most bytes waiting; a scan, for when it is `over`.
@@ -211,7 +219,10 @@ class Outbox:
         self._soft_since_s = None
 
     def check(self, now_s: float, progress_total: int) -> Verdict:
-        """Judge a congested client; call it about once a second while it is congested.
+        """Judge a congested client, about once a second.
+
+        Only while bytes wait, here or in the transport: a client to whom nothing is
+        sent makes no progress either.
 
         Args:
             now_s: Monotonic seconds.

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_proxy.deltas import METHODS, join_deltas
@@ -166,6 +166,7 @@ MESSAGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(MESSAGES, st.booleans())
 def test_joining_loses_no_text_and_keeps_every_items_order(
     messages: list[bytes],

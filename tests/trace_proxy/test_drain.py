@@ -1,7 +1,7 @@
 """The drain, told as little stories. No event loop, no sleeping."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -302,6 +302,7 @@ class DrainLife(RuleBasedStateMachine):
 TestDrainLife = DrainLife.TestCase
 
 
+@settings(deadline=None)
 @given(
     timeout_s=st.sampled_from([0.0, 1.0]),
     busy=st.lists(st.tuples(*[st.integers(0, 2)] * 3), max_size=5),

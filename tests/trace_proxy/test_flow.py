@@ -1,7 +1,7 @@
 """Who is admitted and who is shed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_proxy.flow import Admission, AdmissionBounds
@@ -102,6 +102,7 @@ BOUNDS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     BOUNDS,
     st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.booleans()), max_size=60),
@@ -126,6 +127,7 @@ def test_counters_stay_within_bounds_and_return_to_zero(
     assert repr(admission) == "<Admission requests=0 bytes=0 connections=0>"
 
 
+@settings(deadline=None)
 @given(BOUNDS, st.integers(0, 10**9))
 def test_an_idle_proxy_admits_any_request(bounds: AdmissionBounds, size: int) -> None:
     assert Admission(bounds).admit(1, size) is None

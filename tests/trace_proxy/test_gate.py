@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_proxy import experimental
@@ -264,6 +264,7 @@ JSON = st.recursive(
 MEMBERS = st.sampled_from(["clientInfo", "capabilities", "name", "version", "experimentalApi"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(MEMBERS, JSON | st.dictionaries(MEMBERS, JSON)) | JSON)
 def test_any_params_open_a_session_or_say_what_is_wrong(params: object) -> None:
     opened = open_session(json.dumps(params).encode())
@@ -271,6 +272,7 @@ def test_any_params_open_a_session_or_say_what_is_wrong(params: object) -> None:
     assert isinstance(opened, Session) or opened.code == -32600
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(experimental.PARAMS)),
     st.dictionaries(st.sampled_from([field for _, field in FIELDS] + ["x", "y"]), JSON),

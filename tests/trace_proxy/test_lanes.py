@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -288,6 +288,7 @@ class LanesLife(RuleBasedStateMachine):
 TestLanesLife = LanesLife.TestCase
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 100)), max_size=30))
 def test_with_every_bound_at_one_what_is_accepted_comes_through(
     requests: list[tuple[int, int]],
