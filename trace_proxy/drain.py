@@ -13,7 +13,9 @@ Work is a running turn, an admitted request, or a byte on its way to a client:
 `turn/start` is answered at once, so an empty request table does not mean an idle
 proxy, and a turn that ended is not over before the client has been told.
 One clock, started by the first signal and never extended; a second TERM or INT
-forces from wherever the first has led. This module decides; `trace_proxy.runtime` acts. It reads no clock: callers pass monotonic seconds.
+forces from wherever the first has led.
+This module decides; `trace_proxy.runtime` acts. It reads no clock: callers pass
+monotonic seconds.
 """
 
 from enum import Enum
