@@ -2,8 +2,8 @@
 
     0 end of input or drained   1 could not start   2 configuration   143, 130 forced
 
-The only module that reads the environment. It imports little before the signals are
-held back: one that comes during the imports is served right after them.
+The only module that reads the environment. The heavy imports stand inside functions
+(PLC0415): the signals are held back first, and one that comes meanwhile is served after.
 """
 
 import argparse
@@ -110,17 +110,17 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from core_server.runtime import stdio
+    from core_server.runtime import stdio  # noqa: PLC0415
 
     ends = stdio.claim()
-    import asyncio
+    import asyncio  # noqa: PLC0415
 
-    from core_server.config import Config
-    from core_server.engines.opening import build_engine
-    from core_server.errors import StartError
-    from core_server.logs import choose
-    from core_server.runtime.server import Server
-    from core_server.storage.opening import open_store
+    from core_server.config import Config  # noqa: PLC0415
+    from core_server.engines.opening import build_engine  # noqa: PLC0415
+    from core_server.errors import StartError  # noqa: PLC0415
+    from core_server.logs import choose  # noqa: PLC0415
+    from core_server.runtime.server import Server  # noqa: PLC0415
+    from core_server.storage.opening import open_store  # noqa: PLC0415
 
     choose(options.log_format, options.log_level)
     config = Config(
@@ -149,7 +149,7 @@ def _write_schema(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("core-server schema")
     parser.add_argument("--out", required=True, metavar="DIR", help="where to write the files")
     out = Path(parser.parse_args(arguments).out)
-    from core_server.protocol.schema import write_schema
+    from core_server.protocol.schema import write_schema  # noqa: PLC0415
 
     try:
         write_schema(out)
@@ -160,6 +160,6 @@ def _write_schema(arguments: Sequence[str]) -> int:
 
 
 def _version() -> str:
-    from core_server import __version__
+    from core_server import __version__  # noqa: PLC0415
 
     return f"core-server {__version__}"

@@ -27,7 +27,7 @@ def logger() -> "FilteringBoundLogger":
     return bound
 
 
-def _configure(structlog: Any) -> None:  # noqa: ANN401 - the module
+def _configure(structlog: Any) -> None:
     as_json = _choice["format"] == "json" or (
         _choice["format"] == "auto" and not sys.stderr.isatty()
     )

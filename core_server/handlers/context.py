@@ -6,7 +6,7 @@ function where it can be, and a coroutine where it must wait.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 

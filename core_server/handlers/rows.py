@@ -1,5 +1,7 @@
 """Threads, turns and items as rows of a store, and back. The JSON bodies are ours alone."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from core_server.engines.base import (
@@ -52,7 +54,7 @@ class _TurnBody(Wire, frozen=True):
 _encode = msgspec.json.Encoder().encode
 _thread_body = msgspec.json.Decoder(_ThreadBody).decode
 _turn_body = msgspec.json.Decoder(_TurnBody).decode
-_item_body = msgspec.json.Decoder(ThreadItem).decode
+_item_body: Callable[[str], ThreadItem] = msgspec.json.Decoder(ThreadItem).decode
 _hidden_body = msgspec.json.Decoder(HiddenEntry).decode
 
 
@@ -169,7 +171,14 @@ def history_of(rows: tuple[ItemRow, ...]) -> list[HistoryEntry]:
                 history.append(UserMessage(parts_of(item.content)))
             elif isinstance(item, AgentMessageItem):
                 history.append(AgentMessage(item.text))
+            elif isinstance(item, CommandItem) and item.source == "userShell":
+                history.append(user_shell(item.command, item.aggregated_output or ""))
     return closed(history)
+
+
+def user_shell(command: str, output: str) -> UserMessage:
+    """A command of the user's own, as engines are told of it."""
+    return UserMessage((TextPart(f"I ran a command myself: {command}\n{output}"),))
 
 
 def closed(history: list[HistoryEntry]) -> list[HistoryEntry]:

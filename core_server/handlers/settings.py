@@ -89,7 +89,7 @@ def override(context: Context, thread: ThreadMachine, params: TurnStartParams) -
         context.notify.say("thread/settings/updated", told, thread)
 
 
-def _replace(settings: Settings, **changes: Any) -> Settings:  # noqa: ANN401 - any field
+def _replace(settings: Settings, **changes: Any) -> Settings:
     given = {name: value for name, value in changes.items() if value is not None}
     return msgspec.structs.replace(settings, **given)
 

@@ -93,7 +93,7 @@ class Dispatcher:
         max_message_bytes: Said in the error for a longer one.
     """
 
-    def __init__(  # noqa: PLR0913 - composed in one place, `server`
+    def __init__(
         self,
         context: Context,
         outbox: Outbox,

@@ -55,10 +55,15 @@ class Narrator:
         self.thread = thread
         self.turn = turn
         self._on_broken = on_broken
+        self._at_last: list[tuple[str, msgspec.Struct]] = []
 
     def say(self, method: str, params: msgspec.Struct, after: Durable | None = None) -> None:
         """Tell subscribers."""
         self._voice.say(method, params, self.thread, after)
+
+    def say_at_last(self, method: str, params: msgspec.Struct) -> None:
+        """Tell subscribers behind `turn/completed`."""
+        self._at_last.append((method, params))
 
     def begin(self) -> None:
         """The turn runs; its row is written already."""
@@ -120,6 +125,8 @@ class Narrator:
             after,
             otherwise,
         )
+        for method, params in self._at_last:
+            self.say(method, params)
 
     def _tell_completed(self, item: ThreadItem, after: Durable | None) -> None:
         at_ms = item.completed_at_ms or now_ms()

@@ -103,7 +103,7 @@ class Sample:
             case ReasoningStarted(item_id):
                 self._started[item_id] = now_ms()
                 narrator.started(ReasoningItem(item_id, self._started[item_id]), keep=False)
-            case ReasoningDelta(item_id, index, text):
+            case ReasoningDelta():
                 self._tell_reasoning(event, narrator)
             case ReasoningDone(item_id, summary):
                 started = self._started.get(item_id, now_ms())

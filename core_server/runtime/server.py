@@ -22,9 +22,9 @@ from core_server.errors import StartError
 from core_server.handlers.context import Context
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.framing import Oversized
-from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
 from core_server.runtime import stdio
+from core_server.runtime.approvals import Approvals
 from core_server.runtime.dispatcher import Dispatcher
 from core_server.runtime.identifiers import Uuid7
 from core_server.runtime.outbox import Outbox
@@ -32,7 +32,7 @@ from core_server.runtime.turns import TurnTasks
 from core_server.runtime.voice import Voice
 from core_server.session.gate import Gate
 from core_server.session.lifecycle import Lifecycle, Signal
-from core_server.storage.base import Store, StorageError
+from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
 
 REQUESTS_S: Final = 0.3
@@ -107,7 +107,8 @@ class Server:
         outbox = Outbox(self._send, lambda: self._writer.buffered_bytes)
         self._outbox = outbox
         voice = Voice(outbox, self._gate)
-        self._turns = TurnTasks(outbox, voice, group)
+        approvals = Approvals(voice, self._config.approval_timeout_s)
+        self._turns = TurnTasks(outbox, voice, approvals, group)
         self._context = Context(
             self._config,
             self._engine,
@@ -125,7 +126,7 @@ class Server:
             outbox,
             self._lifecycle,
             group,
-            self._answered,
+            approvals.answered,
             self._config.max_message_bytes,
         )
         self._reader = stdio.Reader(
@@ -154,9 +155,6 @@ class Server:
         self._outbox.progress()
         if not self._dispatcher.full and not self._over.is_set():
             self._reader.resume()
-
-    def _answered(self, request_id: bytes, message: Message) -> None:
-        """An answer to a question of ours."""
 
     def _input_ended(self) -> None:
         self._lifecycle.input_ended()

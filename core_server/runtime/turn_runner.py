@@ -17,16 +17,18 @@ from core_server.engines.base import (
     HistoryEntry,
     Prompt,
     ToolCall,
+    ToolOutput,
     UserMessage,
 )
-from core_server.handlers.context import Context, Work
-from core_server.handlers.rows import closed, parts_of
+from core_server.handlers.context import Context
+from core_server.handlers.rows import closed, parts_of, user_shell
 from core_server.logs import logger
 from core_server.protocol.account import RateLimitsUpdated
 from core_server.protocol.items import CompactionItem
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
-from core_server.runtime.narrator import Narrator
-from core_server.runtime.outbox import Outbox
+from core_server.runtime.bench import Bench
+from core_server.runtime.commands import CommandRun, ShellArguments, shell
+from core_server.runtime.file_changes import apply_patch
 from core_server.runtime.sampling import Sample
 from core_server.runtime.voice import now_ms
 from core_server.session.thread import ThreadMachine
@@ -41,27 +43,24 @@ class TurnRunner:
 
     Args:
         context: The core.
-        outbox: For backpressure.
-        narrator: Tells and writes what happens.
+        bench: The turn, its work, and whom to ask.
         history: Of the thread; grows as the turn goes on.
-        work: What the turn is to do.
     """
 
     def __init__(
         self,
         context: Context,
-        outbox: Outbox,
-        narrator: Narrator,
+        bench: Bench,
         history: list[HistoryEntry],
-        work: Work,
     ) -> None:
         self._context = context
-        self._outbox = outbox
-        self._narrator = narrator
-        self._thread: ThreadMachine = narrator.thread
-        self._turn: TurnMachine = narrator.turn
+        self._bench = bench
+        self._outbox = bench.outbox
+        self._narrator = bench.narrator
+        self._thread: ThreadMachine = bench.narrator.thread
+        self._turn: TurnMachine = bench.narrator.turn
         self._history = history
-        self._work = work
+        self._work = bench.work
         self._scope: asyncio.Timeout | None = None
         self._sampling = False
 
@@ -83,7 +82,7 @@ class TurnRunner:
                 case "compact":
                     await self._compact()
                 case "shell":
-                    pass
+                    await self._step(self._shell())
                 case _:
                     await self._converse()
         except EngineError as error:
@@ -128,7 +127,29 @@ class TurnRunner:
             self._narrator.completed(CompactionItem(item.id, started_at_ms, now_ms()))
 
     async def _perform(self, call: ToolCall) -> None:
-        raise EngineError(f"no tool {call.name}")
+        """Do what the engine proposes; what came of it goes into the history."""
+        self._narrator.remember(call)
+        self._history.append(call)
+        match call.name:
+            case "shell":
+                output = await shell(self._bench, call)
+            case "apply_patch":
+                output = await apply_patch(self._bench, call)
+            case _:
+                output = f"there is no tool named {call.name[:64]}"
+        entry = ToolOutput(call.call_id, output)
+        self._narrator.remember(entry)
+        self._history.append(entry)
+
+    async def _shell(self) -> None:
+        timeout_s = self._work.timeout_s
+        arguments = ShellArguments(
+            self._work.command,
+            timeout_ms=None if timeout_s is None else round(timeout_s * 1000),
+        )
+        run = CommandRun(self._bench, self._context.new_id(), arguments)
+        output = await run.run_for_user()
+        self._history.append(user_shell(run.item.command, output))
 
     async def _step(self, work: Coroutine[None, None, None], *, cut: bool = False) -> bool:
         """Do the work; whether it came to its own end."""
@@ -136,11 +157,12 @@ class TurnRunner:
             work.close()
             return False
         self._sampling = cut
+        self._scope = scope = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as self._scope:
+            async with scope:
                 await work
         except TimeoutError:
-            if not self._scope.expired():
+            if not scope.expired():
                 raise
             return False
         finally:

@@ -7,6 +7,8 @@ from core_server.engines.base import HistoryEntry
 from core_server.handlers.context import Context, Work
 from core_server.handlers.rows import history_of
 from core_server.protocol.turns import TurnError
+from core_server.runtime.approvals import Approvals
+from core_server.runtime.bench import Bench
 from core_server.runtime.narrator import Narrator
 from core_server.runtime.outbox import Outbox
 from core_server.runtime.turn_runner import TurnRunner
@@ -23,9 +25,12 @@ end may take, because the official client kills 2 s after its SIGTERM."""
 class TurnTasks:
     """Starts turns, wakes them, ends them; see `handlers.context.Turns`."""
 
-    def __init__(self, outbox: Outbox, voice: Voice, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, outbox: Outbox, voice: Voice, approvals: Approvals, group: asyncio.TaskGroup
+    ) -> None:
         self._outbox = outbox
         self._voice = voice
+        self._approvals = approvals
         self._group = group
         self._context: Context | None = None
         self._runners: dict[str, TurnRunner] = {}
@@ -95,7 +100,8 @@ class TurnTasks:
             narrator.begin()
             narrator.end()
             return
-        runner = TurnRunner(self._context, self._outbox, narrator, history, work)
+        bench = Bench(self._context, narrator, self._outbox, self._approvals, work)
+        runner = TurnRunner(self._context, bench, history)
         self._runners[turn.id] = runner
         try:
             await runner.run()

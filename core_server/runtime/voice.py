@@ -1,6 +1,7 @@
 """Speaks to the client: notifications and questions, encoded, filtered and in order."""
 
 import time
+
 import msgspec
 
 from core_server.protocol.notifications import NOTIFICATIONS

@@ -1,0 +1,155 @@
+"""File changes of a turn: a patch is shown, put to the policy and the client, applied."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from core_server.engines.base import ToolCall
+from core_server.protocol.approvals import FileApproval, FileApprovalParams
+from core_server.protocol.items import (
+    AddKind,
+    DeleteKind,
+    FileChangeItem,
+    FileUpdate,
+    UpdateKind,
+)
+from core_server.protocol.wire import ExternalSandbox, FullAccess, ReadOnly, WorkspaceWrite
+from core_server.runtime.approvals import Question
+from core_server.runtime.bench import SAID_NO, Bench
+from core_server.runtime.voice import now_ms
+from core_server.session.policy import must_ask
+from core_server.session.thread import Settings
+from core_server.tools import patch
+from core_server.tools.base import FileChange, ToolError
+
+
+class PatchArguments(msgspec.Struct, frozen=True):
+    """Arguments of the tool `apply_patch`."""
+
+    patch: str
+
+
+_ARGUMENTS: Final = msgspec.json.Decoder(PatchArguments)
+
+
+class PatchRun:
+    """One patch from its proposal to its end.
+
+    Args:
+        bench: The turn's.
+        item_id: Of its item.
+        changes: As planned; exactly these are shown and applied.
+    """
+
+    def __init__(self, bench: Bench, item_id: str, changes: tuple[FileChange, ...]) -> None:
+        self._bench = bench
+        self._narrator = bench.narrator
+        self._changes = changes
+        self._settings = bench.narrator.thread.settings
+        self.item = FileChangeItem(item_id, tuple(_update(each) for each in changes), now_ms())
+
+    async def propose(self) -> str:
+        """Ask if the policy wants it, apply if it may; returns what the engine is told."""
+        self._narrator.started(self.item, keep=True)
+        read_only = isinstance(self._settings.sandbox, ReadOnly)
+        if not self._must_ask(escalated=read_only):
+            if read_only:
+                self._complete("declined")
+                return "The sandbox is read-only and nobody may be asked; nothing was changed."
+            return await self._apply()
+        self._bench.waiting(waiting=True)
+        verdict = await self._bench.approved(self._question(), self._keys())
+        if verdict == "run":
+            self._bench.waiting(waiting=False)
+            return await self._apply()
+        return self._refused(verdict)
+
+    def _must_ask(self, *, escalated: bool) -> bool:
+        return not self._keys() <= self._narrator.thread.allowed and must_ask(
+            self._settings.approval_policy,
+            escalated=escalated,
+            always=self._bench.always_asks,
+            read_only=False,
+        )
+
+    def _keys(self) -> frozenset[str]:
+        paths = {path for each in self._changes for path in (each.path, each.move_to) if path}
+        return frozenset(f"file:{path}" for path in paths)
+
+    def _question(self) -> Question[FileApproval]:
+        narrator = self._narrator
+        params = FileApprovalParams(narrator.thread.id, narrator.turn.id, self.item.id, now_ms())
+        return Question("item/fileChange/requestApproval", params, FileApproval)
+
+    def _refused(self, reason: str) -> str:
+        status = "failed" if reason == "failed" else "declined"
+        if reason == "cancel":
+            self._complete(status)
+            self._bench.waiting(waiting=False)
+            self._narrator.turn.stop()
+        else:
+            self._bench.waiting(waiting=False)
+            self._complete(status)
+        return SAID_NO[reason]
+
+    async def _apply(self) -> str:
+        roots = roots_of(self._settings)
+        try:
+            # Shielded: a thread cannot be stopped, so its end is awaited and told truly.
+            await _uninterrupted(roots, self._changes)
+        except ToolError as error:
+            self._complete("failed")
+            return f"The patch was not applied: {error}"
+        self._complete("completed")
+        paths = ", ".join(change.path for change in self._changes)
+        return f"Done. Changed: {paths}"
+
+    def _complete(self, status: str) -> None:
+        done = msgspec.structs.replace(self.item, status=status, completed_at_ms=now_ms())
+        self._narrator.completed(done)
+
+
+async def apply_patch(bench: Bench, call: ToolCall) -> str:
+    """Perform a call of the tool `apply_patch`; returns what the engine is told."""
+    settings = bench.narrator.thread.settings
+    try:
+        arguments = _ARGUMENTS.decode(call.arguments)
+        changes = await asyncio.to_thread(
+            patch.plan, roots_of(settings), arguments.patch, cwd=settings.cwd
+        )
+    except msgspec.DecodeError as error:
+        return f"invalid arguments: {error}"
+    except ToolError as error:
+        return f"The patch does not apply: {error}"
+    return await PatchRun(bench, call.call_id, changes).propose()
+
+
+def roots_of(settings: Settings) -> tuple[str, ...]:
+    """Where files may change: beneath these."""
+    match settings.sandbox:
+        case FullAccess() | ExternalSandbox():
+            return (settings.cwd, "/")
+        case WorkspaceWrite(writable_roots=roots):
+            return (settings.cwd, *roots)
+        case ReadOnly():
+            return (settings.cwd,)
+
+
+async def _uninterrupted(roots: tuple[str, ...], changes: tuple[FileChange, ...]) -> None:
+    work = asyncio.get_running_loop().run_in_executor(None, patch.apply, roots, changes)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+def _update(change: FileChange) -> FileUpdate:
+    match change.kind:
+        case "add":
+            return FileUpdate(change.path, AddKind(), change.diff)
+        case "delete":
+            return FileUpdate(change.path, DeleteKind(), change.diff)
+        case "update":
+            return FileUpdate(change.path, UpdateKind(change.move_to), change.diff)
