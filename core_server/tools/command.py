@@ -45,13 +45,9 @@ async def start(command: Command, mechanism: Mechanism | None = None) -> AsyncIt
     """
     if not command.argv:
         raise ToolError("command must not be empty")
-    confinement = await asyncio.to_thread(sandbox.prepare, command, mechanism)
-    try:
-        reaper = spawn(command, confinement)
-    except ToolError:
-        if confinement.scratch:
-            shutil.rmtree(confinement.scratch, ignore_errors=True)
-        raise
+    if command.sandbox != "none" and mechanism is None:
+        mechanism = await asyncio.to_thread(sandbox.detect)
+    reaper = _spawn(command, mechanism)
     process = Process(command, reaper)
     try:
         await process.started()
@@ -71,6 +67,21 @@ async def run(command: Command, on_output: Callable[[Output], Awaitable[None]]) 
         async for output in process:
             await on_output(output)
         return await process.wait()
+
+
+def _spawn(command: Command, mechanism: Mechanism | None) -> Reaper:
+    scratch = ""
+    try:
+        confinement = sandbox.prepare(command, mechanism)
+        scratch = confinement.scratch
+        return spawn(command, confinement)
+    except (OSError, ValueError, ToolError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ToolError(spawn_failure(error.errno or 0)) from None
+        if isinstance(error, ValueError):  # a path with a NUL in it
+            raise ToolError(f"failed to spawn command: {error}") from None
+        raise
 
 
 class Process:
@@ -169,13 +180,18 @@ class Process:
                 socket.SHUT_WR
             )  # the end of file that the reaper waits for
         try:
-            async with asyncio.timeout(_STOP_S):
-                await asyncio.shield(self._ended)
-        except TimeoutError:
-            self._kill_hard()
+            if not await self._ends_within(_STOP_S):
+                self._kill_hard()
+                await self._ends_within(_STOP_S)
         finally:
             self._input.close()
             self._output.close()
+
+    async def _ends_within(self, limit_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._ended)
+        return self._ended.done()
 
     def _hear(self) -> None:
         """Take the reaper's news; its end of file means that nobody is left."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core_server.tools.base import Command, ToolError
+from core_server.tools.base import Command
 from core_server.tools.environment import child_environment
 from core_server.tools.reaper import PLAN_FD, SOCKET_FD
 from core_server.tools.sandbox import Confinement
@@ -28,6 +28,10 @@ GRACE_S = 0.5
 MAX_PROCESSES = 512
 _FIRST_FREE_FD = 10  # above every target of `dup2` below, so that none is overwritten early
 _ROOT = str(Path(__file__).parents[2])
+# Isolated and without site-packages: 11 ms to start instead of 30, and nothing of the
+# user's configuration in it.
+_INTERPRETER_OPTIONS = ["-I", "-S", "-X", "utf8"]
+_PASSED_ON = ["LD_LIBRARY_PATH"]  # an interpreter may need it to start at all
 _PROGRAM = (
     "import sys, os, marshal; sys.path.append(sys.argv[1]);"
     "from core_server.tools.reaper import main;"
@@ -58,13 +62,10 @@ def spawn(command: Command, confinement: Confinement) -> Reaper:
     """Start a reaper; blocks for about a millisecond.
 
     Raises:
-        ToolError: the machine has no process or descriptor left.
+        OSError: the machine has no process or descriptor left.
     """
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-        try:
-            reaper = _spawn(command, confinement, theirs, ours)
-        except OSError as error:
-            raise ToolError(spawn_failure(error.errno or 0)) from None
+        reaper = _spawn(command, confinement, theirs, ours)
         ours.pop_all()
     return reaper
 
@@ -139,11 +140,10 @@ def _keeper(stack: contextlib.ExitStack) -> Callable[[int], int]:
 
 def _posix_spawn(fds: list[int]) -> int:
     targets = (0, 1, 2, SOCKET_FD, PLAN_FD)
-    libraries = os.environ.get("LD_LIBRARY_PATH")
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", "-X", "utf8", "-c", _PROGRAM, _ROOT],
-        {"LD_LIBRARY_PATH": libraries} if libraries else {},
+        [sys.executable, *_INTERPRETER_OPTIONS, "-c", _PROGRAM, _ROOT],
+        {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         file_actions=[
             (os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, targets, strict=True)
         ],

@@ -3,6 +3,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,6 +132,43 @@ async def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
 async def test_a_command_without_words_is_refused() -> None:
     with pytest.raises(ToolError, match="command must not be empty"):
         await finish(command())
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd"), [(("echo", "a\0b"), "/"), (("echo",), "/a\0b"), (("echo", "\ud800"), "/")]
+)
+async def test_text_that_no_program_can_be_given_is_refused(
+    argv: tuple[str, ...], cwd: str
+) -> None:
+    for sandbox in ("none", "read-only"):
+        what = msgspec.structs.replace(command(*argv, cwd=cwd), sandbox=sandbox)
+        with pytest.raises(ToolError, match="failed to spawn command: "):
+            await finish(what)
+
+
+async def test_too_many_words_are_refused() -> None:
+    with pytest.raises(ToolError, match=r"Argument list too long \(os error 7\)"):
+        await finish(command("echo", "x" * 4_000_000))
+
+
+async def test_a_descriptor_that_was_given_away_does_not_hold_up_the_end() -> None:
+    # Given a command that hands its stdout to a process that is none of its own.
+    script = (
+        "import array, os, socket, sys; s = socket.socket(socket.AF_UNIX);"
+        "s.connect(sys.argv[1]); s.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,"
+        " array.array('i', [1]))]); print('given')"
+    )
+    address = f"\0{uuid.uuid4()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        argv = (sys.executable, "-c", script.replace("sys.argv[1]", repr(address)))
+        async with running(command(*argv)) as process:
+            with (await asyncio.to_thread(listener.accept))[0] as peer:
+                _, fds, _, _ = socket.recv_fds(peer, 1, 1)
+            assert text([output async for output in process]) == "given\n"
+            assert (await process.wait()).exit_code == 0
+        os.close(fds[0])
 
 
 async def test_no_descriptor_left_is_an_error_and_leaks_none() -> None:

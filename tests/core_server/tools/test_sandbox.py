@@ -3,6 +3,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from core_server.tools.base import Command, SandboxUnavailableError
 from core_server.tools.sandbox import Mechanism
 from tests.core_server.tools.processes import (
     MECHANISMS,
+    PATIENCE_S,
     PYTHON,
     command,
     finish,
@@ -267,6 +270,39 @@ async def test_a_scratch_directory_is_removed(workspace: Path) -> None:
     )
     _, outputs = await finish(what, "landlock")
     assert not Path(text(outputs).strip()).exists()
+
+
+CONFINED = """
+import os, socket, stat
+from core_server.tools import landlock, seccomp
+landlock.restrict(["/", "/dev/null", "/nonexistent"])
+seccomp.block_network()
+try:
+    os.mknod("node", stat.S_IFBLK | 0o600, os.makedev(7, 99)); print("a disk")
+except PermissionError:
+    print("denied")
+try:
+    socket.socket(); print("a network")
+except PermissionError:
+    print("denied")
+open("/dev/null", "w").write("x"); open("file", "w").write("x"); print("written")
+"""
+
+
+def test_even_where_all_may_be_written_to_there_is_no_device_and_no_network(
+    workspace: Path,
+) -> None:
+    if missing("landlock"):
+        pytest.skip(missing("landlock"))
+    done = subprocess.run(
+        [sys.executable, "-c", CONFINED],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(Path(sandbox.__file__).parents[2])},
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stdout.decode().split() == ["denied", "denied", "written"]
 
 
 def test_no_mechanism_means_refused_and_says_what_to_do() -> None:
