@@ -27,6 +27,7 @@ from opentelemetry.trace import SpanKind
 from trace_proxy.runtime.export_account import quiet_sdk_logs
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
+from trace_proxy.runtime.otlp_json import JsonSpanEncoder
 from trace_proxy.runtime.record_span import Origin, RecordSpan
 from trace_proxy.runtime.telemetry import DEFAULT_BATCH_SIZE, Telemetry
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
@@ -124,9 +125,9 @@ def hand_over_us(run: Run) -> float:
     return best_us
 
 
-def encoders_us(run: Run) -> tuple[float, float]:
-    """Our encoder and the stock one, in batches."""
-    origin, encoder = origin_of_bench(), SpanEncoder()
+def encoders_us(run: Run) -> tuple[float, float, float]:
+    """Our encoder, the stock one, and ours for the trace file, in batches."""
+    origin, encoder, json_encoder = origin_of_bench(), SpanEncoder(), JsonSpanEncoder()
     spans = [RecordSpan(record, origin) for record in run.records]
     size = DEFAULT_BATCH_SIZE
     batches = [spans[start : start + size] for start in range(0, len(spans), size)]
@@ -139,7 +140,11 @@ def encoders_us(run: Run) -> tuple[float, float]:
         for batch in batches:
             encode_spans(batch).SerializeToString()
 
-    return run.best_us(ours), run.best_us(stock)
+    def trace_file() -> None:
+        for batch in batches:
+            json_encoder.encode(batch)
+
+    return run.best_us(ours), run.best_us(stock), run.best_us(trace_file)
 
 
 def stock_span_us(run: Run) -> float:
@@ -234,12 +239,13 @@ def main() -> None:
     options = parser.parse_args()
     quiet_sdk_logs()
     run = Run([record_of(number) for number in range(options.spans)], options.repeat)
-    ours_us, stock_us = encoders_us(run)
+    ours_us, stock_us, json_us = encoders_us(run)
     whole_us, lost = whole_way_cpu_us(run)
     lines = [
         ("record -> ReadableSpan -> processor", hand_over_us(run)),
         ("our encoder", ours_us),
         ("stock encoder", stock_us),
+        ("our encoder of the trace file", json_us),
         ("stock start_span, set_attributes, end", stock_span_us(run)),
         ("one histogram observation", observe_us(run)),
         (f"whole way to a collector, CPU ({lost} lost)", whole_us),

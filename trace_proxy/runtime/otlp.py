@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
 import structlog
-from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans as json_request
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
+from trace_proxy.runtime.otlp_json import JsonSpanEncoder
 
 # The stock exporter's own limit for one request, and what collectors accept at most.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
@@ -47,10 +46,6 @@ class _Sent(Protocol):
     def error(self) -> Exception | None: ...
 
 
-def _json(spans: Sequence[ReadableSpan]) -> bytes:
-    return msgspec.json.encode(json_request(spans).to_dict())
-
-
 class FastOtlpExporter(SpanExporter):
     """The stock OTLP/HTTP exporter around an encoder of ours.
 
@@ -65,8 +60,8 @@ class FastOtlpExporter(SpanExporter):
     def __init__(self, *, as_json: bool = False) -> None:
         headers = {"content-type": "application/json"} if as_json else None
         self._stock: SpanExporter = OTLPSpanExporter(headers=headers)
-        self._encode: Encode = _json if as_json else SpanEncoder().encode
-        self._stock_can_encode = not as_json
+        encoder = JsonSpanEncoder() if as_json else SpanEncoder()
+        self._encode: Encode = encoder.encode
         self._closing = threading.Event()
         self.fallbacks = 0
         self.last_error = ""
@@ -102,9 +97,6 @@ class FastOtlpExporter(SpanExporter):
             return None
 
     def _export_by_stock(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        if not self._stock_can_encode:
-            self.last_error = "a span cannot be encoded"
-            return SpanExportResult.FAILURE
         sent = self._stock.export(spans)
         self.last_error = "" if sent is SpanExportResult.SUCCESS else "the stock exporter failed"
         return sent

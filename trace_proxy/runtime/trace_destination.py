@@ -12,8 +12,6 @@ read here.  Headers, TLS, time-out and compression the stock exporters read them
 from the environment of the process.
 """
 
-import os
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,25 +132,14 @@ def _without_secrets(url: str) -> str:
 
 def _file_exporter(path: Path) -> SpanExporter:
     try:
-        _make_private(path)
-        module = import_module("opentelemetry.exporter.otlp.json.file")
-        exporter: SpanExporter = module.FileSpanExporter(path)
+        exporter: SpanExporter = import_module("trace_proxy.runtime.otlp_json").TraceFileExporter(
+            path
+        )
     except OSError as error:
         raise ConfigurationError(
             f"--trace-file {path} cannot be written ({error.strerror}): choose another file"
         ) from None
     return exporter
-
-
-def _make_private(path: Path) -> None:
-    """Create the file readable by nobody else, and make it so if it was there before."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
 
 
 def _line(span: ReadableSpan) -> str:

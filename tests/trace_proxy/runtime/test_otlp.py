@@ -3,12 +3,14 @@
 import copy
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, TypeAlias, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans as json_request
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
@@ -20,7 +22,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, 
 from opentelemetry.trace import SpanContext as SdkSpanContext
 from opentelemetry.util.types import AnyValue
 
-from trace_proxy.runtime import otlp, otlp_encoding
+from trace_proxy.runtime import otlp, otlp_encoding, otlp_json
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
 from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan, sdk_context
 from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
@@ -135,6 +137,7 @@ ORIGINS = {
     ),
 }
 record_spans = records.map(lambda record: RecordSpan(record, ORIGINS[record.service]))
+JSON_ENCODER = otlp_json.JsonSpanEncoder()
 ENCODER = SpanEncoder()  # one for all examples: what it remembers must never be wrong
 
 
@@ -218,6 +221,60 @@ def test_the_cache_stays_bounded_and_right_when_values_never_repeat() -> None:
 
     assert parsed(encoder.encode(spans)) == encode_spans(spans)
     assert parsed(encoder.encode(spans[:2])) == encode_spans(spans[:2])
+
+
+def canonical(document: object) -> object:
+    """OTLP JSON with absent and empty being the same, as protobuf's JSON mapping has it."""
+    if isinstance(document, list):
+        return [canonical(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    kept = {key: canonical(value) for key, value in document.items()}
+    empty: tuple[object, ...] = ("", "0", [])
+    return {
+        key: value for key, value in kept.items() if key == "stringValue" or value not in empty
+    }
+
+
+@given(st.lists(record_spans, max_size=4))
+def test_any_record_is_the_same_json_as_the_stock_encoder_makes(spans: list[RecordSpan]) -> None:
+    stock = json.dumps(json_request(spans).to_dict())
+
+    assert canonical(json.loads(JSON_ENCODER.encode(spans))) == canonical(json.loads(stock))
+
+
+@given(st.lists(record_spans | readable_spans(), max_size=4))
+def test_foreign_spans_are_left_to_the_stock_json_encoder(spans: list[ReadableSpan]) -> None:
+    stock = json.dumps(json_request(spans).to_dict())
+
+    assert canonical(json.loads(JSON_ENCODER.encode(spans))) == canonical(json.loads(stock))
+
+
+def test_the_json_cache_stays_bounded_and_right() -> None:
+    encoder = otlp_json.JsonSpanEncoder()
+    spans = [span_of(record_of(request=str(number))) for number in range(otlp_json.MAX_CACHED + 9)]
+
+    (group,) = json.loads(encoder.encode(spans))["resourceSpans"]
+
+    assert [span["attributes"] for span in group["scopeSpans"][0]["spans"]] == [
+        [{"key": "request", "value": {"stringValue": str(number)}}] for number in range(len(spans))
+    ]
+
+
+def test_a_full_disk_is_a_failure_with_a_reason() -> None:
+    exporter = otlp_json.TraceFileExporter(Path("/dev/full"))
+
+    assert exporter.export([span_of(record_of())]) is SpanExportResult.FAILURE
+    assert exporter.last_error == "the file cannot be written: No space left on device"
+    exporter.shutdown()
+
+
+def test_a_closed_file_takes_nothing(tmp_path: Path) -> None:
+    exporter = otlp_json.TraceFileExporter(tmp_path / "traces.jsonl")
+    exporter.shutdown()
+    exporter.shutdown()
+
+    assert exporter.export([span_of(record_of())]) is SpanExportResult.FAILURE
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", object()])

@@ -607,20 +607,6 @@ async def test_a_batch_beyond_the_limit_of_a_request_is_dropped(
         assert await exporting.shutdown(5)
 
 
-async def test_json_has_no_second_encoder_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Collector() as collector:
-        exporting = telemetry(
-            monkeypatch,
-            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
-            OTEL_EXPORTER_OTLP_PROTOCOL="http/json",
-        )
-        exporting.export(SpanRecord(Service.PROXY, "\ud800", Kind.SERVER, SAMPLED, None, 1, 2, {}))
-        await until(lambda: exporting.spans_dropped == 1)
-
-        assert exporting.last_error == "a span cannot be encoded"
-        assert await exporting.shutdown(5)
-
-
 async def test_work_that_outlives_the_loop_is_left_behind() -> None:
     released, ended = threading.Event(), threading.Event()
 
