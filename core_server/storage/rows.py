@@ -6,7 +6,7 @@ Who may write to a thread is `lease`'s business, which page is asked for `paging
 from typing import assert_never
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, select, true, tuple_
 
 from core_server.storage import paging
 from core_server.storage.base import (
@@ -99,7 +99,7 @@ def page(connection: Connection, query: ThreadQuery, start: paging.Cursor | None
 
 
 def _filters(query: ThreadQuery) -> list[ColumnElement[bool]]:
-    chosen = [threads.c.listed == True, threads.c.archived == query.archived]  # noqa: E712 - SQL
+    chosen = [threads.c.listed == true(), threads.c.archived == query.archived]
     for column, values in (
         (threads.c.model_provider, query.model_providers),
         (threads.c.source, query.sources),

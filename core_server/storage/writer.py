@@ -128,24 +128,24 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
             report([Outcome(None, error=_as_storage_error(error))])
             return
-        if report([Outcome(None)]):
-            self._serve(database, report)
-        else:
-            _close(database)
+        if report([Outcome(None)]) and self._serve(database, report):
+            return
+        _close(database)  # the loop is gone, and nobody will ask for it
 
-    def _serve(self, database: "Database", report: Report) -> None:
+    def _serve(self, database: "Database", report: Report) -> bool:
+        """Work until the database is closed (True) or nobody listens any more (False)."""
         beat_at_s = time.monotonic() + self._heartbeat_s
         while True:
             for batch in _batches(self._take(beat_at_s - time.monotonic())):
-                outcomes = self._outcomes(database, batch)
-                if outcomes and not report(outcomes):
-                    _close(database)
-                    return
+                if not report(self._outcomes(database, batch)):
+                    return False
                 if isinstance(batch[-1], Close):
-                    return
+                    return True
             if time.monotonic() >= beat_at_s:
                 _beat(database)
                 beat_at_s = time.monotonic() + self._heartbeat_s
+                if not report([]):
+                    return False
 
     def _take(self, patience_s: float) -> list[Item]:
         """Wait for one job, then take all that are there."""

@@ -131,12 +131,6 @@ async def _live(store: Store, story: Sequence[list[Operation] | tuple[str, str]]
     await store.open()
     for step in story:
         match step:
-            case ("acquire", thread_id):
-                await store.acquire(thread_id)
-                model.owned.add(thread_id)
-            case (_, thread_id):
-                await store.release(thread_id)
-                model.release(thread_id)
             case list():
                 try:
                     await store.write(step)
@@ -144,6 +138,12 @@ async def _live(store: Store, story: Sequence[list[Operation] | tuple[str, str]]
                     assert not model.write(step)
                 else:
                     assert model.write(step)
+            case ("acquire", thread_id):
+                await store.acquire(thread_id)
+                model.owned.add(thread_id)
+            case (_, thread_id):
+                await store.release(thread_id)
+                model.release(thread_id)
     await _assert_alike(store, model)
     await store.close()
     await store.open()

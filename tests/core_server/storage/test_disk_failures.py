@@ -149,6 +149,7 @@ async def test_a_store_locked_by_another_program_fails_and_recovers(
 
 
 async def test_closing_on_a_full_disk_says_so_and_closes(path: Path) -> None:
+    before = set(threading.enumerate())
     store = await _opened(path)
     await store.acquire("t")
 
@@ -156,7 +157,7 @@ async def test_closing_on_a_full_disk_says_so_and_closes(path: Path) -> None:
         await store.close()
 
     await store.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "storage"]
+    assert set(threading.enumerate()) <= before
 
 
 async def test_a_heartbeat_that_fails_is_tried_again(path: Path) -> None:
@@ -244,18 +245,18 @@ async def test_calls_made_while_it_opens_are_served_afterwards(path: Path) -> No
 
 
 def test_a_store_whose_loop_is_gone_ends_its_thread(path: Path) -> None:
+    before = set(threading.enumerate())
     store = SqliteStore(path, heartbeat_s=0.01)
 
     async def leave_it() -> None:
         await store.open()
-        store.write([PutThread(thread_row("t"))])
+        await store.write([PutThread(thread_row("t"))])
 
     asyncio.run(leave_it())
 
-    for thread in threading.enumerate():
-        if thread.name == "storage":
-            thread.join(timeout=10)
-            assert not thread.is_alive()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_each_failure_of_sqlite_has_a_line_that_says_what_to_do(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from core_server.storage import owner
 from core_server.storage.owner import started_ticks, this_process
 
 
@@ -23,8 +27,8 @@ def test_a_process_is_dead_when_it_was_killed_even_if_nobody_reaped_it() -> None
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         ticks = started_ticks(child.pid)
         assert ticks is not None
-        owner = replace(this_process(), pid=child.pid, started_ticks=ticks)
-        assert not owner.is_dead(seen_from=this_process())
+        of_child = replace(this_process(), pid=child.pid, started_ticks=ticks)
+        assert not of_child.is_dead(seen_from=this_process())
 
         child.kill()
         subprocess.run(
@@ -33,8 +37,19 @@ def test_a_process_is_dead_when_it_was_killed_even_if_nobody_reaped_it() -> None
             check=True,
         )
 
-        assert owner.is_dead(seen_from=this_process())
-    assert owner.is_dead(seen_from=this_process())
+        assert of_child.is_dead(seen_from=this_process())
+    assert of_child.is_dead(seen_from=this_process())
+
+
+def test_without_proc_nobody_is_known_to_be_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_PROC", tmp_path)
+
+    me = this_process()
+
+    assert (me.boot_id, me.pid_space, me.started_ticks) == ("", "", 0)
+    assert not replace(me, pid=2**22 + 1).is_dead(seen_from=this_process())
 
 
 def test_a_process_id_that_is_used_again_is_another_process() -> None:

@@ -6,12 +6,16 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Literal
 
+import msgspec
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
-from core_server.storage import schema, sqlite_file
-from core_server.storage.base import NewerSchemaError, PutThread, StorageError
+from core_server.storage import paging, rows, schema, sqlite_file
+from core_server.storage.base import NewerSchemaError, PutThread, StorageError, ThreadQuery
+from core_server.storage.database import Database
+from core_server.storage.owner import this_process
 from core_server.storage.sqlite import SqliteStore
 from tests.core_server.storage.samples import thread_row
 
@@ -206,3 +210,59 @@ async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
         names = [row[1] for row in raw.execute("PRAGMA table_info(threads)")]
         assert raw.execute("PRAGMA user_version").fetchone() == (1,)
     assert "colour" not in names
+
+
+async def test_going_to_wal_waits_for_readers_and_then_says_who_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "threads.db"
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("PRAGMA journal_mode=DELETE")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM threads").fetchone()
+
+        with pytest.raises(StorageError, match="another process has held it locked"):
+            await store.open()
+
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize("sort_key", ["created_at", "updated_at", "recency_at"])
+@pytest.mark.parametrize("descending", [True, False])
+def test_a_page_is_a_walk_along_an_index(
+    tmp_path: Path,
+    sort_key: Literal["created_at", "updated_at", "recency_at"],
+    *,
+    descending: bool,
+) -> None:
+    """So a page of 10,000 threads costs what one of 100 does."""
+    path = tmp_path / "threads.db"
+    database = Database(path, this_process())
+    database.write([PutThread(thread_row(f"t{number}")) for number in range(3)])
+    query = ThreadQuery(limit=2, sort_key=sort_key, descending=descending, cwds=("/w",))
+    cursor = database.page(query, None).next_cursor
+    database.close()
+    start = paging.start_of(msgspec.structs.replace(query, cursor=cursor))
+    engine, connection = sqlite_file.connect(path)
+    plans: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _explain(_connection: object, _cursor: object, sql: str, *rest: Any) -> None:
+        if sql.startswith("SELECT"):
+            with closing(sqlite3.connect(path)) as raw:
+                plan = raw.execute(f"EXPLAIN QUERY PLAN {sql}", rest[0]).fetchall()
+            plans.extend(row[3] for row in plan)
+
+    with connection.begin():
+        rows.page(connection, query, start)
+    connection.close()
+    engine.dispose()
+
+    beyond = f"({sort_key}_s,thread_id){'<' if descending else '>'}(?,?)"
+    walk = f"USING INDEX threads_by_{sort_key} (listed=? AND archived=? AND {beyond})"
+    assert plans == [f"SEARCH threads {walk}"]
