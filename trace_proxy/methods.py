@@ -65,7 +65,7 @@ KNOWN: Final = frozenset(
 NEW_WORK: Final = frozenset(
     """
     turn/start turn/steer thread/start thread/resume thread/fork thread/compact/start
-    thread/shellCommand review/start thread/realtime/start
+    thread/queue/start thread/shellCommand review/start thread/realtime/start
     """.split()
 )
 """Refused while draining: they begin a turn, or load a thread that could."""

@@ -54,3 +54,12 @@ def draining(retry_after_ms: int) -> Refusal:
         "The server is draining; reconnect and retry",
         {"reason": "draining", "retryable": True, "retryAfterMs": retry_after_ms},
     )
+
+
+def no_core() -> Refusal:
+    """No core is up, or the only one that could answer was lost: -32003, to be sent again."""
+    return Refusal(
+        codes.CORE_LOST,
+        "No core is up to answer this; retry",
+        {"reason": "coreLost", "retryable": True},
+    )

@@ -6,6 +6,8 @@ is entered at a router and its line is given to a core. What comes back is `answ
 
 from msgspec import UNSET
 
+from typing import Final
+
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy import envelope, gate, handles, methods, refusal, server_requests, spans
@@ -20,6 +22,8 @@ from trace_proxy.trace_context import trace_field
 _THREAD_METHODS = frozenset(
     name for name in methods.KNOWN if name.startswith(("thread/", "turn/", "review/"))
 )
+
+TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 
 
 class Requests:
@@ -111,7 +115,10 @@ class Requests:
         if core.lanes.pass_through(counts):
             board.effects.write(core, line)
             return
-        refused = core.lanes.put(key, line, counts=counts)
+        if counts:
+            refused = core.lanes.put(key, line, counts=True)
+        else:
+            refused = core.lanes.put_answer(key, line)
         if refused is not None:
             core.router.settle(core_id)
             board.effects.count("shed", "core_queue")
@@ -159,7 +166,7 @@ class Requests:
         body = message.error if failed else message.result
         assert body is not UNSET
         line = envelope.client_answer(asked.core_id, bytes(body), failed=failed)
-        self._to_core(asked.core, connection, line)
+        self._answer_core(asked.core, connection, line)
         decided = server_requests.decision(None if failed else bytes(body))
         board.end_span(server_requests.record(asked, board.now_ns, decided, connection))
         board.effects.approval_settled(asked, board.now_ns)
@@ -172,10 +179,13 @@ class Requests:
         params = None if message.params is UNSET else bytes(message.params)
         line = envelope.notification(message.method, params)
         for core in self._board.cores:
-            self._to_core(core, connection, line)
+            if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
+                self._board.effects.write(core, line)
+            elif core.lanes.put(connection.key, line, counts=False) is not None:
+                self._board.effects.close(connection, *TOO_MANY)
 
-    def _to_core(self, core: CoreSession, connection: Connection, line: bytes) -> None:
+    def _answer_core(self, core: CoreSession, connection: Connection, line: bytes) -> None:
         if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
             self._board.effects.write(core, line)
         elif core.lanes.put_answer(connection.key, line) is not None:
-            self._board.effects.close(connection, 1008, "too many answers and notifications")
+            self._board.effects.close(connection, *TOO_MANY)
