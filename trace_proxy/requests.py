@@ -4,9 +4,9 @@ Every request of a client ends in one of two ways here: it is answered at once, 
 is entered at a router and its line is given to a core. What comes back is `answers`.
 """
 
-from msgspec import UNSET
-
 from typing import Final
+
+from msgspec import UNSET
 
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
