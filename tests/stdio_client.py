@@ -39,6 +39,7 @@ class StdioClient:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.received: list[Json] = []
+        self.sent: list[Json] = []
         self.stderr = b""
         self.on_request: Callable[[Json], Json | None] = lambda _: None
         self.eof = asyncio.Event()
@@ -83,6 +84,8 @@ class StdioClient:
                 await client.close()
                 for task in tasks:
                     task.cancel()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         finally:
             if process.returncode is None:
                 process.kill()
@@ -109,6 +112,8 @@ class StdioClient:
 
     def send(self, message: Json) -> None:
         """Write a message."""
+        if "id" in message:
+            self.sent.append(message)
         self.write(msgspec.json.encode(message))
 
     def notify(self, method: str) -> None:
