@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -62,22 +63,29 @@ class Closed(Exception):  # noqa: N818 - what happened, not an error by itself
         self.code = code
 
 
-class Client:
-    """One websocket client.
+class Client(ABC):
+    """One client, however it is connected.
 
     Attributes:
         received: Every message read so far, in order.
     """
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
+    def __init__(self) -> None:
         self.received: list[Json] = []
         self._unseen: deque[Json] = deque()
         self._next_id = 0
 
+    @abstractmethod
+    async def write(self, text: str) -> None:
+        """Send any text as one message."""
+
+    @abstractmethod
+    async def read(self) -> str | bytes:
+        """The next message; raises `Closed`."""
+
     async def send(self, message: Json) -> None:
         """Send a message as it is."""
-        await self.socket.send_str(json.dumps(message))
+        await self.write(json.dumps(message))
 
     async def begin(self, method: str, params: object = None, **more: object) -> int:
         """Send a request; returns its id."""
@@ -151,10 +159,7 @@ class Client:
             raise AssertionError(f"nothing fits; last: {self.received[-3:]}") from None
 
     async def _read(self) -> Json:
-        message = await self.socket.receive()
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            raise Closed(self.socket.close_code)
-        read: Json = json.loads(message.data)
+        read: Json = json.loads(await self.read())
         self.received.append(read)
         return read
 
@@ -170,6 +175,49 @@ class Client:
     def methods(self) -> list[str]:
         """The methods of all that was read."""
         return [each["method"] for each in self.received if "method" in each]
+
+
+class WebsocketClient(Client):
+    """A client with a websocket."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        super().__init__()
+        self.socket = socket
+
+    async def write(self, text: str) -> None:
+        """Send a text message."""
+        await self.socket.send_str(text)
+
+    async def read(self) -> str | bytes:
+        """The next text message."""
+        message = await self.socket.receive()
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            raise Closed(self.socket.close_code)
+        text: str = message.data
+        return text
+
+
+class PipeClient(Client):
+    """A client at the other end of the proxy's own stdin and stdout."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        super().__init__()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.stdin = process.stdin
+        self.stdout = process.stdout
+
+    async def write(self, text: str) -> None:
+        """Send a line."""
+        self.stdin.write(text.encode() + b"\n")
+        await self.stdin.drain()
+
+    async def read(self) -> str | bytes:
+        """The next line."""
+        line = await self.stdout.readline()
+        if not line:
+            raise Closed(None)
+        return line
 
 
 def turn_params(thread: str, text: str) -> Json:
@@ -272,16 +320,22 @@ class Proxy:
     @contextlib.asynccontextmanager
     async def client(
         self, *, experimental: bool = False, initialize: bool = True, **options: Any
-    ) -> AsyncIterator[Client]:
+    ) -> AsyncIterator[WebsocketClient]:
         """A client, by default past its handshake."""
         socket = await self.connect(**options)
-        client = Client(socket)
+        client = WebsocketClient(socket)
         try:
             if initialize:
                 await client.initialize(experimental=experimental)
             yield client
         finally:
             await leave(socket)
+
+    async def pipe_client(self) -> PipeClient:
+        """The client of `--listen stdio://`, past its handshake."""
+        client = PipeClient(self.process)
+        await client.initialize()
+        return client
 
     async def get(self, path: str) -> tuple[int, str, Json]:
         """A plain request: status, body and headers."""
@@ -307,7 +361,7 @@ async def trace_proxy(
     listen: str = "ws://127.0.0.1:0",
     wait: bool = True,
     directory: Path | None = None,
-    **streams: Any,
+    pipes: bool = False,
 ) -> AsyncIterator[Proxy]:
     """Start a proxy, wait until it serves, and leave nothing of it behind.
 
@@ -318,13 +372,13 @@ async def trace_proxy(
         listen: Its listener.
         wait: Whether to wait for `proxy.ready`.
         directory: For its store, to be kept; a temporary one by default.
-        streams: `stdin` and `stdout` for the process.
+        pipes: Whether its stdin and stdout are pipes to us, for `stdio://`.
     """
     mark = f"e2e-{uuid.uuid4().hex}"
     with tempfile.TemporaryDirectory(prefix=mark) as temporary:
         where = directory or Path(temporary)
         async with aiohttp.ClientSession() as session:
-            process = await _start(mark, where, [*_argv(listen, options, core)], env, streams)
+            process = await _start(mark, where, _argv(listen, options, core), env, pipes=pipes)
             proxy = Proxy(process, where, mark, session)
             try:
                 if wait:
@@ -344,7 +398,8 @@ async def _start(
     directory: Path,
     argv: list[str],
     env: dict[str, str] | None,
-    streams: dict[str, Any],
+    *,
+    pipes: bool,
 ) -> asyncio.subprocess.Process:
     (directory / "workspace").mkdir(exist_ok=True)
     environment = {
@@ -361,8 +416,8 @@ async def _start(
             env=environment,
             cwd=directory,
             stderr=stderr,
-            stdin=streams.get("stdin", asyncio.subprocess.DEVNULL),
-            stdout=streams.get("stdout", asyncio.subprocess.DEVNULL),
+            stdin=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL,
             process_group=0,
         )
 

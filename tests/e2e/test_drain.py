@@ -1,0 +1,368 @@
+"""Drain on real processes: drain-and-queues.md, "Drain"."""
+
+import asyncio
+import json
+import signal
+import time
+
+import aiohttp
+import pytest
+
+from tests.e2e.processes import kill
+from tests.e2e.proxy import Proxy, fake_core, trace_proxy, turn_params
+
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+
+
+async def draining(proxy: Proxy, number: signal.Signals = TERM) -> None:
+    """Send the first signal and wait until it was taken."""
+    proxy.signal(number)
+    await proxy.logged("drain.started")
+
+
+async def stopped(proxy: Proxy, code: int = 0) -> None:
+    """It exits with this code and leaves nobody behind."""
+    assert await proxy.exit_code() == code, proxy.stderr
+    assert await proxy.survivors(within_s=0.5) == {}
+
+
+@pytest.mark.parametrize("number", [TERM, INT, HUP])
+async def test_a_running_turn_finishes_before_the_proxy_stops(number: signal.Signals) -> None:
+    async with trace_proxy() as proxy, proxy.client() as client:
+        thread = await client.thread()
+        turn = await client.turn(thread, "/slow 1")
+        await client.wait_for("item/agentMessage/delta")
+
+        await draining(proxy, number)
+        status, text, _ = await proxy.get("/readyz")
+        assert status == 503
+        state = json.loads(text)
+        assert (state["state"], state["turns"], state["connections"], state["deadline"]) == (
+            "draining",
+            1,
+            1,
+            None,
+        )
+        assert (await proxy.get("/healthz"))[0] == 200
+
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["id"] == turn
+        assert done["params"]["turn"]["status"] == "completed"
+        assert await client.closed() == 1012
+        await stopped(proxy)
+
+
+async def test_an_idle_proxy_closes_its_clients_and_stops() -> None:
+    async with trace_proxy() as proxy, proxy.client() as one, proxy.client() as other:
+        proxy.signal(TERM)
+        assert await one.closed() == 1012
+        assert await other.closed() == 1012
+        await stopped(proxy)
+
+
+async def test_while_draining_new_work_is_refused_and_all_else_goes_on() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "hold")
+        await draining(proxy)
+
+        for method in ("turn/start", "thread/start", "thread/resume", "thread/fork", "turn/steer"):
+            refused = await client.error(method, turn_params(thread, "more"))
+            assert refused.code == -32001
+            assert 1_000 <= refused.data.pop("retryAfterMs") <= 5_000
+            assert refused.data == {"reason": "draining", "retryable": True}
+        assert await client.request("model/list", {"a": 1}) == {"a": 1}
+
+        await client.request("turn/interrupt", {"threadId": thread, "turnId": "x"})
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        assert await client.closed() == 1012
+        await stopped(proxy)
+
+
+async def test_while_draining_an_upgrade_is_told_to_come_back() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "hold")
+        await draining(proxy)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await proxy.connect()
+        assert refused.value.status == 503
+        assert refused.value.headers is not None
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        await client.request("turn/interrupt", {"threadId": thread, "turnId": "x"})
+        await stopped(proxy)
+
+
+@pytest.mark.parametrize(("second", "code"), [(TERM, 143), (INT, 130)])
+async def test_a_second_signal_ends_everything_at_once(second: signal.Signals, code: int) -> None:
+    core = fake_core("fake", "--ignore-eof", "--ignore-term", "--with-child")
+    async with trace_proxy(core=core) as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "hold")
+        await draining(proxy)
+        await asyncio.sleep(0.15)  # or it would be one signal said twice
+        began_s = time.monotonic()
+        proxy.signal(second)
+        assert await proxy.exit_code() == code
+        assert await proxy.survivors(within_s=1) == {}
+        assert time.monotonic() - began_s < 2
+
+
+async def test_two_signals_at_once_are_one() -> None:
+    async with trace_proxy() as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "/slow 0.6")
+        await client.wait_for("item/agentMessage/delta")
+        proxy.signal(INT)
+        proxy.signal(TERM)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "completed"
+        await stopped(proxy)
+
+
+async def test_hangups_never_force() -> None:
+    async with trace_proxy() as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "/slow 1")
+        await client.wait_for("item/agentMessage/delta")
+        for _ in range(3):
+            proxy.signal(HUP)
+            await asyncio.sleep(0.15)  # beyond what counts as one signal
+        assert (await client.wait_for("turn/completed"))["params"]["turn"]["status"] == "completed"
+        await stopped(proxy)
+
+
+async def test_at_the_deadline_turns_are_interrupted_and_the_exit_code_says_so() -> None:
+    async with trace_proxy("--drain-timeout", "0.4") as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "/slow 60")
+        await client.wait_for("item/agentMessage/delta")
+        proxy.signal(TERM)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        assert await client.closed() == 1012
+        await stopped(proxy, code=3)
+
+
+async def test_a_turn_that_ignores_its_interrupt_holds_nothing_up() -> None:
+    core = fake_core("fake", "--ignore-eof", "--ignore-term")
+    async with trace_proxy("--drain-timeout", "0.2", core=core) as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "hang")
+        proxy.signal(TERM)
+        assert await client.closed() == 1012
+        done = await proxy.exit_code(timeout_s=8)
+        assert done == 3
+        assert await proxy.survivors(within_s=0.5) == {}
+
+
+@pytest.mark.parametrize("after_ms", [0, 30, 60, 100, 150, 200, 250, 300, 400])
+async def test_a_signal_while_it_starts_is_never_lost(after_ms: int) -> None:
+    async with trace_proxy(wait=False) as proxy:
+        await asyncio.sleep(after_ms / 1000)  # the moment is the test
+        proxy.signal(TERM)
+        # Before the first instruction of ours, the kernel's default action ends Python.
+        assert await proxy.exit_code(timeout_s=5) in (143, -TERM, 0), proxy.stderr
+        assert await proxy.survivors(within_s=2) == {}
+
+
+async def test_a_signal_before_the_core_is_up_forces() -> None:
+    core = fake_core("fake", "--never-greet")
+    async with trace_proxy(core=core, wait=False) as proxy:
+        await proxy.logged("core.started")
+        proxy.signal(TERM)
+        assert await proxy.exit_code(timeout_s=2) == 143
+        assert await proxy.survivors(within_s=1) == {}
+
+
+async def test_a_pending_approval_may_be_given_during_the_drain() -> None:
+    async with trace_proxy() as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "/run echo approved-in-time")
+        asked = await client.wait_for("item/commandExecution/requestApproval")
+        await draining(proxy)
+        await client.send({"id": asked["id"], "result": {"decision": "decline"}})
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] in ("completed", "interrupted")
+        assert await client.closed() == 1012
+        await stopped(proxy)
+
+
+async def test_an_approval_that_nobody_is_left_to_give_is_not_given() -> None:
+    async with trace_proxy("--drain-timeout", "30") as proxy:
+        async with proxy.client() as client:
+            await client.turn(await client.thread(), "/run touch it-ran")
+            await client.wait_for("item/commandExecution/requestApproval")
+            await draining(proxy)
+        began_s = time.monotonic()
+        await stopped(proxy, code=3)
+        assert time.monotonic() - began_s < 5
+        assert not (proxy.directory / "workspace" / "it-ran").exists()
+
+
+async def test_an_approval_is_not_given_at_the_deadline_either() -> None:
+    async with trace_proxy("--drain-timeout", "0.5") as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "/run touch it-ran")
+        await client.wait_for("item/commandExecution/requestApproval")
+        proxy.signal(TERM)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        await stopped(proxy, code=3)
+        assert not (proxy.directory / "workspace" / "it-ran").exists()
+
+
+async def test_a_turn_whose_client_has_left_is_still_finished() -> None:
+    async with trace_proxy() as proxy:
+        async with proxy.client() as client:
+            thread = await client.thread()
+            await client.turn(thread, "/slow 1")
+            await client.wait_for("item/agentMessage/delta")
+        await draining(proxy)
+        await stopped(proxy)
+        assert [each["status"] for each in proxy.log("turn.ended")] == ["completed"]
+
+
+async def test_a_peer_that_never_reads_its_close_costs_a_second() -> None:
+    async with trace_proxy() as proxy:
+        reader, writer = await asyncio.open_connection(*address(proxy))
+        writer.write(upgrade_request(proxy))
+        await reader.readuntil(b"\r\n\r\n")
+        await proxy.logged("connection.opened")
+        began_s = time.monotonic()
+        proxy.signal(TERM)
+        await stopped(proxy)
+        assert time.monotonic() - began_s < 3
+        writer.close()
+
+
+async def test_a_core_that_ignores_eof_and_term_is_killed() -> None:
+    core = fake_core("fake", "--ignore-eof", "--ignore-term", "--with-child")
+    async with trace_proxy(core=core) as proxy, proxy.client() as client:
+        await client.thread()
+        began_s = time.monotonic()
+        proxy.signal(TERM)
+        await stopped(proxy)
+        assert time.monotonic() - began_s < 4
+
+
+async def test_a_core_that_dies_during_the_drain_ends_its_turns_and_is_not_restarted() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "hold")
+        await draining(proxy)
+        kill(proxy.core_pid())
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        assert await client.closed() == 1012
+        await stopped(proxy)
+        assert len(proxy.log("core.started")) == 1
+
+
+async def test_experimental_clients_are_told_when_to_come_back() -> None:
+    async with (
+        trace_proxy("--drain-timeout", "20", core=fake_core("fake")) as proxy,
+        proxy.client(experimental=True) as told,
+        proxy.client() as plain,
+    ):
+        for client in (told, plain):
+            await client.turn(await client.thread(), "hold")
+        before_ms = time.time() * 1000
+        await draining(proxy)
+        params = (await told.wait_for("server/draining"))["params"]
+        assert 0 < params.pop("reconnectAfterMs") <= 5_000
+        assert abs(params.pop("deadlineAt") - before_ms - 20_000) < 2_000
+        assert params == {"reason": "SIGTERM"}
+        for client in (told, plain):
+            thread = next(
+                each for each in client.received if "result" in each and "thread" in each["result"]
+            )
+            await client.request(
+                "turn/interrupt", {"threadId": thread["result"]["thread"]["id"], "turnId": "x"}
+            )
+            assert await client.closed() == 1012
+        assert "server/draining" not in plain.methods()
+        await stopped(proxy)
+
+
+async def test_idle_clients_leave_first_and_those_with_turns_last() -> None:
+    async with (
+        trace_proxy(core=fake_core("fake")) as proxy,
+        proxy.client() as busy,
+        proxy.client() as idle,
+    ):
+        thread = await busy.thread()
+        await busy.turn(thread, "hold")
+        await draining(proxy)
+        assert await idle.closed() == 1012
+        assert await busy.request("model/list", {}) == {}
+        await busy.request("turn/interrupt", {"threadId": thread, "turnId": "x"})
+        assert await busy.closed() == 1012
+        await stopped(proxy)
+
+
+async def test_a_burst_of_turns_at_the_signal_is_admitted_or_refused_never_lost() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        threads = [await client.thread() for _ in range(20)]
+        ids = [
+            await client.begin("turn/start", turn_params(each, "hello")) for each in threads[:10]
+        ]
+        proxy.signal(TERM)
+        ids += [
+            await client.begin("turn/start", turn_params(each, "hello")) for each in threads[10:]
+        ]
+        assert await client.closed() == 1012
+        answers = [
+            each for each in client.received if each.get("id") in ids and "method" not in each
+        ]
+        assert sorted(each["id"] for each in answers) == sorted({each["id"] for each in answers})
+        admitted = [each for each in answers if "result" in each]
+        ended = [each for each in client.received if each.get("method") == "turn/completed"]
+        assert len(ended) == len(admitted)
+        assert all(
+            each["error"]["data"]["reason"] == "draining" for each in answers if "error" in each
+        )
+        await stopped(proxy)
+
+
+async def test_end_of_input_drains_a_wrapper() -> None:
+    async with trace_proxy(listen="stdio://", pipes=True) as proxy:
+        client = await proxy.pipe_client()
+        await client.turn(await client.thread(), "/slow 0.5")
+        client.stdin.close()
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "completed"
+        assert await client.closed() is None
+        await stopped(proxy)
+
+
+async def test_a_signal_drains_a_wrapper_as_well() -> None:
+    async with trace_proxy(listen="stdio://", pipes=True) as proxy:
+        client = await proxy.pipe_client()
+        await client.turn(await client.thread(), "/slow 0.5")
+        proxy.signal(TERM)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "completed"
+        assert await client.closed() is None
+        await stopped(proxy)
+
+
+async def test_end_of_input_drains_the_websockets_next_to_it() -> None:
+    async with (
+        trace_proxy("--listen", "stdio://", pipes=True) as proxy,
+        proxy.client() as other,
+    ):
+        client = await proxy.pipe_client()
+        await other.turn(await other.thread(), "/slow 0.5")
+        client.stdin.close()
+        assert (await other.wait_for("turn/completed"))["params"]["turn"]["status"] == "completed"
+        assert await other.closed() == 1012
+        await stopped(proxy)
+
+
+def address(proxy: Proxy) -> tuple[str, int]:
+    """Where it listens."""
+    host, _, port = proxy.url.removeprefix("ws://").partition(":")
+    return host, int(port)
+
+
+def upgrade_request(proxy: Proxy) -> bytes:
+    """A handshake by hand."""
+    host = proxy.url.removeprefix("ws://")
+    return (
+        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
