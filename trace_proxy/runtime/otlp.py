@@ -9,7 +9,7 @@ the one that we know (1.45), the stock code does the whole of it: slower, and ri
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -17,6 +17,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from trace_proxy.runtime.direct_session import direct_session
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
 from trace_proxy.runtime.otlp_json import JsonSpanEncoder
 
@@ -50,6 +51,8 @@ class FastOtlpExporter(SpanExporter):
     """The stock OTLP/HTTP exporter around an encoder of ours.
 
     Args:
+        url: Where to post.
+        environ: Says whether the ordinary HTTP client is needed.
         as_json: Speak `http/json` instead of `http/protobuf`.
 
     Attributes:
@@ -57,9 +60,10 @@ class FastOtlpExporter(SpanExporter):
         last_error: Why the latest batch failed, in words that quote nothing.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str], *, as_json: bool = False) -> None:
         headers = {"content-type": "application/json"} if as_json else None
-        self._stock: SpanExporter = OTLPSpanExporter(headers=headers)
+        session = direct_session(url, environ)
+        self._stock: SpanExporter = OTLPSpanExporter(url, headers=headers, session=session)
         encoder = JsonSpanEncoder() if as_json else SpanEncoder()
         self._encode: Encode = encoder.encode
         self._closing = threading.Event()

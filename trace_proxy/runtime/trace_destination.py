@@ -89,7 +89,7 @@ def _otlp(environ: Mapping[str, str], own: str, shared: str) -> TraceDestination
             url = own or f"{(shared or 'http://localhost:4318').rstrip('/')}/v1/traces"
             label = f"otlp {_without_secrets(url)}"
             fast = import_module("trace_proxy.runtime.otlp").FastOtlpExporter
-            return TraceDestination(label, fast(as_json=protocol == "http/json"))
+            return TraceDestination(label, fast(url, environ, as_json=protocol == "http/json"))
         case "grpc":
             url = own or shared or "http://localhost:4317"
             return TraceDestination(f"otlp {_without_secrets(url)}", _grpc_exporter(name))

@@ -287,14 +287,17 @@ def test_a_value_that_otlp_cannot_carry_is_refused(value: object) -> None:
         SpanEncoder().encode([span])
 
 
+NOWHERE = "http://127.0.0.1:9/v1/traces"
+
+
 class BuiltOtherwise(SpanExporter):
     """A stock exporter of another version: it has nothing inside that we know."""
 
     batches: ClassVar[list[list[str]]] = []
     result = SpanExportResult.SUCCESS
 
-    def __init__(self, headers: dict[str, str] | None = None) -> None:
-        assert headers is None
+    def __init__(self, url: str, **settings: object) -> None:
+        assert (url, settings["headers"]) == (NOWHERE, None)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.batches.append([span.name for span in spans])
@@ -305,7 +308,7 @@ def test_a_stock_exporter_that_is_built_otherwise_does_it_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(otlp, "OTLPSpanExporter", BuiltOtherwise)
-    exporter = otlp.FastOtlpExporter()
+    exporter = otlp.FastOtlpExporter(NOWHERE, {})
 
     assert exporter.export([span_of(record_of())]) is SpanExportResult.SUCCESS
     assert (BuiltOtherwise.batches, exporter.last_error) == ([["thread/read"]], "")
@@ -315,7 +318,7 @@ def test_a_stock_exporter_that_is_built_otherwise_does_it_all(
 
 
 def test_an_exporter_that_was_closed_takes_nothing() -> None:
-    exporter = otlp.FastOtlpExporter()
+    exporter = otlp.FastOtlpExporter(NOWHERE, {})
     exporter.shutdown()
     exporter.shutdown()
 
