@@ -20,9 +20,11 @@ from core_server.protocol.items import (
     CommandItem,
     FileChangeItem,
     ImageInput,
+    InputItem,
     LocalImageInput,
     TextInput,
     ThreadItem,
+    ToolMessageItem,
     UserInput,
     UserMessageItem,
 )
@@ -167,8 +169,8 @@ def history_of(rows: tuple[ItemRow, ...]) -> list[HistoryEntry]:
             history.append(_hidden_body(row.body))
         else:
             item = _item_body(row.body)
-            if isinstance(item, UserMessageItem):
-                history.append(UserMessage(parts_of(item.content)))
+            if isinstance(item, UserMessageItem | ToolMessageItem):
+                history.append(message_of(item))
             elif isinstance(item, AgentMessageItem):
                 history.append(AgentMessage(item.text))
             elif isinstance(item, CommandItem) and item.source == "userShell":
@@ -194,9 +196,12 @@ def closed(history: list[HistoryEntry]) -> list[HistoryEntry]:
     return ordered
 
 
-def parts_of(content: tuple[UserInput, ...]) -> tuple[TextPart | ImagePart, ...]:
-    """User input as engines take it."""
-    return tuple(_part(entry) for entry in content)
+def message_of(item: InputItem) -> UserMessage:
+    """Input as engines take it; what a tool delivered is marked as not the user's."""
+    if isinstance(item, UserMessageItem):
+        return UserMessage(tuple(_part(entry) for entry in item.content))
+    text = item.output if isinstance(item.output, str) else _encode(item.output).decode()
+    return UserMessage((TextPart(f"Message of the tool {item.name}, not of the user:\n{text}"),))
 
 
 def _part(entry: UserInput) -> TextPart | ImagePart:
@@ -211,6 +216,8 @@ def _part(entry: UserInput) -> TextPart | ImagePart:
             return TextPart(f"[{entry.name}: {entry.path}]")
 
 
-def preview_of(content: tuple[UserInput, ...]) -> str:
+def preview_of(item: InputItem) -> str:
     """The first text of an input."""
-    return next((entry.text for entry in content if isinstance(entry, TextInput)), "")
+    if isinstance(item, ToolMessageItem):
+        return f"[{item.name}]"
+    return next((part.text for part in item.content if isinstance(part, TextInput)), "")

@@ -12,7 +12,13 @@ from core_server.handlers.rows import item_row, preview_of, turn_row
 from core_server.handlers.settings import override
 from core_server.handlers.tracing import Trace
 from core_server.jsonrpc import codes
-from core_server.protocol.items import TextInput, UserInput, UserMessageItem
+from core_server.protocol.items import (
+    InputItem,
+    TextInput,
+    ToolMessageItem,
+    UserInput,
+    UserMessageItem,
+)
 from core_server.protocol.threads import ShellCommandParams
 from core_server.protocol.turns import (
     TurnInterruptParams,
@@ -51,7 +57,7 @@ def _start(
     context: Context, thread: ThreadMachine, params: TurnStartParams, trace: Trace
 ) -> Reply:
     override(context, thread, params)
-    entry = _entry(context, params.input, params.client_user_message_id)
+    entry = _entry(context, params)
     if thread.turn is not None:
         return _join(context, thread, thread.turn, entry)
     schema = None if params.output_schema is UNSET else bytes(params.output_schema).decode()
@@ -67,11 +73,11 @@ def _start(
 
 
 def begin(
-    context: Context, thread: ThreadMachine, entries: tuple[UserMessageItem, ...] = ()
+    context: Context, thread: ThreadMachine, entries: tuple[InputItem, ...] = ()
 ) -> tuple[TurnMachine, Awaitable[None]]:
     """Begin a turn: it and its input go to disk in one write."""
     turn = TurnMachine(context.new_id(), thread.turns, time.time_ns() // 1_000_000, entries)
-    thread.begin(turn, "".join(preview_of(entry.content) for entry in entries))
+    thread.begin(turn, "".join(preview_of(entry) for entry in entries))
     written = context.write(
         thread,
         PutTurn(turn_row(thread.id, turn.ordinal, turn.running())),
@@ -80,9 +86,7 @@ def begin(
     return turn, written
 
 
-def _join(
-    context: Context, thread: ThreadMachine, turn: TurnMachine, entry: UserMessageItem
-) -> Reply:
+def _join(context: Context, thread: ThreadMachine, turn: TurnMachine, entry: InputItem) -> Reply:
     turn.join(entry)
     row = item_row(thread.id, turn.id, thread.next_item(), entry)
     written = context.store_of(thread).write([PutItem(row)])
@@ -101,9 +105,7 @@ def steer(context: Context, params: TurnSteerParams) -> Reply:
         raise invalid_request(
             f"expected active turn id `{params.expected_turn_id}` but found `{turn.id}`"
         )
-    joined = _join(
-        context, thread, turn, _entry(context, params.input, params.client_user_message_id)
-    )
+    joined = _join(context, thread, turn, _entry(context, params))
     return Reply(TurnSteerResult(turn.id), joined.written, joined.then)
 
 
@@ -148,11 +150,14 @@ def _alone(context: Context, thread_id: str, work: Work) -> Reply:
     return Reply(Nothing(), written, lambda: context.turns.run(thread, turn, work))
 
 
-def _entry(
-    context: Context, content: tuple[UserInput, ...], client_id: str | None
-) -> UserMessageItem:
+def _entry(context: Context, params: TurnStartParams | TurnSteerParams) -> InputItem:
     now_ms = time.time_ns() // 1_000_000
-    return UserMessageItem(context.new_id(), client_id, content, now_ms, now_ms)
+    item_id = context.new_id()
+    tool = params.tool_output if isinstance(params, TurnStartParams) else None
+    if tool is not None:
+        return ToolMessageItem(item_id, tool.name, tool.output, tool.namespace, now_ms, now_ms)
+    client_id = params.client_user_message_id
+    return UserMessageItem(item_id, client_id, params.input, now_ms, now_ms)
 
 
 def _check_size(content: tuple[UserInput, ...]) -> None:

@@ -53,6 +53,29 @@ class UserMessageItem(Wire, frozen=True, tag="userMessage"):
     completed_at_ms: int | None = None
 
 
+class ToolMessage(Wire, frozen=True):
+    """Content that another tool or agent delivers in place of the user."""
+
+    name: str
+    output: str | tuple[msgspec.Raw, ...]
+    namespace: str | None = None
+
+
+class ToolMessageItem(Wire, frozen=True, tag="functionCallOutput"):
+    """What another tool or agent delivered."""
+
+    id: str
+    name: str
+    output: str | tuple[msgspec.Raw, ...]
+    namespace: str | None
+    started_at_ms: int
+    completed_at_ms: int | None = None
+
+
+InputItem = UserMessageItem | ToolMessageItem
+"""What a turn begins with, or what joins it."""
+
+
 class AgentMessageItem(Wire, frozen=True, tag="agentMessage"):
     """What the engine said."""
 
@@ -147,6 +170,7 @@ class CompactionItem(Wire, frozen=True, tag="contextCompaction"):
 
 ThreadItem = (
     UserMessageItem
+    | ToolMessageItem
     | AgentMessageItem
     | ReasoningItem
     | CommandItem

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from core_server.protocol.items import ThreadItem, UserInput
+from core_server.protocol.items import ThreadItem, ToolMessage, UserInput
 from core_server.protocol.wire import AskForApproval, Reviewer, SandboxPolicy, Wire
 
 TurnStatus = Literal["inProgress", "completed", "interrupted", "failed"]
@@ -47,6 +47,7 @@ class TurnStartParams(Wire, frozen=True):
     approval_policy: AskForApproval | None = None
     approvals_reviewer: Reviewer | None = None
     sandbox_policy: SandboxPolicy | None = None
+    tool_output: ToolMessage | None = None
     output_schema: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -15,7 +15,7 @@ from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
 from core_server.handlers.context import Context
 from core_server.handlers.rows import hidden_row, item_row, turn_row
 from core_server.logs import logger
-from core_server.protocol.items import AgentMessageItem, ThreadItem, UserMessageItem
+from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
 from core_server.protocol.threads import StatusChanged
 from core_server.protocol.turns import (
     ErrorNotification,
@@ -74,7 +74,7 @@ class Narrator:
         """Tell the thread's status."""
         self.say("thread/status/changed", StatusChanged(self.thread.id, self.thread.status), after)
 
-    def heard(self, entry: UserMessageItem) -> None:
+    def heard(self, entry: InputItem) -> None:
         """Input is taken; its row was written when it was accepted."""
         self.started(msgspec.structs.replace(entry, completed_at_ms=None), keep=False)
         self._tell_completed(entry, None)

@@ -18,10 +18,9 @@ from core_server.engines.base import (
     Prompt,
     ToolCall,
     ToolOutput,
-    UserMessage,
 )
 from core_server.handlers.context import Context
-from core_server.handlers.rows import closed, parts_of, user_shell
+from core_server.handlers.rows import closed, message_of, user_shell
 from core_server.logs import logger
 from core_server.protocol.account import RateLimitsUpdated
 from core_server.protocol.items import CompactionItem
@@ -84,7 +83,9 @@ class TurnRunner:
                 case "shell":
                     await self._step(self._shell())
                 case _:
-                    await self._converse()
+                    pass
+            if self._turn.has_input and not self._turn.stopping:
+                await self._converse()
         except EngineError as error:
             self._turn.stop(TurnError(str(error), error.info))
         except asyncio.CancelledError:
@@ -102,7 +103,7 @@ class TurnRunner:
         for _ in range(MAX_SAMPLES):
             for entry in self._turn.take_input():
                 self._narrator.heard(entry)
-                self._history.append(UserMessage(parts_of(entry.content)))
+                self._history.append(message_of(entry))
             sample = Sample(self._narrator, self._outbox, self._history)
             done = await self._step(sample.take(self._context.engine, self._prompt()), cut=True)
             if done:

@@ -10,7 +10,7 @@ runner's; this machine decides what they add up to.
 
 from enum import Enum, auto
 
-from core_server.protocol.items import AgentMessageItem, UserMessageItem
+from core_server.protocol.items import AgentMessageItem, InputItem
 from core_server.protocol.turns import Turn, TurnError, TurnStatus
 
 
@@ -37,7 +37,7 @@ class TurnMachine:
         turn_id: str,
         ordinal: int,
         started_at_ms: int,
-        entries: tuple[UserMessageItem, ...] = (),
+        entries: tuple[InputItem, ...] = (),
     ) -> None:
         self.id = turn_id
         self.ordinal = ordinal
@@ -60,12 +60,12 @@ class TurnMachine:
         """Whether input waits to be taken."""
         return bool(self._waiting)
 
-    def join(self, entry: UserMessageItem) -> None:
+    def join(self, entry: InputItem) -> None:
         """More input for the running turn."""
         assert self.state is not State.ENDED, "an ended turn takes no input"
         self._waiting.append(entry)
 
-    def take_input(self) -> tuple[UserMessageItem, ...]:
+    def take_input(self) -> tuple[InputItem, ...]:
         """All that waits, in order."""
         taken, self._waiting = tuple(self._waiting), []
         return taken
