@@ -60,7 +60,8 @@ def apply(workspace_roots: Sequence[str], changes: Sequence[FileChange]) -> None
             transaction.commit()
         except OSError as error:
             transaction.roll_back()
-            raise ToolError(f"{error.filename}: {error.strerror}") from None
+            name = error.filename or "a file could not be written"
+            raise ToolError(f"{name}: {error.strerror}") from None
         except BaseException:
             transaction.roll_back()
             raise

@@ -83,13 +83,14 @@ def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
     signal.signal(signal.SIGCHLD, _noticed)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _hurry()
+    quiet_count = process_count()  # before the command can have started any
     pid, failure = _start(plan)
     _release_standard_streams()
     if failure:
         _tell(core_fd, failure)
     else:
         _tell(core_fd, b"started %d" % pid)
-        code = _watch(plan, pid, core_fd, wake_fd)
+        code = _watch(plan, pid, core_fd, wake_fd, quiet_count)
         kill_everything(pid)
         _tell(core_fd, b"exit %d" % code)
     if plan.scratch:
@@ -140,12 +141,11 @@ def _start(plan: Plan) -> tuple[int, bytes]:
     return pid, failure
 
 
-def _watch(plan: Plan, pid: int, core_fd: int, wake_fd: int) -> int:
+def _watch(plan: Plan, pid: int, core_fd: int, wake_fd: int, quiet_count: int) -> int:
     """Wait for the command, the core or a limit; return the exit code."""
     poll = select.poll()
     poll.register(core_fd, select.POLLIN)
     poll.register(wake_fd, select.POLLIN)
-    quiet_count = process_count()
     deadline_s = float("inf")
     while True:
         ready = {fd for fd, _ in poll.poll(TICK_MS)}

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from core_server.tools import bubblewrap, landlock, seccomp
 from core_server.tools.base import Command, Outcome, Output, Sandbox
@@ -81,3 +85,24 @@ async def until_gone(marker: str, within_s: float) -> None:
     async with asyncio.timeout(within_s):
         while alive(marker):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
+
+
+async def stops_a_fork_bomb(what: Command, mechanism: Mechanism | None) -> None:
+    """Run one in the place of a command and assert that nothing of it is left.
+
+    Root's ends because the reaper counts it; another user's may already die at the
+    limit of processes, and what it was started by at its timeout.
+    """
+    number = marker()
+    script = f"f() {{ f | f & }}; f; sleep {number}"
+    what = msgspec.structs.replace(what, argv=("/bin/sh", "-c", script))
+    outcome, outputs = await finish(what, mechanism)
+    if not outcome.timed_out or os.geteuid() == 0:
+        assert outcome.exit_code == 128 + signal.SIGKILL
+        assert text(outputs, "stderr").endswith("core-server: killed, more than 512 processes\n")
+    assert alive(number) == []
+
+
+def marker() -> str:
+    """Return a number of seconds to sleep that no other command line has."""
+    return f"9{uuid.uuid4().int % 10**12:012}"

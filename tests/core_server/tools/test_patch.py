@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -291,6 +293,26 @@ def test_a_failure_in_the_middle_undoes_what_was_done(tmp_path: Path) -> None:
         apply(roots, changes)
 
     assert {p: (p.read_text(), p.stat().st_mode) for p in root.iterdir()} == before
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    long = "n" * 300
+    with pytest.raises(ToolError, match="cannot be made: File name too long"):
+        apply([str(tmp_path)], [FileChange(path=f"{tmp_path}/{long}/f", kind="add", diff="x")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
+    try:
+        with pytest.raises(ToolError, match="File too large"):
+            apply([str(tmp_path)], plan([str(tmp_path)], patch("*** Add File: d/f", "+12345")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 SWAP = """

@@ -1,7 +1,6 @@
 # ruff: noqa: ASYNC240 - nothing else runs on the loop of a test
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tests.core_server.tools.processes import (
     command,
     finish,
     missing,
+    stops_a_fork_bomb,
     text,
 )
 
@@ -227,11 +227,8 @@ async def test_processes_outside_cannot_be_signalled(
         await process.wait()
 
 
-async def test_a_fork_bomb_is_stopped(mechanism: Mechanism, workspace: Path) -> None:
-    what = shell("f() { f | f & }; f; sleep 60", workspace, writes=False)
-    outcome, outputs = await finish(what, mechanism)
-    assert outcome.exit_code == 128 + signal.SIGKILL
-    assert text(outputs, "stderr").endswith("core-server: killed, more than 512 processes\n")
+async def test_a_fork_bomb_is_stopped(mechanism: Mechanism) -> None:
+    await stops_a_fork_bomb(command("true", sandbox="read-only", timeout_s=10), mechanism)
 
 
 async def test_one_process_cannot_take_the_machines_memory(
@@ -297,7 +294,7 @@ def test_even_where_all_may_be_written_to_there_is_no_device_and_no_network(
     done = subprocess.run(
         [sys.executable, "-c", CONFINED],
         cwd=workspace,
-        env={**os.environ, "PYTHONPATH": str(Path(sandbox.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         check=True,
         timeout=PATIENCE_S,
