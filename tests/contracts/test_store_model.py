@@ -181,7 +181,9 @@ async def _page_while_changing(
             number, at_s = queue.pop()
             untouched.discard(f"t{number:02}")
             delete = at_s > 5 and number < len(times_s)
-            row = thread_row(f"t{number:02}x", at_s)
+            row = thread_row(
+                f"t{number:02}x{len(queue)}", at_s
+            )  # new: a row that moves may be seen twice
             await store.write([DeleteThread(f"t{number:02}") if delete else PutThread(row)])
         query = msgspec.structs.replace(query, cursor=page.next_cursor)
     await store.close()
