@@ -31,6 +31,7 @@ class Meters:
         """Read these at scrape time."""
         metrics, board = self.metrics, hub.board
         metrics.in_flight = lambda: board.admission.requests
+        metrics.turns_running = lambda: len(board.turns)
         metrics.queue_bytes = lambda: {
             "clients": total.size_bytes,
         }

@@ -42,7 +42,7 @@ DELTA_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # An approval waits for a person.
 APPROVAL_BOUNDS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
-STATES = ("starting", "serving", "draining", "closing", "stopped")
+STATES = ("starting", "serving", "draining", "interrupting", "closing", "stopped")
 
 _SUFFIXES = {"s": "_seconds", "By": "_bytes", "": ""}
 
@@ -62,7 +62,6 @@ class Metrics:
         connections: Client connections that are open.
         messages_from_clients, messages_to_clients: Messages, by direction; likewise
             `..._from_cores`, `..._to_cores`, and `bytes_...` for their sizes.
-        turns_running: Turns accepted and not completed.
         approvals_pending: Server requests that nobody has answered.
         core_restarts: Core processes started again.
         drain_state: One of `STATES`.
@@ -73,12 +72,13 @@ class Metrics:
         shed, cut, core_faults: `add(reason)`.
         context_rejected: `add(source, reason)`.
         in_flight: Callback, requests that cores have not answered.
+        turns_running: Callback, turns accepted and not completed.
         queue_messages, queue_bytes: Callbacks, by the name of the queue.
         spans_exported, spans_dropped: Callbacks; `Telemetry` knows.
     """
 
     def __init__(self) -> None:
-        self.connections = self.turns_running = self.approvals_pending = 0
+        self.connections = self.approvals_pending = 0
         self.messages_from_clients = self.messages_to_clients = 0
         self.messages_from_cores = self.messages_to_cores = 0
         self.bytes_from_clients = self.bytes_to_clients = 0
@@ -92,6 +92,7 @@ class Metrics:
         self.tokens, self.shed, self.cut = Tally(), Tally(), Tally()
         self.core_faults, self.context_rejected = Tally(), Tally()
         self.in_flight: Callable[[], int] = _nothing
+        self.turns_running: Callable[[], int] = _nothing
         self.queue_messages: Callable[[], Mapping[str, int]] = _no_queues
         self.queue_bytes: Callable[[], Mapping[str, int]] = _no_queues
         self.spans_exported: Callable[[], int] = _nothing
@@ -161,7 +162,7 @@ class Metrics:
             _gauge(
                 "requests.in_flight", "Requests not answered.", lambda: [((), self.in_flight())]
             ),
-            _gauge("turns.running", "Turns not completed.", lambda: [((), self.turns_running)]),
+            _gauge("turns.running", "Turns not completed.", lambda: [((), self.turns_running())]),
             _histogram("turn.duration", "Turns, from start to end.", self.turn_duration),
             _histogram(
                 "turn.time_to_first_delta",

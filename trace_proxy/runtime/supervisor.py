@@ -150,6 +150,8 @@ class Supervisor(Meters):
                 self._queue(client, frame)
 
     def _queue(self, client: Client, frame: bytes) -> None:
+        self.metrics.messages_to_clients += 1
+        self.metrics.bytes_to_clients += len(frame)
         client.outbox.append(frame)
         if client.congested:
             if client.outbox.over_hard:

@@ -55,7 +55,6 @@ def test_what_the_hot_path_counted_is_scraped() -> None:
     metrics.messages_from_clients += 3
     metrics.bytes_from_clients += 300
     metrics.messages_to_cores += 4
-    metrics.turns_running += 1
     metrics.approvals_pending += 5
     metrics.core_restarts += 6
     metrics.tokens.add("output", by=70)
@@ -65,6 +64,7 @@ def test_what_the_hot_path_counted_is_scraped() -> None:
     metrics.core_faults.add("garbage")
     metrics.context_rejected.add("b3", "zero")
     metrics.in_flight = lambda: 8
+    metrics.turns_running = lambda: 1
     metrics.queue_messages = lambda: {"to_cores": 9}
     metrics.queue_bytes = lambda: {"to_cores": 900}
     metrics.spans_exported = lambda: 10
