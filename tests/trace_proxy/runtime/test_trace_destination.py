@@ -1,0 +1,145 @@
+"""Which variable or option sends the spans where, and what a mistake is answered."""
+
+import io
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.collector import spans_from_json
+from tests.trace_proxy.runtime.telemetry_fixtures import (
+    SECRET,
+    clean_environment,
+    record,
+    telemetry,
+)
+from trace_proxy.errors import ConfigurationError
+from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.span_record import Service
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_environment(monkeypatch)
+
+
+DESTINATIONS: list[tuple[dict[str, str], str]] = [
+    ({}, "none"),
+    ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1"}, "none"),
+    ({"OTEL_SDK_DISABLED": "TRUE", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1"}, "none"),
+    ({"OTEL_TRACES_EXPORTER": "console"}, "console"),
+    ({"OTEL_TRACES_EXPORTER": "otlp"}, "otlp http://localhost:4318/v1/traces"),
+    ({"OTEL_TRACES_EXPORTER": ""}, "none"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318/base/"}, "otlp http://h:4318/base/v1/traces"),
+    ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://h/own"}, "otlp https://h/own"),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1]:4318"}, "otlp http://[::1]:4318/v1/traces"),
+    (
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"https://me:{SECRET}@h:1/v1?key={SECRET}"},
+        "otlp https://h:1/v1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("environ", "destination"), DESTINATIONS)
+async def test_the_environment_chooses_the_destination(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], destination: str
+) -> None:
+    exporting = telemetry(monkeypatch, **environ)
+
+    assert exporting.destination == destination
+    assert await exporting.shutdown(5)
+
+
+GRPC_MISSING = (
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is 'grpc': install "
+    "opentelemetry-exporter-otlp-proto-grpc, or use http/protobuf"
+)
+NO_URL = (
+    "the OTLP endpoint is no URL: set OTEL_EXPORTER_OTLP_ENDPOINT to one like "
+    "http://localhost:4318"
+)
+MISTAKES: list[tuple[dict[str, str], str]] = [
+    (
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        "OTEL_TRACES_EXPORTER is 'zipkin': use otlp, console or none",
+    ),
+    (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "thrift"},
+        "OTEL_EXPORTER_OTLP_PROTOCOL is 'thrift': use http/protobuf, http/json or grpc",
+    ),
+    (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
+        GRPC_MISSING,
+    ),
+    (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{SECRET}:4318"},
+        NO_URL,
+    ),
+    (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"},
+        NO_URL,
+    ),
+    (
+        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer but got many",
+    ),
+]
+
+
+@pytest.mark.parametrize(("environ", "message"), MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        telemetry(monkeypatch, **environ)
+
+    assert str(caught.value) == message
+
+
+async def test_without_a_collector_the_file_takes_the_spans_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("")
+    path.chmod(0o644)
+    exporting = Telemetry(os.environ, trace_file=path)
+    exporting.export(record(1, attributes={"text": "x" * 2_000}))
+    exporting.export(record(2, service=Service.CORE))
+
+    assert await exporting.shutdown(5)
+
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    spans = [span for line in lines for span in spans_from_json(line)]
+    assert exporting.destination == f"file {path}"
+    assert [(span.service, span.name) for span in spans] == [
+        ("trace-proxy", "thread/read"),
+        ("core-server", "invoke_agent"),
+    ]
+    assert spans[0].attributes == {"text": "x" * 1_024}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert exporting.details()["spans_exported"] == 2
+
+
+def test_a_file_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be written \(Is a directory\): choose"):
+        Telemetry(os.environ, trace_file=tmp_path)
+
+
+async def test_a_device_is_no_file_to_make_private() -> None:
+    exporting = Telemetry(os.environ, trace_file=Path("/dev/null"))
+    exporting.export(record())
+
+    assert await exporting.shutdown(5)
+
+
+async def test_the_console_is_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    exporting = telemetry(monkeypatch, OTEL_TRACES_EXPORTER="console")
+    exporting.export(record(1, attributes={"rpc.method": "thread/read"}))
+
+    assert await exporting.shutdown(5)
+
+    (line,) = stderr.getvalue().splitlines()
+    assert json.loads(line)["attributes"] == {"rpc.method": "thread/read"}
