@@ -1,0 +1,127 @@
+"""Our core and the real server side by side over stdio, interleaved in one run.
+
+    python tests/load/core_stdio.py [--rounds 5] [--seconds 1]
+
+Prints one JSON line: `thread/loaded/list` a second, sequential and with 64 outstanding,
+first `initialize` answer after spawn, and idle memory. Medians over the rounds; ratios
+count, absolute figures drift with the machine. Without the real server only ours is run.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+REQUEST = b'{"id":%d,"method":"thread/loaded/list","params":{}}\n'
+HELLO = (
+    b'{"id":0,"method":"initialize","params":{"clientInfo":{"name":"load","version":"1"}}}\n'
+    b'{"method":"initialized"}\n'
+)
+
+
+class Peer:
+    """One server process, spoken to in raw lines."""
+
+    def __init__(self, argv: list[str], home: str) -> None:
+        self._began_s = time.perf_counter()
+        self.process = subprocess.Popen(  # noqa: S603 - a server under test
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env={**os.environ, "CODEX_HOME": home},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in = self.process.stdin.fileno()
+        self._out = self.process.stdout.fileno()
+        self._rest = b""
+        os.write(self._in, HELLO)
+        while not any(line.startswith(b'{"id":0') for line in self.lines()):
+            pass
+        self.initialize_s = time.perf_counter() - self._began_s
+
+    def lines(self) -> list[bytes]:
+        """What came, whole lines only."""
+        *lines, self._rest = (self._rest + os.read(self._out, 1 << 20)).split(b"\n")
+        return lines
+
+    def rate(self, outstanding: int, seconds: float) -> float:
+        """Requests a second with so many unanswered at any time."""
+        sent = answered = 0
+        began_s = time.perf_counter()
+        end_s = began_s + seconds
+        while time.perf_counter() < end_s or answered < sent:
+            room = outstanding - (sent - answered)
+            if room and time.perf_counter() < end_s:
+                os.write(self._in, b"".join(REQUEST % (sent + n) for n in range(room)))
+                sent += room
+            answered += sum(line.startswith(b'{"id":') for line in self.lines())
+        return answered / (time.perf_counter() - began_s)
+
+    def rss_mib(self) -> float:
+        """Resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=10)
+        self.process.stdout.close()
+
+
+def _reference() -> list[str] | None:
+    with contextlib.suppress(ImportError):
+        from codex_cli_bin import bundled_codex_path  # noqa: PLC0415 - may be missing
+
+        return [str(bundled_codex_path()), "app-server", "--listen", "stdio://"]
+    return None
+
+
+def _cores(store: str) -> Iterator[tuple[str, list[str]]]:
+    yield "ours", [sys.executable, "-m", "core_server", "--store", store]
+    if (reference := _reference()) is not None:
+        yield "reference", reference
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as home:
+        for _ in range(options.rounds):
+            for name, argv in _cores(f"sqlite:///{home}/threads.db"):
+                peer = Peer(argv, home)
+                time.sleep(1.0)  # until the store is open and memory has settled
+                figures = found.setdefault(name, {})
+                figures.setdefault("initialize_s", []).append(peer.initialize_s)
+                figures.setdefault("idle_rss_mib", []).append(peer.rss_mib())
+                figures.setdefault("sequential_per_s", []).append(peer.rate(1, options.seconds))
+                figures.setdefault("64_outstanding_per_s", []).append(
+                    peer.rate(64, options.seconds)
+                )
+                peer.close()
+    medians = {
+        name: {figure: round(statistics.median(values), 3) for figure, values in figures.items()}
+        for name, figures in found.items()
+    }
+    sys.stdout.write(json.dumps(medians) + "\n")
+
+
+if __name__ == "__main__":
+    main()
