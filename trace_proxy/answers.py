@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from core_server.jsonrpc import codes
 from trace_proxy import envelope, handles, methods
 from trace_proxy.connection import Pending
 from trace_proxy.core_session import CoreSession
@@ -32,13 +31,8 @@ class _TurnResult(msgspec.Struct):
     turn: _Id
 
 
-class _Error(msgspec.Struct):
-    code: int = codes.INTERNAL_ERROR
-
-
 _THREAD = msgspec.json.Decoder(_ThreadResult)
 _TURN = msgspec.json.Decoder(_TurnResult)
-_ERROR = msgspec.json.Decoder(_Error)
 
 _TELLING: Final = methods.SUBSCRIBING | methods.TURN_CONTROL | {"turn/start"}
 
@@ -64,6 +58,8 @@ class Answers:
         failed = message.error is not UNSET
         if pending.method in _TELLING and not failed:
             link, turn_id = self._note(core, pending, message)
+        if failed:
+            self._board.not_started(pending)
         if pending.opened is not None:
             self._close_handle(pending, failed=failed)
         connection = pending.connection
@@ -74,7 +70,9 @@ class Answers:
             self._board.send(connection, answer)
             if pending.method == "thread/resume" and not failed:
                 self._replay(pending)
-        error = _code(message) if failed else None
+        error = envelope.error_code(message)
+        if self._board.content is not None and pending.span is not None:
+            self._board.content.of_answer(pending.span, message)
         if connection is not None:
             self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
@@ -131,11 +129,3 @@ class Answers:
             if connection.key not in asked.asked:
                 asked.asked.add(connection.key)
                 self._board.send(connection, asked.message())
-
-
-def _code(message: CoreMessage) -> int:
-    assert message.error is not UNSET
-    try:
-        return _ERROR.decode(message.error).code
-    except msgspec.DecodeError:
-        return codes.INTERNAL_ERROR

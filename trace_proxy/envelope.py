@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from core_server.jsonrpc import codec
+from core_server.jsonrpc import codec, codes
 
 
 class Routing(msgspec.Struct, gc=False, rename="camel"):
@@ -44,6 +44,10 @@ class _OnlyParams(msgspec.Struct, gc=False):
     params: Raw = Raw(b"null")
 
 
+class _Error(msgspec.Struct, gc=False):
+    code: int = codes.INTERNAL_ERROR
+
+
 class GarbageError(Exception):
     """A line of a core that is no JSON-RPC message; says why, without its content."""
 
@@ -52,6 +56,7 @@ _CORE = msgspec.json.Decoder(CoreMessage)
 _LOOSE = msgspec.json.Decoder(_LooseCoreMessage)
 _ROUTING = msgspec.json.Decoder(Routing)
 _PARAMS = msgspec.json.Decoder(_OnlyParams)
+_ERROR = msgspec.json.Decoder(_Error)
 _ENCODE = msgspec.json.Encoder().encode
 
 _METHOD_JSON: dict[str, bytes] = {}
@@ -185,3 +190,13 @@ def with_member(document: bytes, name: str, value: bytes) -> bytes:
     members = msgspec.json.decode(document, type=dict[str, Raw])
     members[name] = Raw(value)
     return _ENCODE(members)
+
+
+def error_code(message: CoreMessage) -> int | None:
+    """The code of an error response, None of a successful one."""
+    if message.error is UNSET:
+        return None
+    try:
+        return _ERROR.decode(message.error).code
+    except msgspec.DecodeError:
+        return codes.INTERNAL_ERROR

@@ -19,6 +19,7 @@ import aiohttp
 
 FAILED: Final = 1
 
+_TEXT: Final = frozenset({"item/agentMessage/delta", "item/commandExecution/outputDelta"})
 _APPROVALS: Final = frozenset(
     {"item/commandExecution/requestApproval", "item/fileChange/requestApproval"}
 )
@@ -70,7 +71,7 @@ class Conversation:
 
     async def _show(self, message: dict[str, Any]) -> None:
         method, params = message.get("method", ""), message.get("params", {})
-        if method == "item/agentMessage/delta" or method == "item/commandExecution/outputDelta":
+        if method in _TEXT:
             _say(params["delta"])
         elif method == "error":
             _say(f"\n[{params['error']['message']}]\n")
