@@ -48,6 +48,10 @@ SAME_SIGNAL_S: Final = 0.1
 INTERRUPT_S: Final = 2.0
 """For the cores to end their interrupted turns, and the clients to hear of it."""
 
+LEFT_S: Final = 0.5
+"""The same once nobody listens: the official client ends its input, sends TERM and kills
+2 s later, and closing takes its time of that too."""
+
 CLOSING_S: Final = 8.0
 """What Close, the cores' end and the last spans take at most is 5 s; the rest is slack."""
 
@@ -71,6 +75,9 @@ class State(Enum):
 _WAITING: Final = (State.DRAINING, State.INTERRUPTING)
 _ENDING: Final = (*_WAITING, State.CLOSING)
 
+ENDING: Final = (State.CLOSING, State.STOPPED, State.FORCED)
+"""Connections and cores are being closed: what ends now was ended by us."""
+
 
 class Drain:
     """Decides when to stop; every event returns what is to be done, in order.
@@ -89,6 +96,7 @@ class Drain:
         self._signalled_at_s: float | None = None
         self._deadline_s: float | None = None
         self._wake_at_s: float | None = None
+        self._input_ended = False
         self._turns = 0
         self._requests = 0
         self.state = State.STARTING
@@ -102,8 +110,12 @@ class Drain:
 
     @property
     def accepts_new_work(self) -> bool:
-        """Whether a request in `methods.NEW_WORK`, or a new connection, may come in."""
-        return self.state is State.SERVING
+        """Whether a request in `methods.NEW_WORK` may come in.
+
+        Before it serves, too: the client of `stdio://` is there first, and what it asks
+        waits for the core.
+        """
+        return self.state in (State.STARTING, State.SERVING)
 
     @property
     def ready(self) -> bool:
@@ -128,6 +140,8 @@ class Drain:
             self._signalled_at_s = now_s
         if self.state is State.SERVING:
             return self._start_draining(f"SIG{name}", now_s)
+        if self.state is State.DRAINING and first_at_s is None and self._input_ended:
+            return self._interrupt(now_s + LEFT_S)
         if self.state is State.STARTING:
             return self._force(name)
         if first_at_s is None or now_s - first_at_s < SAME_SIGNAL_S or name == "HUP":
@@ -135,9 +149,16 @@ class Drain:
         return self._force(name) if self.state in _ENDING else []
 
     def input_ended(self, now_s: float) -> list[Command]:
-        """The one client of `stdio://` is gone: drains like a signal, then call `work`."""
+        """The client of `stdio://` says no more: drains like a signal, then call `work`.
+
+        It may still listen, as in a shell's pipeline. With a signal as well, before or
+        after, it does not: then nothing is worth waiting for.
+        """
+        self._input_ended = True
         if self.state is State.SERVING:
             return self._start_draining("end of input", now_s)
+        if self.state is State.DRAINING and self._signalled_at_s is not None:
+            return self._interrupt(now_s + LEFT_S)
         return []
 
     def failed(self) -> list[Command]:
@@ -177,8 +198,7 @@ class Drain:
         if self._wake_at_s is None or now_s < self._wake_at_s:
             return []
         if self.state is State.DRAINING:
-            self.state, self.exit_code = State.INTERRUPTING, 3
-            return [InterruptTurns(), self._wake_at(now_s + INTERRUPT_S)]
+            return self._interrupt(now_s + INTERRUPT_S)
         return self._close(RESTART_CODE)
 
     def closed(self) -> list[Command]:
@@ -216,6 +236,10 @@ class Drain:
             self._deadline_s = now_s + self._timeout_s
             commands.append(self._wake_at(self._deadline_s))
         return [AnnounceDraining(reason, self._deadline_s), CloseIdleConnections(), *commands]
+
+    def _interrupt(self, until_s: float) -> list[Command]:
+        self.state, self.exit_code = State.INTERRUPTING, 3
+        return [InterruptTurns(), self._wake_at(until_s)]
 
     def _close(self, code: int) -> list[Command]:
         self.state, self._wake_at_s = State.CLOSING, None

@@ -40,9 +40,9 @@ def closing(*, websocket_code: int = 1012, exit_code: int = 0) -> list[Command]:
     ]
 
 
-def test_it_is_ready_and_takes_new_work_exactly_while_serving() -> None:
+def test_it_is_ready_while_serving_and_takes_new_work_until_the_first_signal() -> None:
     drain = Drain(timeout_s=0)
-    assert (drain.ready, drain.accepts_new_work) == (False, False)
+    assert (drain.ready, drain.accepts_new_work) == (False, True)
     drain.serving()
     assert (drain.ready, drain.accepts_new_work) == (True, True)
     drain.signal("TERM", 100)
@@ -180,8 +180,19 @@ def test_the_end_of_input_drains_like_a_signal() -> None:
         WakeAt(105),
     ]
     assert drain.input_ended(101) == []
-    assert drain.signal("TERM", 102) == [], "clients close stdin and send TERM: that is one wish"
+    assert drain.signal("TERM", 102) == [InterruptTurns(), WakeAt(102.5)]
     assert drain.signal("TERM", 103) == [Force(143)]
+
+
+def test_a_signal_and_the_end_of_input_together_mean_that_nobody_waits() -> None:
+    left = [InterruptTurns(), WakeAt(101.5)]
+    ended_first, signalled_first = serving(), serving(timeout_s=30)
+    ended_first.input_ended(100)
+    signalled_first.signal("TERM", 100)
+
+    assert ended_first.signal("TERM", 101) == left
+    assert signalled_first.input_ended(101) == left
+    assert ended_first.tick(101.5) == closing(exit_code=3)
 
 
 def test_without_a_core_everything_ends_with_exit_code_1() -> None:

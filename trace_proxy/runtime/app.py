@@ -158,6 +158,7 @@ class Program:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.run_writer())
             await client.run(self._supervisor, limits.max_message_bytes)
+            await self._supervisor.ready.wait()  # its last words may have come before the core
             self._supervisor.steps.carry_out(self._supervisor.drain.input_ended(loop.time()))
             self._supervisor.steps.work_changed()
             await client.finish()

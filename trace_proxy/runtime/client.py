@@ -31,8 +31,10 @@ class Client(ABC):
         self.congested = False
         self.closing: tuple[int, str] | None = None
         self.written_bytes = 0
+        self.input_ended = False
         self._slow_close_s = slow_close_s
         self._wake = asyncio.Event()
+        self._draining: asyncio.Timeout | None = None
 
     def __repr__(self) -> str:
         state = "closing" if self.closing else "congested" if self.congested else "open"
@@ -66,7 +68,7 @@ class Client(ABC):
 
     @abstractmethod
     async def send_close(self, code: int, reason: str) -> None:
-        """End the connection in the transport's own way."""
+        """End the connection in the transport's own way; nothing is written afterwards."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -89,13 +91,18 @@ class Client(ABC):
             self._wake.set()
 
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
-        """End it with a Close, behind what is queued unless that is dropped."""
+        """End it with a Close, behind what is queued unless that is dropped.
+
+        The first reason counts; a later one can only drop what still waits.
+        """
+        if drop:
+            self.outbox.clear()
         if self.closing is not None:
             return
         self.closing = (code, reason)
-        if drop:
-            self.outbox.clear()
         self._wake.set()
+        if self._draining is not None:
+            self._draining.reschedule(0)  # long past: the writer stops waiting for room
 
     def judge(self, now_s: float) -> Verdict:
         """Whether a congested client is too slow; joins its deltas when that helps."""
@@ -107,13 +114,13 @@ class Client(ABC):
 
     async def run_writer(self) -> None:
         """The writer task: waits for the peer, so that nobody else has to."""
-        while self.closing is None:
-            await self._wake.wait()
-            self._wake.clear()
-            while self.congested and self.closing is None:
-                await self._drain_or_close()
-        code, reason = self.closing
         try:
+            while self.closing is None:
+                await self._wake.wait()
+                self._wake.clear()
+                if self.congested and self.closing is None:
+                    await self._wait_for_room()
+            code, reason = self.closing
             async with asyncio.timeout(self._slow_close_s):
                 while len(self.outbox):
                     await self.drained()
@@ -122,21 +129,14 @@ class Client(ABC):
         except (TimeoutError, ConnectionError):
             self.abort()
 
-    async def _drain_or_close(self) -> None:
-        """Wait for room, but not longer than until somebody closes this client."""
-        drained = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-
-            async def drain() -> None:
+    async def _wait_for_room(self) -> None:
+        """Until the transport takes more, but not longer than until this client is closed."""
+        try:
+            async with asyncio.timeout(None) as self._draining:
                 await self.drained()
-                drained.set()
-                self._wake.set()
-
-            task = tasks.create_task(drain())
-            await self._wake.wait()
-            self._wake.clear()
-            if not drained.is_set():
-                task.cancel()
-        if drained.is_set():
-            self.congested = False
-            self.flush()
+        except TimeoutError:
+            return
+        finally:
+            self._draining = None
+        self.congested = False
+        self.flush()

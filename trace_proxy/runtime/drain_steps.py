@@ -131,8 +131,14 @@ class DrainSteps:
         board = self._supervisor.hub.board
         for asked in board.server_requests.pending():
             turn = None if asked.thread is None else board.turns.of_thread(asked.thread)
-            if turn is not None and not board.subscribers.has(turn.thread):
+            if turn is not None and not self._has_a_voice(turn.thread):
                 self.carry_out(self._supervisor.drain.approval_orphaned(turn.thread, turn.turn_id))
+
+    def _has_a_voice(self, thread: str) -> bool:
+        """Whether somebody who is asked could still answer."""
+        clients = self._supervisor.clients
+        heard = self._supervisor.hub.board.subscribers.of(thread)
+        return any(each.key in clients and not clients[each.key].input_ended for each in heard)
 
     async def run(self) -> None:
         """The closing sequence, once it is commanded; ends with the process's exit code."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.outbox import Outbox
+from trace_proxy.runtime import streams
 from trace_proxy.runtime.client import Client
 
 
@@ -141,15 +142,23 @@ class StdioClient(Client):
     async def run(self, reader: Reader, max_line_bytes: int) -> None:
         """Serve it until its input ends or it is closed."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_write_pipe(
-            lambda: self._output, os.fdopen(self._wire, "wb", buffering=0)
-        )
+        if streams.pollable(self._wire):
+            self._transport, _ = await loop.connect_write_pipe(
+                lambda: self._output, os.fdopen(self._wire, "wb", buffering=0)
+            )
+        else:
+            self._transport = streams.FileTransport(self._wire)
         source = _Input(self, reader, max_line_bytes)
-        stdin = os.fdopen(os.dup(0), "rb", buffering=0)
-        reading, _ = await loop.connect_read_pipe(lambda: source, stdin)
+        stdin = os.dup(0)
+        if not streams.pollable(stdin):
+            stdin = streams.piped(stdin)
+        reading, _ = await loop.connect_read_pipe(
+            lambda: source, os.fdopen(stdin, "rb", buffering=0)
+        )
         self.flush()
         try:
             await source.ended.wait()
+            self.input_ended = True
         finally:
             reading.close()
 
