@@ -1,7 +1,6 @@
 """Websocket text frames, server to client: a header and the message (RFC 6455 section 5.2).
 
-Built by hand so that many can be joined into one write; order with the pongs and
-Close of aiohttp is kept, since both sides write whole frames. Never used when
+Built by hand so that many can be joined into one write. Never used when
 compression was negotiated, and it never is.
 """
 
@@ -37,3 +36,9 @@ def message_of(frame: bytes) -> bytes:
 def pong_frame(payload: bytes) -> bytes:
     """A pong with the ping's payload, at most 125 bytes (section 5.5.3)."""
     return bytes((0x8A, len(payload))) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A Close with a code and a reason, cut at 123 bytes (section 5.5.1)."""
+    text = reason.encode()[: _SHORT - 3].decode(errors="ignore").encode()
+    return bytes((0x88, 2 + len(text))) + code.to_bytes(2, "big") + text

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -22,14 +22,11 @@ from trace_proxy.errors import StartError
 from trace_proxy.outbox import Outbox
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
-from trace_proxy.runtime.websocket import WebsocketClient
+from trace_proxy.runtime.websocket import Socket, WebsocketClient
 from trace_proxy.trace_context import Trust, inherit
 
 OVERSIZE_FACTOR: Final = 4
 """A message this much over the limit is not even read: Close 1009."""
-
-CLOSE_WAIT_S: Final = 1.0
-"""For the peer's Close after ours."""
 
 RETRY_AFTER_S: Final = "1"
 
@@ -189,12 +186,11 @@ class Listener:
 
     async def _serve(self, request: web.Request, peer: Peer) -> web.StreamResponse:
         supervisor, limits = self._supervisor, self._config.limits
-        websocket: web.WebSocketResponse[Literal[False]] = web.WebSocketResponse(
+        websocket = Socket(
             autoping=False,
             autoclose=False,
             decode_text=False,
             compress=False,
-            timeout=CLOSE_WAIT_S,
             max_msg_size=OVERSIZE_FACTOR * limits.max_message_bytes,
         )
         handshake = self._propagation.handshake(request.headers.items())

@@ -9,14 +9,17 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 import asyncio
 from typing import Final, Literal, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
 from trace_proxy.outbox import Outbox
 from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.frames import message_of, pong_frame, text_frame
+from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame
 
 FAIR_SHARE: Final = 64
 """Messages of one client that are handled before others get a turn of the loop."""
+
+CLOSE_WAIT_S: Final = 1.0
+"""For the peer's Close after ours."""
 
 _PROTOCOL_ERROR: Final = 1002
 _ECHOED_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
@@ -31,6 +34,24 @@ class Reader(Protocol):
         ...
 
 
+class Socket(web.WebSocketResponse[Literal[False]]):
+    """aiohttp's handshake and frame parser; the Close is ours.
+
+    Its own `close` writes past our queue, waits in the reader's task for a peer that may
+    never read, and drops the connection before the peer's Close when a reader waits.
+    """
+
+    async def close(
+        self,
+        *,
+        code: int = 1000,  # noqa: ARG002 - aiohttp's signature
+        message: bytes = b"",  # noqa: ARG002 - as above
+        drain: bool = True,  # noqa: ARG002 - as above
+    ) -> bool:
+        """Do nothing: `WebsocketClient` ends the connection."""
+        return False
+
+
 class WebsocketClient(Client):
     """A client behind a websocket.
 
@@ -42,11 +63,7 @@ class WebsocketClient(Client):
     """
 
     def __init__(
-        self,
-        socket: "web.WebSocketResponse[Literal[False]]",
-        request: web.Request,
-        outbox: Outbox,
-        slow_close_s: float,
+        self, socket: Socket, request: web.Request, outbox: Outbox, slow_close_s: float
     ) -> None:
         super().__init__(outbox, slow_close_s)
         transport = request.transport
@@ -55,6 +72,7 @@ class WebsocketClient(Client):
         self._protocol = request.protocol
         self._writer = request.writer
         self._transport: asyncio.Transport = transport
+        self._ended = asyncio.Event()
 
     def encode(self, message: bytes) -> bytes:
         """A text frame."""
@@ -84,12 +102,21 @@ class WebsocketClient(Client):
         await self._writer.drain()
 
     async def send_close(self, code: int, reason: str) -> None:
-        """Send Close and wait for the peer's, as long as the socket's timeout allows."""
-        await self._socket.close(code=code, message=reason.encode()[:120])
+        """Send Close behind all that was written, and wait a little for the peer's."""
+        self.write(close_frame(code, reason))
+        await self.drained()
+        async with asyncio.timeout(CLOSE_WAIT_S):
+            await self._ended.wait()
+        self._hang_up()
 
     def abort(self) -> None:
         """Reset the connection."""
         self._transport.abort()
+
+    def _hang_up(self) -> None:
+        """Close behind what the transport still holds, if the peer takes it soon."""
+        self._transport.close()
+        asyncio.get_running_loop().call_later(self._slow_close_s, self._transport.abort)
 
     async def run(self, reader: Reader) -> None:
         """Serve it until it is gone."""
@@ -108,36 +135,53 @@ class WebsocketClient(Client):
             if message.type is WSMsgType.TEXT:
                 data = message.data
                 assert isinstance(data, bytes)
-                if not data.isascii() and not _is_utf8(data):
-                    self.close(1007, "text must be UTF-8")
-                elif self.closing is None or self.closing[0] == 1012:
-                    reader.message(self, data)
+                if self.closing is None:
+                    self._text(reader, data)
                 handled += 1
                 if handled == FAIR_SHARE:
                     handled = 0
                     await asyncio.sleep(0)  # a turn for the others, not a delay
-            elif not await self._control(message.type, message.data):
+            elif not self._control(message.type, message.data):
                 return
 
-    async def _control(self, kind: WSMsgType, data: object) -> bool:
-        """Handle anything but text; False when the connection has ended."""
+    def _text(self, reader: Reader, data: bytes) -> None:
+        if data.isascii() or _is_utf8(data):
+            reader.message(self, data)
+        else:
+            self.close(1007, "text must be UTF-8")
+
+    def _control(self, kind: WSMsgType, data: object) -> bool:
+        """Handle anything but text; False when nothing more will come."""
         if kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
-            if not self.outbox.append_control(pong_frame(bytes(data))):
-                self.abort()
-                return False
-            self.flush()
-            return True
+            return self._ping(bytes(data))
         if kind is WSMsgType.PONG:
             return True
         if kind is WSMsgType.BINARY:
             self.close(1003, "send text, one JSON-RPC message a frame")
             return True
+        if kind is WSMsgType.ERROR and isinstance(data, WebSocketError):
+            self.close(data.code, str(data))
+            return False  # the peer still sends: only its end or our patience ends the wait
         if kind is WSMsgType.CLOSE:
+            self._closed_by_peer(data)
+        self._ended.set()
+        return False
+
+    def _ping(self, payload: bytes) -> bool:
+        if self.closing is None:
+            if not self.outbox.append_control(pong_frame(payload)):
+                self.abort()
+                return False
+            self.flush()
+        return True
+
+    def _closed_by_peer(self, data: object) -> None:
+        """Answer with its own code (RFC 6455 section 5.5.1), or 1002 when that is none."""
+        if self.closing is None:
             code = data if isinstance(data, int) else 0
             known = not code or code in _ECHOED_CODES or code in _OWN_CODES
-            async with asyncio.timeout(self._slow_close_s):
-                await self._socket.close(code=(code or 1000) if known else _PROTOCOL_ERROR)
-        return False
+            self.write(close_frame((code or 1000) if known else _PROTOCOL_ERROR, ""))
+            self._hang_up()
 
 
 def _is_utf8(data: bytes) -> bool:
