@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from trace_proxy import envelope, handles, methods
-from trace_proxy.connection import Pending
+from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.span_record import SpanContext
@@ -56,26 +56,28 @@ class Answers:
             return True
         link, turn_id = None, None
         failed = message.error is not UNSET
-        if pending.method in _TELLING and not failed:
-            link, turn_id = self._note(core, pending, message)
         if failed:
             self._board.not_started(pending)
+        elif pending.method in _TELLING:
+            link, turn_id = self._note(core, pending, message)
         if pending.opened is not None:
             self._close_handle(pending, failed=failed)
-        connection = pending.connection
-        if connection is not None:
-            answer = envelope.answer(pending.id, message)
-            if pending.handle is not None:
-                answer = handles.restore(answer, pending.handle)
-            self._board.send(connection, answer)
-            if pending.method == "thread/resume" and not failed:
-                self._replay(pending)
-        error = envelope.error_code(message)
-        if self._board.content is not None and pending.span is not None:
-            self._board.content.of_answer(pending.span, message)
-        if connection is not None:
+        if pending.connection is not None:
+            self._hand_on(pending.connection, pending, message)
+            error = envelope.error_code(message)
             self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
+
+    def _hand_on(self, connection: Connection, pending: Pending, message: CoreMessage) -> None:
+        board = self._board
+        answer = envelope.answer(pending.id, message)
+        if pending.handle is not None:
+            answer = handles.restore(answer, pending.handle)
+        board.send(connection, answer)
+        if pending.method == "thread/resume" and message.error is UNSET:
+            self._replay(pending)
+        if board.content is not None and pending.span is not None:
+            board.content.of_answer(pending.span, message)
 
     def _note(
         self, core: CoreSession, pending: Pending, message: CoreMessage

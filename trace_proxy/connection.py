@@ -63,6 +63,7 @@ class Pending(msgspec.Struct, gc=False):
         opened: The handle that it opened, as in `Connection.handles`.
         windowed: Whether it takes a place in its core's window.
         counted: Whether admission counted it and must be told.
+        ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
     """
 
     connection: "Connection | None"
@@ -75,6 +76,7 @@ class Pending(msgspec.Struct, gc=False):
     handle: tuple[bytes, bytes] | None = None
     opened: tuple[str, str] | None = None
     counted: bool = False
+    ended_by: str = ""
     windowed: bool = True
 
 

@@ -13,8 +13,9 @@ from core_server.jsonrpc import codec, codes
 from trace_proxy import envelope, methods, spans
 from trace_proxy.answers import Answers
 from trace_proxy.connection import Connection, Peer
+from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession, CoreState
-from trace_proxy.drain import Drain
+from trace_proxy.drain import ENDING, Drain
 from trace_proxy.effects import Effects
 from trace_proxy.flow import Admission
 from trace_proxy.greetings import Greetings
@@ -41,6 +42,7 @@ class Hub:
         drain: When to stop.
         broadcast: Whether every notification goes to everybody.
         version: Ours, as cores see it.
+        content: Puts content on spans, None when none may be recorded.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -54,8 +56,9 @@ class Hub:
         drain: Drain,
         broadcast: bool,
         version: str,
+        content: Content | None = None,
     ) -> None:
-        self.board = Switchboard(effects, ids, cores, admission, drain)
+        self.board = Switchboard(effects, ids, cores, admission, drain, content)
         greetings = Greetings(self.board, version)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
@@ -109,7 +112,9 @@ class Hub:
         """A client has left: its requests are orphaned, what it started goes on."""
         board = self.board
         board.now_ns = now_ns
+        ended_by = spans.DRAIN if board.drain.state in ENDING else ""
         for pending in list(connection.in_flight.values()):
+            pending.ended_by = ended_by
             board.settled(pending, error=spans.CONNECTION_LOST)
         orphan(connection)
         del board.connections[connection.key]

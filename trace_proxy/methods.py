@@ -70,6 +70,16 @@ NEW_WORK: Final = frozenset(
 )
 """Refused while draining: they begin a turn, or load a thread that could."""
 
+SERVER_REQUESTS: Final = frozenset(
+    """
+    account/chatgptAuthTokens/refresh applyPatchApproval attestation/generate currentTime/read
+    execCommandApproval item/commandExecution/requestApproval item/fileChange/requestApproval
+    item/permissions/requestApproval item/tool/call item/tool/requestUserInput
+    mcpServer/elicitation/request
+    """.split()
+)
+"""What a core asks its clients."""
+
 SUBSCRIBING: Final = frozenset({"thread/start", "thread/resume", "thread/fork"})
 """Their success makes the connection a subscriber of the thread in the result."""
 
@@ -147,3 +157,8 @@ HANDLES: Final[dict[str, HandleFamily]] = {
 def label(method: str) -> str:
     """The method where it is known, else `_OTHER`: bounded names for metrics and spans."""
     return method if method in KNOWN else "_OTHER"
+
+
+def server_label(method: str) -> str:
+    """The same for what a core asks."""
+    return method if method in SERVER_REQUESTS else "_OTHER"

@@ -12,9 +12,9 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.jsonrpc import codes
-from trace_proxy import envelope, server_requests
+from trace_proxy import envelope, server_requests, spans
 from trace_proxy.core_session import CoreSession, CoreState
-from trace_proxy.drain import State
+from trace_proxy.drain import ENDING, State
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.greetings import Greetings
 from trace_proxy.refusal import Refusal
@@ -133,6 +133,7 @@ class Pool:
         core.lanes.clear()
         core.lanes.writable = False
         for pending in core.router.lose_all():
+            board.not_started(pending)
             if pending.then is not None:
                 pending.then(None)
             elif pending.connection is not None:
@@ -167,16 +168,19 @@ class Pool:
     def _end_turn(self, turn: Turn) -> None:
         """Tell its subscribers what the core cannot: the turn is over."""
         board = self._board
-        ended = board.turns.end(turn.turn_id, "interrupted", board.now_ns, why="core_lost")
+        ended = board.turns.end(turn.turn_id, "interrupted", board.now_ns, self._why())
         if ended is None:
             return
         line = _turn_completed(turn, board.now_ns)
         board.deliver(board.subscribers.of(turn.thread), "turn/completed", line)
         board.end_turn(ended)
 
+    def _why(self) -> str:
+        return spans.DRAIN if self._board.drain.state in ENDING else "core_lost"
+
     def _resolve(self, asked: server_requests.ServerRequest) -> None:
         board = self._board
-        board.end_span(server_requests.record(asked, board.now_ns, "core_lost", None))
+        board.end_span(server_requests.record(asked, board.now_ns, self._why(), None))
         board.effects.approval_settled(asked, board.now_ns)
         if asked.thread is None:
             return

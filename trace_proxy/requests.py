@@ -48,6 +48,8 @@ class Requests:
         params = None if message.params is UNSET else bytes(message.params)
         trace = None if message.trace is UNSET else bytes(message.trace)
         span = spans.begin_request(connection, method, trace, board.now_ns, board.ids)
+        if board.content is not None:
+            span = board.content.of_request(span, params)
         pending = Pending(connection, request_id, method, size, span=span)
         for rejection in span.resolution.rejections:
             board.effects.context_rejected(connection, rejection)
@@ -98,7 +100,7 @@ class Requests:
             board.refuse(pending, refusal.no_core())
             return
         if pending.span is not None and method in methods.TURN_STARTING and pending.thread:
-            board.turns.starter(pending.thread, pending.span.turn or pending.span.context)
+            board.turns.starter(pending.thread, pending.span)
         self.dispatch(core, connection.key, pending, params)
 
     def dispatch(
@@ -121,6 +123,7 @@ class Requests:
             refused = core.lanes.put_answer(key, line)
         if refused is not None:
             core.router.settle(core_id)
+            board.not_started(pending)
             board.effects.count("shed", "core_queue")
             board.refuse(pending, refused)
 
@@ -168,7 +171,10 @@ class Requests:
         line = envelope.client_answer(asked.core_id, bytes(body), failed=failed)
         self._answer_core(asked.core, connection, line)
         decided = server_requests.decision(None if failed else bytes(body))
-        board.end_span(server_requests.record(asked, board.now_ns, decided, connection))
+        record = server_requests.record(asked, board.now_ns, decided, connection)
+        if board.content is not None and record is not None:
+            board.content.of_approval(record, asked.params, bytes(body))
+        board.end_span(record)
         board.effects.approval_settled(asked, board.now_ns)
 
     def notification(self, connection: Connection, message: Message) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy import envelope, semconv
+from trace_proxy import envelope, methods, semconv
 from trace_proxy.connection import Connection
 from trace_proxy.core_session import CoreSession
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
@@ -159,14 +159,15 @@ def record(
     Args:
         request: The request.
         now_ns: Unix nanoseconds.
-        decided: See `decision`; `resolved` when the core settled it, `core_lost`.
+        decided: See `decision`; `resolved` when the core settled it, `core_lost`, `drain`.
         answered_by: Whose answer won, if one did.
     """
     if request.context is None or not request.context.flags & 1:
         return None
+    method = methods.server_label(request.method)
     attributes: dict[str, AttributeValue] = {
         semconv.RPC_SYSTEM: "jsonrpc",
-        semconv.RPC_METHOD: request.method,
+        semconv.RPC_METHOD: method,
         semconv.CORE_ID: request.core.index,
         semconv.APPROVAL_DECISION: decided,
         semconv.APPROVAL_ASKED: len(request.asked),
@@ -175,12 +176,16 @@ def record(
         attributes[semconv.CONVERSATION_ID] = request.thread
     if answered_by is not None:
         attributes[semconv.APPROVAL_ANSWERED_BY] = str(answered_by.key)
-    failed = decided in ("error", "core_lost")
+    if method == "_OTHER":
+        attributes[semconv.RPC_METHOD_ORIGINAL] = request.method[: semconv.ORIGINAL_METHOD_CHARS]
+    failed = decided in ("error", "core_lost", "drain")
     if failed:
         attributes[semconv.ERROR_TYPE] = decided
+    if decided in ("core_lost", "drain"):
+        attributes[semconv.ENDED_BY] = decided
     return SpanRecord(
         service=Service.CORE,
-        name=request.method,
+        name="jsonrpc" if method == "_OTHER" else method,
         kind=Kind.CLIENT,
         context=request.context,
         parent=request.parent,

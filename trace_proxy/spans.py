@@ -18,8 +18,6 @@ from trace_proxy.trace_context import Resolution, Sampling, own_flags, resolve_r
 REQUEST_ID_CHARS: Final = 64
 """Ids are short; what is longer was made to fill our memory."""
 
-ORIGINAL_METHOD_CHARS: Final = 64
-
 _SENTENCES: Final = {
     codes.PARSE_ERROR: "The message is not JSON.",
     codes.INVALID_REQUEST: "The request is not valid.",
@@ -31,6 +29,17 @@ _SENTENCES: Final = {
 }
 _OTHER_SENTENCE: Final = "The request was answered with an error."
 CONNECTION_LOST: Final = "connection_lost"
+
+DRAIN: Final = "drain"
+"""Ended by it: `trace_proxy.ended_by`."""
+
+_DRAINED_SENTENCE: Final = "The proxy was draining."
+_ENDED_BY: Final = {"draining": DRAIN, "overloaded": "overload", "coreLost": "core_lost"}
+
+
+def ended_by(reason: object) -> str:
+    """Who ended a request that was refused: `data.reason` on the wire as spans have it."""
+    return _ENDED_BY.get(reason, "") if isinstance(reason, str) else ""
 
 
 def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
@@ -117,7 +126,7 @@ def end_request(
     name = method
     if method == "_OTHER":
         name = "jsonrpc"
-        attributes[semconv.RPC_METHOD_ORIGINAL] = pending.method[:ORIGINAL_METHOD_CHARS]
+        attributes[semconv.RPC_METHOD_ORIGINAL] = pending.method[: semconv.ORIGINAL_METHOD_CHARS]
     attributes[semconv.JSONRPC_REQUEST_ID] = _text(pending.id)
     attributes[semconv.CONTEXT_SOURCE] = span.resolution.source.value
     if core is not None:
@@ -130,6 +139,9 @@ def end_request(
     if error is not None:
         attributes[semconv.ERROR_TYPE] = str(error)
         sentence = _note_error(attributes, error)
+        if pending.ended_by:
+            attributes[semconv.ENDED_BY] = pending.ended_by
+            sentence = _DRAINED_SENTENCE if pending.ended_by == DRAIN else sentence
     return SpanRecord(
         service=Service.PROXY,
         name=name,

@@ -13,6 +13,7 @@ import msgspec
 from core_server.jsonrpc import codec
 from trace_proxy import envelope, methods, spans
 from trace_proxy.connection import Connection, Pending
+from trace_proxy.content import Content, RecordingTurns
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
@@ -39,6 +40,7 @@ class Switchboard:
         effects: The way out.
         ids: Randomness and sampling.
         cores: The pool, by index.
+        content: Puts content on spans, None when none may be recorded.
         connections: All clients, by key.
         initialized: Those that may hear notifications.
         choosy: How many of them opted out of some notification or are not experimental.
@@ -54,6 +56,7 @@ class Switchboard:
         cores: list[CoreSession],
         admission: Admission,
         drain: Drain,
+        content: Content | None = None,
     ) -> None:
         self.effects = effects
         self.ids = ids
@@ -66,7 +69,8 @@ class Switchboard:
         self.strict = 0
         self.placement = Placement(cores)
         self.subscribers = Subscribers()
-        self.turns = Turns(ids)
+        self.content = content
+        self.turns = Turns(ids) if content is None else RecordingTurns(ids, content)
         self.server_requests = ServerRequests()
         self.now_ns = 0
         self.clock_s = 0.0
@@ -99,6 +103,11 @@ class Switchboard:
             self.effects.fan_out(strict, codec.with_version(line))
         self.effects.fan_out(audience, line)
 
+    def not_started(self, pending: Pending) -> None:
+        """A request that would have begun a turn failed."""
+        if pending.thread is not None and pending.span is not None:
+            self.turns.not_started(pending.thread, pending.span)
+
     def refuse(self, pending: Pending, refusal: Refusal) -> None:
         """Answer a client's request with an error of ours, and end it."""
         connection = pending.connection
@@ -107,6 +116,8 @@ class Switchboard:
                 connection,
                 codec.error(pending.id, refusal.code, refusal.message, refusal.data),
             )
+        reason = None if refusal.data is None else refusal.data.get("reason")
+        pending.ended_by = spans.ended_by(reason)
         self.settled(pending, error=refusal.code)
 
     def settled(
@@ -139,6 +150,20 @@ class Switchboard:
         duration_s = (self.now_ns - span.start_ns) / 1e9
         label = methods.label(pending.method)
         self.effects.call_ended(label, "" if error is None else str(error), duration_s)
+        if error is not None:
+            self._log_failure(pending, span.context, label, error)
+
+    def _log_failure(
+        self, pending: Pending, context: SpanContext, method: str, error: int | str
+    ) -> None:
+        self.effects.log(
+            "request.failed",
+            connection=None if pending.connection is None else pending.connection.key,
+            method=method,
+            error=error,
+            trace_id=context.trace_id,
+            span_id=context.span_id,
+        )
 
     def ask(
         self,
@@ -174,7 +199,8 @@ class Switchboard:
         self.effects.turn_ended(ended, self.now_ns)
 
     def interrupt(self, turn: Turn) -> None:
-        """Ask a turn to end, past everything that waits."""
+        """Ask a turn to end because of the drain, past everything that waits."""
+        turn.ended_by = spans.DRAIN
         params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
         self.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
 

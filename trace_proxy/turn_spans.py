@@ -32,12 +32,14 @@ class Turn:
         start_ns: When that was accepted.
         deltas: Text deltas so far.
         output_bytes: Their text, UTF-8.
+        ended_by: Who asked it to end, if it was not a client.
     """
 
     __slots__ = (
         "context",
         "core",
         "deltas",
+        "ended_by",
         "first_delta_ns",
         "input_tokens",
         "model",
@@ -71,6 +73,7 @@ class Turn:
         self.input_tokens = 0
         self.output_tokens = 0
         self.model = ""
+        self.ended_by = ""
         self.tools: dict[str, Tool] = {}
 
     def __repr__(self) -> str:
@@ -100,6 +103,8 @@ def tool_record(
     error = _TOOL_ERRORS.get(status, "")
     if error:
         attributes[semconv.ERROR_TYPE] = status
+    if status in _ENDED_BY:
+        attributes[semconv.ENDED_BY] = status
     return SpanRecord(
         service=Service.CORE,
         name=f"execute_tool {tool.name}",
@@ -113,14 +118,24 @@ def tool_record(
     )
 
 
+_ENDED_BY: Final = frozenset({"core_lost", "drain"})
+
 _TOOL_ERRORS: Final = {
     "failed": "The tool failed.",
     "core_lost": "The core died while the tool ran.",
+    "drain": "The drain ended the tool before it was done.",
+}
+
+
+_TURN_ERRORS: Final = {
+    "failed": "The turn failed.",
+    "core_lost": "The core died during the turn.",
+    "drain": "The drain ended the turn before it was done.",
 }
 
 
 def turn_record(turn: Turn, status: str, end_ns: int, why: str) -> SpanRecord:
-    """The finished span of a turn; `why` says so when it did not end by itself."""
+    """The finished span of a turn; `why` is `core_lost` or `drain` when the core never ended it."""
     attributes: dict[str, AttributeValue] = {
         semconv.OPERATION: "invoke_agent",
         semconv.CONVERSATION_ID: turn.thread,
@@ -137,10 +152,11 @@ def turn_record(turn: Turn, status: str, end_ns: int, why: str) -> SpanRecord:
         attributes[semconv.OUTPUT_TOKENS] = turn.output_tokens
     if turn.time_to_first_delta_s is not None:
         attributes[semconv.TIME_TO_FIRST_DELTA] = turn.time_to_first_delta_s
-    error = ""
-    if why or status == "failed":
-        attributes[semconv.ERROR_TYPE] = why or "failed"
-        error = "The core died during the turn." if why else "The turn failed."
+    if why or turn.ended_by:
+        attributes[semconv.ENDED_BY] = why or turn.ended_by
+    error = _TURN_ERRORS.get(why or status, "")
+    if error:
+        attributes[semconv.ERROR_TYPE] = why or status
     return SpanRecord(
         service=Service.CORE,
         name="invoke_agent",

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from trace_proxy.connection import RequestSpan
 from trace_proxy.core_session import CoreSession
 from trace_proxy.ids import Ids
 from trace_proxy.span_record import SpanContext, SpanRecord
@@ -106,7 +107,7 @@ class Turns:
         self._ids = ids
         self._by_id: dict[str, Turn] = {}
         self._by_thread: dict[str, Turn] = {}
-        self._starters: dict[str, SpanContext] = {}
+        self._starters: dict[str, RequestSpan] = {}
         self._models: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -130,9 +131,14 @@ class Turns:
         """Remember the model that a thread uses."""
         self._models[thread] = model
 
-    def starter(self, thread: str, context: SpanContext) -> None:
-        """A request that will begin a turn without answering its id was sent."""
-        self._starters[thread] = context
+    def starter(self, thread: str, span: RequestSpan) -> None:
+        """A request that will begin a turn was sent; `turn/started` may come before its answer."""
+        self._starters[thread] = span
+
+    def not_started(self, thread: str, span: RequestSpan) -> None:
+        """It was refused: the thread's next turn is not its child."""
+        if self._starters.get(thread) is span:
+            del self._starters[thread]
 
     def forget(self, thread: str) -> None:
         """The thread is unloaded; what it left behind goes too."""
@@ -143,6 +149,7 @@ class Turns:
         """A turn runs. False when it is known already: a second `turn/start` joined it."""
         if turn.turn_id in self._by_id:
             return False
+        self._starters.pop(turn.thread, None)
         turn.model = self._models.get(turn.thread, "")
         self._by_id[turn.turn_id] = turn
         self._by_thread[turn.thread] = turn
@@ -190,7 +197,12 @@ class Turns:
     def _started(self, thread: str, turn_id: str, core: CoreSession, now_ns: int) -> None:
         if not turn_id or turn_id in self._by_id:
             return
-        parent = self._starters.pop(thread, None)
+        starter = self._starters.pop(thread, None)
+        if starter is not None and starter.turn is not None:
+            start_ns = starter.start_ns
+            self.begin(Turn(thread, turn_id, core, starter.turn, starter.context, start_ns))
+            return
+        parent = None if starter is None else starter.context
         trace_id = self._ids.new_trace_id() if parent is None else parent.trace_id
         sampled = self._ids.sampled(parent, trace_id, "invoke_agent")
         context = SpanContext(

@@ -33,6 +33,11 @@ SWITCH_INTERVAL_S: Final = 0.001
 LAST_LINES_S: Final = 0.5
 """For the last log lines, when whoever reads them is slow."""
 
+_CONTENT: Final = (
+    "--record-content: prompts, answers, commands, their output and file contents go into traces,"
+    " with every secret in them; leave it out unless all who see the traces may see those"
+)
+
 _log = structlog.get_logger("trace_proxy")
 
 
@@ -93,6 +98,7 @@ class Program:
         self._config = config
         self._supervisor = supervisor
         self._propagation = Propagation(os.environ)
+        supervisor.environment_rejected(self._propagation.environment.rejections)
         limits = config.limits
         count = ConnectionCount(
             max_connections=limits.max_connections,
@@ -137,6 +143,10 @@ class Program:
         listen = [listener.url for listener in self._listeners]
         if len(self._sockets) < len(self._config.listen):
             listen.append("stdio://")
+        if self._config.tracing.record_content:
+            _log.warning(
+                "content.recorded", traces=supervisor.telemetry.destination, hint=_CONTENT
+            )
         _log.info(
             "proxy.ready",
             listen=listen,

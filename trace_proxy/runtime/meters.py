@@ -1,5 +1,9 @@
 """What the hub tells of its work, as spans, metrics and log lines."""
 
+import time
+from collections.abc import Iterable
+from typing import Final
+
 import structlog
 
 from trace_proxy.connection import Connection
@@ -10,6 +14,9 @@ from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.server_requests import ServerRequest
 from trace_proxy.trace_context import Rejection
 from trace_proxy.turns import EndedTurn
+
+LINES_A_SECOND: Final = 100
+"""Of the hub's events: a client that sends nothing but errors must not fill a disk."""
 
 _log = structlog.get_logger("trace_proxy")
 
@@ -26,6 +33,8 @@ class Meters:
         self.metrics = Metrics()
         self.end_span = telemetry.export
         self._warned: set[int] = set()
+        self._second_s = 0.0
+        self._lines = 0
 
     def watch(self, hub: Hub, total: TotalOutbound) -> None:
         """Read these at scrape time."""
@@ -82,6 +91,13 @@ class Meters:
                 "context.rejected", connection=connection.key, source=source, reason=reason
             )
 
+    def environment_rejected(self, rejections: Iterable[Rejection]) -> None:
+        """Count what is wrong with `TRACEPARENT`, once a process."""
+        for rejection in rejections:
+            source, reason = rejection.source.value, rejection.reason.value
+            self.metrics.context_rejected.add(source, reason)
+            _log.warning("context.rejected", source=source, reason=reason)
+
     def count(self, counter: str, label: str = "") -> None:
         """Count what was shed or ignored."""
         if counter == "shed":
@@ -90,5 +106,12 @@ class Meters:
             self.metrics.core_faults.add(counter)
 
     def log(self, event: str, **fields: object) -> None:
-        """Log an event of the hub."""
-        _log.info(event, **fields)
+        """Log an event of the hub; what is more than a log can use is only counted."""
+        now_s = time.monotonic()
+        if now_s - self._second_s >= 1.0:
+            if self._lines > LINES_A_SECOND:
+                _log.warning("events.suppressed", count=self._lines - LINES_A_SECOND)
+            self._second_s, self._lines = now_s, 0
+        self._lines += 1
+        if self._lines <= LINES_A_SECOND:
+            _log.info(event, **fields)

@@ -18,6 +18,7 @@ import structlog
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
 from trace_proxy.config import Config, Delivery
 from trace_proxy.connection import Connection, Peer
+from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.drain import Drain, SignalName, State
 from trace_proxy.errors import StartError
@@ -75,6 +76,7 @@ class Supervisor(Meters):
             drain=self.drain,
             broadcast=pool.delivery is Delivery.BROADCAST,
             version=version,
+            content=Content(telemetry.max_value_chars) if config.tracing.record_content else None,
         )
         self.total = TotalOutbound(limits.max_client_queues_bytes)
         self.clients: dict[int, Client] = {}
@@ -254,8 +256,6 @@ class Supervisor(Meters):
         """Kill every core and all its descendants, at once; safe from any thread."""
         for process in list(self.processes.values()):
             process.kill_group(signal.SIGKILL)
-
-    # ---- time and signals
 
     def on_signal(self, name: SignalName) -> None:
         """A signal came."""

@@ -94,6 +94,11 @@ class Telemetry:
         """Who the proxy is, for other signals."""
         return self._proxy.resource
 
+    @property
+    def max_value_chars(self) -> int:
+        """What is longer is cut from an attribute."""
+        return self._proxy.limits.max_span_attribute_length or DEFAULT_VALUE_LENGTH
+
     def __repr__(self) -> str:
         return (
             f"<Telemetry {self.destination} exported={self.spans_exported} "
