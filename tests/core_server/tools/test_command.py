@@ -15,6 +15,7 @@ import pytest
 
 from core_server.tools.base import Output, ToolError
 from core_server.tools.command import run, start
+from core_server.tools.descendants import descendants
 from tests.core_server.tools.processes import (
     PATIENCE_S,
     alive,
@@ -371,6 +372,9 @@ async def test_a_second_cancel_during_the_cleanup_leaves_nobody_either() -> None
         await asyncio.sleep(0)
         task.cancel()
     await until_gone(number, within_s=PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        while descendants(os.getpid()):  # noqa: ASYNC110 - the loop reaps it in a callback
+            await asyncio.sleep(0.01)
 
 
 async def test_a_killed_reaper_takes_the_command_with_it() -> None:

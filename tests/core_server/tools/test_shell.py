@@ -8,7 +8,10 @@ from core_server.tools.read_only import known_read_only
 from tests.core_server.tools.processes import command, finish, text
 
 
-async def test_a_line_runs_in_a_login_shell() -> None:
+async def test_a_line_runs_in_a_login_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # a developer's own profile may take seconds
     argv = shell.argv_of("echo hi; echo err >&2")
     assert argv == ("/bin/bash", "-lc", "echo hi; echo err >&2")
     outcome, outputs = await finish(command(*argv))
