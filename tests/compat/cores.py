@@ -13,7 +13,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.responses_api import ResponsesApi
 
 CoreName = Literal["ours", "codex"]
 
-both_cores: Any = pytest.mark.parametrize(
+both_cores = pytest.mark.parametrize(
     "name", ["ours", pytest.param("codex", marks=real_codex.needs_codex)]
 )
 

@@ -10,7 +10,6 @@ is measured or reported, and nothing of the user's own configuration is read.
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,7 +58,7 @@ def codex_path() -> Path | None:
     return path if path.is_file() else None
 
 
-needs_codex: Any = pytest.mark.skipif(
+needs_codex = pytest.mark.skipif(
     codex_path() is None, reason="the real codex is not installed: pip install openai-codex"
 )
 
