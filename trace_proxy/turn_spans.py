@@ -118,11 +118,12 @@ def tool_record(
     )
 
 
-_ENDED_BY: Final = frozenset({"core_lost", "drain"})
+_ENDED_BY: Final = frozenset({"core_lost", "connection_lost", "drain"})
 
 _TOOL_ERRORS: Final = {
     "failed": "The tool failed.",
     "core_lost": "The core died while the tool ran.",
+    "connection_lost": "The connection was lost, and its core ended.",
     "drain": "The drain ended the tool before it was done.",
 }
 
@@ -130,6 +131,7 @@ _TOOL_ERRORS: Final = {
 _TURN_ERRORS: Final = {
     "failed": "The turn failed.",
     "core_lost": "The core died during the turn.",
+    "connection_lost": "The connection was lost, and its core ended.",
     "drain": "The drain ended the turn before it was done.",
 }
 
