@@ -8,6 +8,7 @@ The only module that reads the environment. The heavy imports stand inside funct
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,12 @@ def _options(
             ["workspace-write", "read-only", "none"],
             "what commands may touch",
         ),
+        (
+            "approval-timeout",
+            "300",
+            None,
+            "seconds after which an unanswered question means no",
+        ),
         ("max-message-bytes", "16777216", None, "longest message, in bytes"),
         (
             "log-format",
@@ -107,6 +114,13 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--workspace {options.workspace}: no such directory")
     if not options.max_message_bytes.isdecimal() or int(options.max_message_bytes) < 1024:
         parser.error("--max-message-bytes: a whole number of bytes, at least 1024")
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", options.approval_timeout):
+        parser.error("--approval-timeout: a number of seconds, for example 300")
+    for name, _, known, _ in _options({}):  # argparse does not check defaults
+        value = getattr(options, name.replace("-", "_"))
+        if known is not None and value not in known:
+            variable = PREFIX + name.upper().replace("-", "_")
+            parser.error(f"{variable}={value}: use one of {', '.join(known)}")
 
 
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -129,6 +143,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         approval_policy=options.approval_policy,
         sandbox="danger-full-access" if options.sandbox == "none" else options.sandbox,
         max_message_bytes=int(options.max_message_bytes),
+        approval_timeout_s=float(options.approval_timeout),
         home=str(Path.home()),
     )
     try:

@@ -5,6 +5,7 @@ answer must wait for a write or something must follow right behind it. It is a p
 function where it can be, and a coroutine where it must wait.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,11 +17,16 @@ from core_server.config import Config
 from core_server.engines.base import Engine
 from core_server.errors import thread_not_found
 from core_server.handlers.rows import thread_row
+from core_server.logs import logger
+from core_server.protocol.turns import TurnError
 from core_server.session.gate import Gate
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import Operation, PutThread, Store
 from core_server.tools.command import Process
+
+Durable = asyncio.Future[None]
+"""Done when a write is on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Reply:
     """
 
     result: msgspec.Struct
-    written: Awaitable[None] | None = None
+    written: Durable | None = None
     then: Callable[[], None] | None = None
 
 
@@ -102,6 +108,7 @@ class Context:
         new_id: UUIDv7, text form.
         room: Waits while too much is unread to produce more.
         executions: Commands of `command/exec` by the client's name; None while starting.
+        accepted: Writes of turns and input that were accepted and not told of yet, by id.
     """
 
     config: Config
@@ -115,6 +122,7 @@ class Context:
     room: Callable[[], Awaitable[None]]
     threads: dict[str, ThreadMachine] = field(default_factory=dict)
     executions: dict[str, Process | None] = field(default_factory=dict)
+    accepted: dict[str, Durable] = field(default_factory=dict)
 
     def loaded(self, thread_id: str) -> ThreadMachine:
         """A loaded thread.
@@ -131,9 +139,29 @@ class Context:
         """Where a thread is kept."""
         return self.fleeting if thread.facts.ephemeral else self.store
 
-    def write(self, thread: ThreadMachine, *operations: Operation) -> Awaitable[None]:
+    def write(self, thread: ThreadMachine, *operations: Operation) -> Durable:
         """Queue operations, and the thread's row as it is now."""
-        return self.store_of(thread).write([PutThread(thread_row(thread)), *operations])
+        return self.keep(thread, PutThread(thread_row(thread)), *operations)
+
+    def keep(self, thread: ThreadMachine, *operations: Operation) -> Durable:
+        """Queue operations; when they fail, the thread is read-only and its turn ends."""
+        if thread.broken:
+            failed: Durable = asyncio.get_running_loop().create_future()
+            failed.cancel()
+            return failed
+        written = self.store_of(thread).write(operations)
+        assert isinstance(written, asyncio.Future), "stores give out futures"
+        written.add_done_callback(lambda done: self._check(thread, done))
+        return written
+
+    def _check(self, thread: ThreadMachine, written: Durable) -> None:
+        if written.cancelled() or (error := written.exception()) is None or thread.broken:
+            return
+        logger().error("core.write_failed", thread=thread.id, error=str(error))
+        thread.break_off(str(error))
+        if thread.turn is not None:
+            thread.turn.stop(TurnError(str(thread.storage_error()), "other"))
+            self.turns.wake(thread)
 
     def now_s(self) -> int:
         """Unix seconds."""

@@ -1,7 +1,5 @@
 """Goals of threads: kept for the client; no engine pursues them by itself."""
 
-from collections.abc import Awaitable
-
 import msgspec
 
 from core_server.errors import invalid_params
@@ -54,7 +52,7 @@ def clear_goal(context: Context, params: ThreadParams) -> Reply:
     thread.check_writable()
     had = thread.goal is not None
     thread.goal = None
-    written: Awaitable[None] | None = context.write(thread) if had else None
+    written = context.write(thread) if had else None
     told = ThreadIdNotification(thread.id)
     return Reply(
         GoalClearResult(had),

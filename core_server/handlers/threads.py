@@ -1,5 +1,7 @@
 """Threads: begin, take up again, fork, put away, name."""
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from core_server.errors import invalid_request
@@ -170,12 +172,26 @@ async def set_name(context: Context, params: ThreadNameParams) -> Reply:
     )
 
 
-def unsubscribe(context: Context, params: ThreadParams) -> UnsubscribeResult:
-    """`thread/unsubscribe`: hear no more of it but its status."""
+def unsubscribe(
+    context: Context, params: ThreadParams
+) -> UnsubscribeResult | Awaitable[UnsubscribeResult]:
+    """`thread/unsubscribe`: hear no more of it but its status.
+
+    An ephemeral thread that nobody listens to is gone: only its subscribers knew it.
+    """
     thread = context.threads.get(params.thread_id)
     if thread is None:
         return UnsubscribeResult("notLoaded")
     if not thread.subscribed:
         return UnsubscribeResult("notSubscribed")
     thread.subscribed = False
+    if thread.facts.ephemeral:
+        return _let_go(context, thread)
+    return UnsubscribeResult("unsubscribed")
+
+
+async def _let_go(context: Context, thread: ThreadMachine) -> UnsubscribeResult:
+    await unload(context, thread)
+    await context.fleeting.write([DeleteThread(thread.id)])
+    await context.fleeting.release(thread.id)
     return UnsubscribeResult("unsubscribed")

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import UNSET
 
 from core_server.errors import WireError, invalid_request
-from core_server.handlers.context import Context, Reply, Work
+from core_server.handlers.context import Context, Durable, Reply, Work
 from core_server.handlers.rows import item_row, preview_of, turn_row
 from core_server.handlers.settings import override
 from core_server.handlers.tracing import Trace
@@ -74,7 +74,7 @@ def _start(
 
 def begin(
     context: Context, thread: ThreadMachine, entries: tuple[InputItem, ...] = ()
-) -> tuple[TurnMachine, Awaitable[None]]:
+) -> tuple[TurnMachine, Durable]:
     """Begin a turn: it and its input go to disk in one write."""
     turn = TurnMachine(context.new_id(), thread.turns, time.time_ns() // 1_000_000, entries)
     thread.begin(turn, "".join(preview_of(entry) for entry in entries))
@@ -83,13 +83,14 @@ def begin(
         PutTurn(turn_row(thread.id, turn.ordinal, turn.running())),
         *(PutItem(item_row(thread.id, turn.id, thread.next_item(), entry)) for entry in entries),
     )
+    context.accepted[turn.id] = written
     return turn, written
 
 
 def _join(context: Context, thread: ThreadMachine, turn: TurnMachine, entry: InputItem) -> Reply:
     turn.join(entry)
     row = item_row(thread.id, turn.id, thread.next_item(), entry)
-    written = context.store_of(thread).write([PutItem(row)])
+    written = context.accepted[entry.id] = context.keep(thread, PutItem(row))
     return Reply(TurnResult(turn.accepted()), written, lambda: context.turns.wake(thread))
 
 

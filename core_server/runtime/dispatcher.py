@@ -137,6 +137,7 @@ class Dispatcher:
         held, self._held = self._held or [], None
         for call in held:
             self._enter(call)
+        self._outbox.less()
 
     async def idle(self) -> None:
         """Wait until no request is unanswered."""
@@ -242,7 +243,7 @@ class Dispatcher:
                     break
         if not self._tasks:
             self._idle.set()
-        self._outbox.progress()
+        self._outbox.less()
 
     def _answer(self, call: Call, outcome: msgspec.Struct | Reply) -> None:
         if not isinstance(outcome, Reply):
@@ -253,7 +254,6 @@ class Dispatcher:
             self._outbox.post(line, call.lane)
         else:
             otherwise = _failed(call.id, storage_failed("the write failed"))
-            assert isinstance(outcome.written, asyncio.Future)
             self._outbox.post(line, call.lane, outcome.written, otherwise)
         if outcome.then is not None:
             outcome.then()

@@ -7,28 +7,26 @@ for ever; a later `thread/resume` shows the turn as interrupted).
 """
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 
 from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
-from core_server.handlers.context import Context
+from core_server.handlers.context import Context, Durable
 from core_server.handlers.rows import hidden_row, item_row, turn_row
-from core_server.logs import logger
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
 from core_server.protocol.threads import StatusChanged
 from core_server.protocol.turns import (
     ErrorNotification,
     ItemCompleted,
     ItemStarted,
+    Turn,
     TurnError,
     TurnNotification,
 )
-from core_server.runtime.outbox import Durable
 from core_server.runtime.voice import Voice, now_ms
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
-from core_server.storage.base import Operation, PutItem, PutTurn
+from core_server.storage.base import PutItem, PutTurn
 
 
 class Narrator:
@@ -39,7 +37,6 @@ class Narrator:
         voice: To the client.
         thread: The turn's thread.
         turn: The turn.
-        on_broken: Called when a write failed.
     """
 
     def __init__(
@@ -48,14 +45,14 @@ class Narrator:
         voice: Voice,
         thread: ThreadMachine,
         turn: TurnMachine,
-        on_broken: Callable[[], None],
     ) -> None:
         self._context = context
         self._voice = voice
         self.thread = thread
         self.turn = turn
-        self._on_broken = on_broken
         self._at_last: list[tuple[str, msgspec.Struct]] = []
+        self._born: Durable | None = None
+        self._last: Durable | None = None
 
     def say(self, method: str, params: msgspec.Struct, after: Durable | None = None) -> None:
         """Tell subscribers."""
@@ -66,9 +63,11 @@ class Narrator:
         self._at_last.append((method, params))
 
     def begin(self) -> None:
-        """The turn runs; its row is written already."""
-        self.status()
-        self.say("turn/started", TurnNotification(self.thread.id, self.turn.running()))
+        """The turn runs."""
+        self._born = self._context.accepted.pop(self.turn.id, None)
+        self.status(self._born)
+        told = TurnNotification(self.thread.id, self.turn.running())
+        self.say("turn/started", told, self._born)
 
     def status(self, after: Durable | None = None) -> None:
         """Tell the thread's status."""
@@ -76,24 +75,29 @@ class Narrator:
 
     def heard(self, entry: InputItem) -> None:
         """Input is taken; its row was written when it was accepted."""
-        self.started(msgspec.structs.replace(entry, completed_at_ms=None), keep=False)
-        self._tell_completed(entry, None)
+        written = self._context.accepted.pop(entry.id, None)
+        self._tell_started(msgspec.structs.replace(entry, completed_at_ms=None), written)
+        self._tell_completed(entry, written)
 
     def started(self, item: ThreadItem, *, keep: bool) -> None:
         """An item begins; `keep` it when it may have effects before it is complete."""
-        after = self._put(item) if keep else None
-        told = ItemStarted(item, self.thread.id, self.turn.id, item.started_at_ms)
-        self.say("item/started", told, after)
+        self._tell_started(item, self._put(item) if keep else None)
 
-    def completed(self, item: ThreadItem, *hidden: ToolCall | ToolOutput) -> None:
-        """An item is complete; entries that only engines see are written with it."""
+    def completed(self, item: ThreadItem) -> None:
+        """An item is complete."""
         if isinstance(item, AgentMessageItem):
             self.turn.said(item)
-        self._tell_completed(item, self._put(item, *hidden))
+        self._tell_completed(item, self._put(item))
 
     def remember(self, entry: ToolCall | ToolOutput | CompactedHistory) -> None:
         """Write an entry that only engines see."""
-        self._write(self._hidden(entry))
+        row = hidden_row(self.thread.id, self.turn.id, self.thread.next_item(), entry)
+        self._last = self._context.keep(self.thread, PutItem(row))
+
+    async def settled(self) -> None:
+        """Wait until all is on disk or failed: one turn has few writes queued at any time."""
+        if self._last is not None and not self._last.done():
+            await asyncio.wait([self._last])
 
     def retrying(self, error: TurnError) -> None:
         """A sample failed and is tried again."""
@@ -101,66 +105,55 @@ class Narrator:
         self.say("error", told)
 
     def end(self) -> None:
-        """The turn is over."""
+        """The turn is over. One whose beginning was refused is not told of."""
+        for entry in self.turn.take_input():
+            self._context.accepted.pop(entry.id, None)
         finished = self.turn.finish(now_ms())
         self.thread.end(finished)
-        after = None
-        otherwise = None
-        if not self.thread.broken:
+        if self.thread.broken:
+            self.status()
+            if not _failed(self._born):
+                self._tell_end(finished, None, None)
+        else:
             row = turn_row(self.thread.id, self.turn.ordinal, finished)
-            after = self._watched(self._context.write(self.thread, PutTurn(row)))
-            reason = TurnError("storage failed: the end of the turn was not written", "other")
-            lost = msgspec.structs.replace(
-                finished, items=(), items_view="notLoaded", status="failed", error=reason
-            )
-            otherwise = TurnNotification(self.thread.id, lost)
-        self.status(after)
-        if finished.error is not None:
-            told = ErrorNotification(finished.error, False, self.thread.id, self.turn.id)  # noqa: FBT003
-            self.say("error", told, after)
-        self._voice.say(
-            "turn/completed",
-            TurnNotification(self.thread.id, finished),
-            self.thread,
-            after,
-            otherwise,
-        )
+            after = self._context.write(self.thread, PutTurn(row))
+            self.status(after)
+            self._tell_end(finished, after, _lost(finished))
         for method, params in self._at_last:
             self.say(method, params)
+
+    def _tell_end(self, finished: Turn, after: Durable | None, lost: Turn | None) -> None:
+        thread = self.thread
+        if finished.error is not None:
+            told = ErrorNotification(finished.error, False, thread.id, self.turn.id)  # noqa: FBT003
+            self.say("error", told, after)
+        done = TurnNotification(thread.id, finished)
+        otherwise = None if lost is None else TurnNotification(thread.id, lost)
+        self._voice.say("turn/completed", done, thread, after, otherwise)
+
+    def _tell_started(self, item: ThreadItem, after: Durable | None) -> None:
+        told = ItemStarted(item, self.thread.id, self.turn.id, item.started_at_ms)
+        self.say("item/started", told, after)
 
     def _tell_completed(self, item: ThreadItem, after: Durable | None) -> None:
         at_ms = item.completed_at_ms or now_ms()
         self.say("item/completed", ItemCompleted(item, self.thread.id, self.turn.id, at_ms), after)
 
-    def _put(self, item: ThreadItem, *hidden: ToolCall | ToolOutput) -> Durable | None:
+    def _put(self, item: ThreadItem) -> Durable:
         row = item_row(self.thread.id, self.turn.id, self.thread.next_item(), item)
-        return self._write(PutItem(row), *(self._hidden(entry) for entry in hidden))
-
-    def _hidden(self, entry: ToolCall | ToolOutput | CompactedHistory) -> PutItem:
-        return PutItem(hidden_row(self.thread.id, self.turn.id, self.thread.next_item(), entry))
-
-    def _write(self, *operations: Operation) -> Durable | None:
-        if self.thread.broken:
-            return _never()
-        return self._watched(self._context.store_of(self.thread).write(operations))
-
-    def _watched(self, written: object) -> Durable:
-        assert isinstance(written, asyncio.Future)
-        written.add_done_callback(self._check)
-        return written
-
-    def _check(self, written: Durable) -> None:
-        if written.cancelled() or (error := written.exception()) is None:
-            return
-        if not self.thread.broken:
-            logger().error("core.write_failed", thread=self.thread.id, error=str(error))
-            self.thread.break_off(str(error))
-            self.turn.stop(TurnError(str(self.thread.storage_error()), "other"))
-            self._on_broken()
+        self._last = self._context.keep(self.thread, PutItem(row))
+        return self._last
 
 
-def _never() -> Durable:
-    """A write that failed already: what waits for it is not told."""
-    failed: Durable = asyncio.get_running_loop().create_future()
-    failed.cancel()
-    return failed
+def _failed(written: Durable | None) -> bool:
+    if written is None or not written.done():
+        return False
+    return written.cancelled() or written.exception() is not None
+
+
+def _lost(finished: Turn) -> Turn:
+    """What is told when the end itself could not be written."""
+    reason = TurnError("storage failed: the end of the turn was not written", "other")
+    return msgspec.structs.replace(
+        finished, items=(), items_view="notLoaded", status="failed", error=reason
+    )

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-Durable = asyncio.Future[None]
+from core_server.handlers.context import Durable
 
 HIGH_WATER_BYTES: Final = 1024 * 1024
 """From here on turns wait before they produce more: an unread client costs this much,
@@ -26,11 +26,18 @@ class Outbox:
     Args:
         write: Takes a line for the wire.
         buffered_bytes: How much of it the client has not taken.
+        on_less: Called when less waits than before, so that reading may go on.
     """
 
-    def __init__(self, write: Callable[[bytes], None], buffered_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        buffered_bytes: Callable[[], int],
+        on_less: Callable[[], None],
+    ) -> None:
         self._write = write
         self._buffered_bytes = buffered_bytes
+        self._on_less = on_less
         self._lanes: dict[str, deque[tuple[bytes, Durable | None, bytes | None]]] = {}
         self._held_bytes = 0
         self._changed = asyncio.Event()
@@ -69,9 +76,10 @@ class Outbox:
         if len(queue) == 1:
             self._advance(lane)
 
-    def progress(self) -> None:
-        """The client took something; whoever waits for room looks again."""
+    def less(self) -> None:
+        """Less waits than before; whoever waits for room looks again."""
         self._changed.set()
+        self._on_less()
 
     async def room(self) -> None:
         """Wait until little enough is unread to produce more."""
@@ -100,4 +108,4 @@ class Outbox:
             elif otherwise is not None:
                 self._write(otherwise)
         del self._lanes[lane]
-        self._changed.set()
+        self.less()

@@ -103,8 +103,8 @@ class Server:
         in_fd, in_carrier = stdio.pollable(self._ends[0], os.O_RDONLY)
         out_fd, out_carrier = stdio.pollable(self._ends[1], os.O_WRONLY)
         self._carriers: tuple[threading.Thread | None, ...] = (in_carrier, out_carrier)
-        self._writer = stdio.Writer(out_fd, self._input_ended, self._progress)
-        outbox = Outbox(self._send, lambda: self._writer.buffered_bytes)
+        outbox = Outbox(self._send, lambda: self._writer.buffered_bytes, self._less)
+        self._writer = stdio.Writer(out_fd, self._input_ended, outbox.less)
         self._outbox = outbox
         voice = Voice(outbox, self._gate)
         approvals = Approvals(voice, self._config.approval_timeout_s)
@@ -151,8 +151,8 @@ class Server:
     def _send(self, line: bytes) -> None:
         self._writer.write(codec.with_version(line) if self._gate.strict else line)
 
-    def _progress(self) -> None:
-        self._outbox.progress()
+    def _less(self) -> None:
+        """Less is unread or in flight than before: go on reading."""
         if not self._dispatcher.full and not self._over.is_set():
             self._reader.resume()
 

@@ -84,7 +84,9 @@ class TurnRunner:
                     await self._step(self._shell())
                 case _:
                     pass
-            if self._turn.has_input and not self._turn.stopping:
+            await self._narrator.settled()
+            # No await between this look and the end: whoever joins later finds no turn.
+            while self._turn.has_input and not self._turn.stopping:
                 await self._converse()
         except EngineError as error:
             self._turn.stop(TurnError(str(error), error.info))
@@ -110,6 +112,7 @@ class TurnRunner:
                 for call in sample.calls:
                     await self._step(self._perform(call))
             self._count(sample)
+            await self._narrator.settled()
             if self._turn.stopping or (done and not sample.calls and not self._turn.has_input):
                 return
         raise EngineError(f"the turn was ended after {MAX_SAMPLES} samples")
@@ -192,6 +195,8 @@ class TurnRunner:
         usage = self._thread.count_tokens(
             self._turn.id, sample.usage, models.get(self._thread.settings.model)
         )
+        if self._turn.stopping:  # the reference does not tell of it then
+            return
         told = TokenUsageUpdated(self._thread.id, self._turn.id, usage)
         self._narrator.say("thread/tokenUsage/updated", told)
         self._narrator.say("account/rateLimits/updated", RateLimitsUpdated())

@@ -1,6 +1,7 @@
 """All running turns: a task each, below the server's one TaskGroup."""
 
 import asyncio
+from collections import OrderedDict
 from typing import Final
 
 from core_server.engines.base import HistoryEntry
@@ -16,6 +17,9 @@ from core_server.runtime.voice import Voice
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import StorageError
+
+MAX_HISTORIES: Final = 64
+"""Kept in memory between turns; others are read from the store when their turn comes."""
 
 INTERRUPT_S: Final = 1.0
 """How long turns get to end when the client is gone; below the 1.5 s that the whole
@@ -35,7 +39,7 @@ class TurnTasks:
         self._context: Context | None = None
         self._runners: dict[str, TurnRunner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._histories: dict[str, list[HistoryEntry]] = {}
+        self._histories: OrderedDict[str, list[HistoryEntry]] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -92,7 +96,7 @@ class TurnTasks:
 
     async def _run(self, thread: ThreadMachine, turn: TurnMachine, work: Work) -> None:
         assert self._context is not None, "serve() comes first"
-        narrator = Narrator(self._context, self._voice, thread, turn, lambda: self.wake(thread))
+        narrator = Narrator(self._context, self._voice, thread, turn)
         try:
             history = await self._history(self._context, thread, turn)
         except StorageError as error:
@@ -116,6 +120,9 @@ class TurnTasks:
             rows = await context.store_of(thread).items(thread.id)
             known = history_of(tuple(row for row in rows if row.turn_id != turn.id))
             self._histories[thread.id] = known
+        self._histories.move_to_end(thread.id)
+        if len(self._histories) > max(MAX_HISTORIES, len(self._tasks)):
+            self._histories.popitem(last=False)
         return known
 
     def _ended(self, turn_id: str) -> None:
