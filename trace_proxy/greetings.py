@@ -54,7 +54,7 @@ class Greetings:
             self._board.refuse(pending, session)
             return
         connection.session = session
-        connection.attributes.update(spans.attributes_of(connection))
+        spans.introduce(connection, pending)
         if session.opted_out or not session.experimental:
             self._board.choosy += 1
         core = next((each for each in self._board.cores if each.greeting is not None), None)

@@ -74,7 +74,7 @@ class Hub:
         """A client has connected."""
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
-        connection.attributes.update(spans.attributes_of(connection))
+        connection.attributes = spans.attributes_of(connection)
         self.board.connections[connection.key] = connection
         return connection
 

@@ -81,7 +81,7 @@ class PassThrough:
         """A client has connected; its core is `core_of(connection)`, to be started."""
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
-        connection.attributes.update(spans.attributes_of(connection))
+        connection.attributes = spans.attributes_of(connection)
         self.board.connections[connection.key] = connection
         self._cores[connection.key] = CoreSession(connection.key, Lanes(self._lane_bounds))
         self._pending[connection.key] = {}

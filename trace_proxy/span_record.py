@@ -62,7 +62,9 @@ class SpanRecord(msgspec.Struct, frozen=True, gc=False):
         parent: The parent's context, or None for a root.
         start_ns: Unix time, nanoseconds.
         end_ns: Unix time, nanoseconds, never before `start_ns`.
-        attributes: Few, already bounded in number and length.
+        attributes: Its own: few, already bounded in number and length.
+        shared: What it has in common with the other spans of its connection; the same
+            object for all of them and never changed, so that an exporter encodes it once.
         links: Contexts of related spans, without attributes.
         error: A canned sentence when the status is ERROR, else empty (status unset).
     """
@@ -77,3 +79,4 @@ class SpanRecord(msgspec.Struct, frozen=True, gc=False):
     attributes: dict[str, AttributeValue]
     links: tuple[SpanContext, ...] = ()
     error: str = ""
+    shared: dict[str, AttributeValue] = msgspec.field(default_factory=dict)

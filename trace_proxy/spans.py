@@ -62,6 +62,15 @@ def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
     return shared
 
 
+def introduce(connection: Connection, initialize: Pending) -> None:
+    """A client said its name: it stands on this request and on all that follow."""
+    connection.attributes = attributes_of(connection)
+    if initialize.span is not None:
+        initialize.span = msgspec.structs.replace(
+            initialize.span, attributes=connection.attributes
+        )
+
+
 def begin_request(
     connection: Connection, method: str, trace: bytes | None, now_ns: int, ids: Ids
 ) -> RequestSpan:
@@ -77,7 +86,7 @@ def begin_request(
     resolution = (
         connection.context.default if trace is None else resolve_raw(trace, connection.context)
     )
-    context = child_of(resolution, methods.label(method), ids)
+    context = child_of(resolution, method, ids)
     turn = None
     if method == "turn/start":
         turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
@@ -120,21 +129,21 @@ def end_request(
     span = pending.span
     if span is None or not span.context.flags & 1:
         return None
-    attributes = span.attributes.copy()
-    method = methods.label(pending.method)
-    attributes[semconv.RPC_METHOD] = method
-    name = method
+    name = method = methods.label(pending.method)
+    attributes: dict[str, AttributeValue] = {
+        semconv.RPC_METHOD: method,
+        semconv.JSONRPC_REQUEST_ID: _text(pending.id),
+        semconv.CONTEXT_SOURCE: span.resolution.source.value,
+    }
     if method == "_OTHER":
         name = "jsonrpc"
         attributes[semconv.RPC_METHOD_ORIGINAL] = pending.method[: semconv.ORIGINAL_METHOD_CHARS]
-    attributes[semconv.JSONRPC_REQUEST_ID] = _text(pending.id)
-    attributes[semconv.CONTEXT_SOURCE] = span.resolution.source.value
     if core is not None:
         attributes[semconv.CORE_ID] = core
     if pending.thread is not None:
-        attributes[semconv.CONVERSATION_ID] = pending.thread
+        attributes[semconv.CONVERSATION_ID] = pending.thread[: semconv.ID_CHARS]
     if turn_id is not None:
-        attributes[semconv.TURN_ID] = turn_id
+        attributes[semconv.TURN_ID] = turn_id[: semconv.ID_CHARS]
     sentence = ""
     if error is not None:
         attributes[semconv.ERROR_TYPE] = str(error)
@@ -153,6 +162,7 @@ def end_request(
         attributes=attributes,
         links=span.resolution.links if link is None else (*span.resolution.links, link),
         error=sentence,
+        shared=span.attributes,
     )
 
 

@@ -150,6 +150,7 @@ class SpanEncoder:
         self._names = _Names()
         self._heads = _Heads()
         self._statuses = _Statuses()
+        self._shared: dict[int, tuple[dict[str, AttributeValue], _Pairs, bytes]] = {}
 
     def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
         """Serialize an `ExportTraceServiceRequest`, grouped by resource and scope.
@@ -181,6 +182,17 @@ class SpanEncoder:
             pairs = self._pairs[origin] = _Pairs(origin.limits.max_span_attribute_length)
         return pairs
 
+    def _shared_of(self, shared: dict[str, AttributeValue], pairs: _Pairs) -> bytes:
+        """The attributes of a connection, encoded once; the entry keeps its dict alive."""
+        known = self._shared.get(id(shared))
+        if known is not None and known[0] is shared and known[1] is pairs:
+            return known[2]
+        encoded = b"".join(map(pairs.__getitem__, shared.items()))
+        if len(self._shared) >= MAX_CACHED:
+            self._shared.clear()
+        self._shared[id(shared)] = (shared, pairs, encoded)
+        return encoded
+
     def _record(self, record: SpanRecord, pairs: _Pairs) -> bytes:
         context, parent, kind = record.context, record.parent, record.kind
         trace_id = context.trace_id.to_bytes(16, "big")
@@ -201,6 +213,7 @@ class SpanEncoder:
                 if kind is Kind.INTERNAL
                 else _CLIENT,
                 self._names[record.name],
+                self._shared_of(record.shared, pairs) if record.shared else b"",
                 *map(pairs.__getitem__, record.attributes.items()),
                 self._statuses[record.error] if record.error else _UNSET,
                 _rare(context, record.links) if context.state or record.links else b"",

@@ -136,7 +136,9 @@ def _span(record: SpanRecord, pairs: _Pairs) -> Document:
         "kind": _KINDS[record.kind],
         "startTimeUnixNano": str(record.start_ns),
         "endTimeUnixNano": str(record.end_ns),
-        "attributes": [pairs[pair] for pair in record.attributes.items()],
+        "attributes": [
+            pairs[pair] for pair in (*record.shared.items(), *record.attributes.items())
+        ],
         "status": {"message": record.error, "code": 2} if record.error else {},
     }
     if parent is not None:

@@ -138,7 +138,10 @@ def trace_state(header: str) -> TraceState:
 def _bounded_attributes(record: SpanRecord, limits: SpanLimits) -> BoundedAttributes:
     return BoundedAttributes(
         limits.max_span_attributes,
-        {name: _cut(value, limits) for name, value in record.attributes.items()},
+        {
+            name: _cut(value, limits)
+            for name, value in (*record.shared.items(), *record.attributes.items())
+        },
         immutable=True,
     )
 

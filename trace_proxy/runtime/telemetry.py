@@ -120,7 +120,8 @@ class Telemetry:
             return
         self._queued += 1
         origin = self._proxy if record.service is Service.PROXY else self._core
-        oversized = len(record.attributes) > self._most or len(record.links) > self._most_links
+        attributes = len(record.attributes) + len(record.shared)
+        oversized = attributes > self._most or len(record.links) > self._most_links
         span_type = OversizedSpan if oversized else RecordSpan
         self._processor.on_end(span_type(record, origin))
 
