@@ -1,9 +1,9 @@
 """The way of a span out of the process: record → queue → exporter thread → collector.
 
-The event loop builds a `RecordSpan` and puts it into the stock `BatchSpanProcessor`; the
-rest happens in its thread.  Nothing here waits for a collector, and a queue that is full
-drops the new span and counts it, so a dead collector costs memory for one queue and
-nothing else.  No `TracerProvider`: it would own ids, sampling and clocks, which are the
+The event loop builds a `RecordSpan` and puts it into a `SpanQueue`, a standard
+`SpanProcessor`; the rest happens in its thread.  Nothing here waits for a collector, and
+a queue that is full drops the new span and counts it, so a dead collector costs memory
+for one queue and nothing else.  No `TracerProvider`: it would own ids, sampling and clocks, which are the
 machines' business.
 
 `shutdown` is the one place that waits, with a deadline: the SDK's own flush takes as
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.errors import ConfigurationError
@@ -26,6 +26,7 @@ from trace_proxy.runtime.environment import DAY_MS, positive_integer
 from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
 from trace_proxy.runtime.record_span import Origin, OversizedSpan, RecordSpan
 from trace_proxy.runtime.sampling import sampler_of
+from trace_proxy.runtime.span_queue import SpanQueue
 from trace_proxy.runtime.trace_destination import trace_destination
 from trace_proxy.span_record import Service, SpanRecord
 
@@ -87,7 +88,7 @@ class Telemetry:
         self._account: AccountedExporter | None = None
         if chosen.exporter is not None:
             self._account = AccountedExporter(chosen.exporter, chosen.label)
-            self._processor = _batches(self._account, environ, self._queue_size)
+            self._processor = _span_queue(self._account, environ, self._queue_size)
 
     @property
     def resource(self) -> Resource:
@@ -113,8 +114,7 @@ class Telemetry:
         account = self._account
         if account is None:
             return
-        # The same bound as the queue's own, but counted: what the exporter has not taken
-        # yet is in the queue, so the stock queue never gets to drop one silently.
+        # What the exporter has not taken yet is in the queue.
         if self._closed or self._queued - account.taken >= self._queue_size:
             self._refused += 1
             return
@@ -207,16 +207,9 @@ def _limits() -> SpanLimits:
     return limits
 
 
-def _batches(
-    exporter: SpanExporter, environ: Mapping[str, str], queue_size: int
-) -> BatchSpanProcessor:
+def _span_queue(exporter: SpanExporter, environ: Mapping[str, str], queue_size: int) -> SpanQueue:
     batch_size = positive_integer(
         environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_BATCH_SIZE, MAX_QUEUE_SIZE
     )
     delay_ms = positive_integer(environ, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS, DAY_MS)
-    return BatchSpanProcessor(
-        exporter,
-        max_queue_size=queue_size,
-        schedule_delay_millis=delay_ms,
-        max_export_batch_size=min(batch_size, queue_size),
-    )
+    return SpanQueue(exporter, batch_size=min(batch_size, queue_size), delay_s=delay_ms / 1000)
