@@ -83,7 +83,8 @@ async def _main(config: Config) -> int:
 
         loop.call_soon_threadsafe(take)
 
-    signals = SignalThread(deliver, supervisor.kill_all)
+    signals = SignalThread(deliver, supervisor.cores.kill_all)
+    supervisor.steps.end_within = signals.limit
     signals.start()
     try:
         return await Program(config, supervisor).run()
@@ -108,28 +109,36 @@ class Program:
         self._listeners = [Listener(supervisor, self._propagation, count) for _ in self._sockets]
 
     async def run(self) -> int:
-        """Serve until the drain is over; returns the exit code."""
+        """Serve until the drain is over; returns the exit code.
+
+        Raises:
+            StartError: it could not start, or no core is left to go on with.
+        """
         supervisor = self._supervisor
         try:
+            await self._open()
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(each) for each in await self._coroutines()]
+                running = [tasks.create_task(each) for each in self._coroutines()]
                 await supervisor.stopped.wait()
                 for task in running:
                     task.cancel()
-        except* StartError as errors:
+        finally:
+            supervisor.cores.kill_all()  # none is left, unless something here went wrong
             await self._close()
-            raise _first(errors) from None
-        await self._close()
-        code = supervisor.steps.exit_code
+        code = supervisor.steps.exit_code or 0
         _log.info("proxy.stopped", exit_code=code)
-        return code or 0
+        if supervisor.failure:
+            raise StartError(supervisor.failure)
+        return code
 
-    async def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
-        supervisor = self._supervisor
+    async def _open(self) -> None:
         for listener, where in zip(self._listeners, self._sockets, strict=True):
             await listener.open(where)
+
+    def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
+        supervisor = self._supervisor
         work = [supervisor.tick(), supervisor.steps.run(), self._announce()]
-        work += [supervisor.run_core(core) for core in supervisor.hub.board.cores]
+        work += [supervisor.cores.run(core) for core in supervisor.hub.board.cores]
         if len(self._sockets) < len(self._config.listen):
             work.append(self._serve_stdio(claim_stdout()))
         return work
@@ -175,13 +184,7 @@ class Program:
         self._supervisor.closed(connection)
 
     async def _close(self) -> None:
+        """Stop listening: the last thing, so that late clients hear 503 until then."""
         async with asyncio.TaskGroup() as tasks:
             for listener in self._listeners:
                 tasks.create_task(listener.close())
-        for process in list(self._supervisor.processes.values()):
-            await process.stop(eof_s=0.5, term_s=0.5)
-
-
-def _first(errors: BaseExceptionGroup[StartError]) -> StartError:
-    found = errors.exceptions[0]
-    return found if isinstance(found, StartError) else _first(found)

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +24,6 @@ from trace_proxy.errors import StartError
 from trace_proxy.limits import Limits
 
 _LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
-_PIPE_BYTES: Final = 1024 * 1024
-"""What an ordinary user may ask of Linux; fewer wake-ups under load."""
-
 _EXIT_GRACE_S: Final = 0.2
 """For the last lines of a core that has exited: a grandchild may hold its pipes open."""
 
@@ -68,22 +66,25 @@ class CoreProcess(asyncio.SubprocessProtocol):
 
     def __init__(self, index: int, owner: Owner, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
-        self._index = index
+        self.index = index
         self._owner = owner
         self._loop = loop
         self._splitter = LineSplitter(limits.max_core_line_bytes)
         self._stderr = StderrLog(index, limits, loop.time)
         self._out: list[bytes] = []
         self._flushing = False
-        self._exited = loop.create_future()
-        self._drained = loop.create_future()
+        self._exited = asyncio.Event()
+        self._drained = asyncio.Event()
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
-        self.last_output_s = loop.time()
+        self._written_bytes = 0
+        self._taken_bytes = 0
+        self._moved_at_s = loop.time()
+        self.ending = False
         self.pid = 0
 
     def __repr__(self) -> str:
-        return f"<CoreProcess {self._index} pid={self.pid} exit={self.exit_code}>"
+        return f"<CoreProcess {self.index} pid={self.pid} exit={self.exit_code}>"
 
     @property
     def exit_code(self) -> int | None:
@@ -109,11 +110,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         )
         self._transport = transport
         self.pid = transport.get_pid()
-        stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        stdin.set_write_buffer_limits(high=_PIPE_BYTES)
-        self._stdin = stdin
-        for fd in (0, 1):
-            _enlarge(transport.get_pipe_transport(fd))
+        self._stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
 
     def write(self, line: bytes) -> None:
         """Queue a line; it goes out with all others of this turn of the loop."""
@@ -127,19 +124,34 @@ class CoreProcess(asyncio.SubprocessProtocol):
         lines, self._out = self._out, []
         if self._stdin is not None and lines:
             lines.append(b"")
-            self._stdin.write(b"\n".join(lines))
+            data = b"\n".join(lines)
+            self._written_bytes += len(data)
+            self._stdin.write(data)
 
     @property
-    def unwritten_bytes(self) -> int:
-        """What its stdin has not taken yet."""
-        return 0 if self._stdin is None else self._stdin.get_write_buffer_size()
+    def unread_bytes(self) -> int:
+        """What it has not taken yet, in our buffer and (roughly) in the kernel's."""
+        stdin = self._stdin
+        if stdin is None or stdin.is_closing():
+            return 0
+        waiting = fcntl.ioctl(stdin.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return stdin.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)
+
+    def stalled_s(self, now_s: float) -> float:
+        """For how long it has had input to take, took nothing and said nothing."""
+        unread = self.unread_bytes
+        taken = self._written_bytes - unread
+        if unread == 0 or taken > self._taken_bytes:
+            self._taken_bytes = taken
+            self._moved_at_s = now_s
+        return now_s - self._moved_at_s
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Output came."""
         if fd == 2:
             self._stderr.feed(data)
             return
-        self.last_output_s = self._loop.time()
+        self._moved_at_s = self._loop.time()
         lines = self._splitter.feed(data)
         if lines:
             self._owner.core_lines(lines)
@@ -148,13 +160,12 @@ class CoreProcess(asyncio.SubprocessProtocol):
         """A pipe was closed."""
         if fd == 0:
             self._stdin = None
-        elif fd == 1 and not self._drained.done():
-            self._drained.set_result(None)
+        elif fd == 1:
+            self._drained.set()
 
     def process_exited(self) -> None:
         """It is dead and reaped."""
-        if not self._exited.done():
-            self._exited.set_result(None)
+        self._exited.set()
 
     def pause_writing(self) -> None:
         """Its stdin is full."""
@@ -166,10 +177,10 @@ class CoreProcess(asyncio.SubprocessProtocol):
 
     async def wait(self) -> int:
         """Wait for its end, and for its last lines; returns its exit code."""
-        await self._exited
+        await self._exited.wait()
         try:
             async with asyncio.timeout(_EXIT_GRACE_S):
-                await self._drained
+                await self._drained.wait()
         except TimeoutError:
             pass
         self.kill_group(signal.SIGKILL)
@@ -195,26 +206,29 @@ class CoreProcess(asyncio.SubprocessProtocol):
             except PermissionError:  # only strangers are left under that number
                 pass
 
+    def end(self, term_s: float) -> None:
+        """TERM now and KILL later, to its group; `wait` tells when it is over."""
+        self.ending = True
+        self.kill_group(signal.SIGTERM)
+        self._loop.call_later(term_s, self._kill_if_alive)
+
+    def _kill_if_alive(self) -> None:
+        if not self._exited.is_set():
+            self.kill_group(signal.SIGKILL)
+
     async def stop(self, *, eof_s: float, term_s: float) -> None:
         """End of input, then TERM, then KILL to the group."""
+        self.ending = True
         self.close_stdin()
         for wait_s, next_signal in ((eof_s, signal.SIGTERM), (term_s, signal.SIGKILL)):
             try:
                 async with asyncio.timeout(wait_s):
-                    await asyncio.shield(self._exited)
+                    await self._exited.wait()
             except TimeoutError:
                 self.kill_group(next_signal)
             else:
                 return
-
-
-def _enlarge(pipe: asyncio.BaseTransport | None) -> None:
-    file = None if pipe is None else pipe.get_extra_info("pipe")
-    if file is not None:
-        try:
-            fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:  # over the user's quota, or no pipe: it works as it is
-            return
+        await self._exited.wait()  # nothing survives KILL
 
 
 class StderrLog:

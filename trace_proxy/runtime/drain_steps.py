@@ -8,7 +8,8 @@ sequence in a task.
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 import structlog
@@ -30,20 +31,26 @@ _SLOW = (
 )
 
 
+IDLE_BATCH: Final = 64
+"""Idle connections closed in one tick: their clients do not come back all at once."""
+
+
 class DrainSteps:
     """Carries out the drain's commands.
 
     Attributes:
         exit_code: Known once everything is over.
-        close_listeners: Set by the listener: stop listening.
+        end_within: Ends the process with a code after some seconds, whatever hangs.
     """
 
     def __init__(self, supervisor: "Supervisor") -> None:
         self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
         self._closing: deque[commands.Command] = deque()
         self._wake = asyncio.Event()
-        self.listeners_may_close = asyncio.Event()
+        self._interrupted: set[str] = set()
         self.exit_code: int | None = None
+        self.end_within: Callable[[float, int], None] = lambda _within_s, _code: None
 
     def carry_out(self, todo: list[commands.Command]) -> None:
         """Do the short ones now and hand the closing sequence to `run`."""
@@ -74,31 +81,42 @@ class DrainSteps:
                 supervisor.stopped.set()
             case commands.Force():
                 supervisor.force(command.code)
+            case commands.EndWithin():
+                self.end_within(command.within_s, command.code)
             case _:  # WakeAt: the tick is frequent enough
                 pass
 
     def _announce(self, command: commands.AnnounceDraining) -> None:
         supervisor = self._supervisor
         board = supervisor.hub.board
-        now_s = asyncio.get_running_loop().time()
-        deadline_ms = None
-        if command.deadline_s is not None:
-            deadline_ms = int((time.time() + command.deadline_s - now_s) * 1000)
+        supervisor.cores.drain_began()
         _log.info("drain.started", reason=command.reason, turns=len(board.turns))
         for connection in list(board.initialized.values()):
             if connection.session is not None and connection.session.experimental:
                 params = {
                     "reason": command.reason,
-                    "deadlineAt": deadline_ms,
+                    "deadlineAt": self.deadline_at(),
                     "reconnectAfterMs": supervisor.reconnect_after_ms(),
                 }
                 line = msgspec.json.encode({"method": "server/draining", "params": params})
                 board.deliver((connection,), "server/draining", line)
 
+    def deadline_at(self) -> int | None:
+        """When the rest will be interrupted, in Unix seconds like every `...At` on the wire."""
+        left_s = self._supervisor.drain.details(self._loop.time())["deadline"]
+        return None if left_s is None else round(time.time() + cast("float", left_s))
+
     def _close_idle(self, code: int) -> None:
-        for connection in list(self._supervisor.hub.board.connections.values()):
-            if not self._busy(connection):
-                self._supervisor.close(connection, code, "restart")
+        """Close some connections that have nothing to wait for; the next tick closes more."""
+        supervisor = self._supervisor
+        left = IDLE_BATCH
+        for client in list(supervisor.clients.values()):
+            connection = supervisor.hub.board.connections[client.key]
+            if client.closing is None and not self._busy(connection):
+                client.close(code, "restart")
+                left -= 1
+                if left == 0:
+                    return
 
     def _busy(self, connection: Connection) -> bool:
         if connection.in_flight:
@@ -131,7 +149,10 @@ class DrainSteps:
         board = self._supervisor.hub.board
         for asked in board.server_requests.pending():
             turn = None if asked.thread is None else board.turns.of_thread(asked.thread)
-            if turn is not None and not self._has_a_voice(turn.thread):
+            if turn is None or turn.turn_id in self._interrupted:
+                continue
+            if not self._has_a_voice(turn.thread):
+                self._interrupted.add(turn.turn_id)
                 self.carry_out(self._supervisor.drain.approval_orphaned(turn.thread, turn.turn_id))
 
     def _has_a_voice(self, thread: str) -> bool:
@@ -152,8 +173,8 @@ class DrainSteps:
                     await self._stop_cores(command)
                 case commands.FlushSpans():
                     await self._supervisor.telemetry.shutdown(command.within_s)
-                case _:
-                    self.listeners_may_close.set()
+                case _:  # listeners: closed last, by who opened them
+                    pass
         self.carry_out(self._supervisor.drain.closed())
 
     async def _close_connections(self, command: commands.CloseConnections) -> None:
@@ -168,6 +189,4 @@ class DrainSteps:
                 client.abort()
 
     async def _stop_cores(self, command: commands.StopCores) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for process in list(self._supervisor.processes.values()):
-                tasks.create_task(process.stop(eof_s=command.eof_s, term_s=command.term_s))
+        await self._supervisor.cores.stop(eof_s=command.eof_s, term_s=command.term_s)

@@ -52,6 +52,7 @@ class Listener:
         self._trust = Trust(self._config.tracing.trust_context.value)
         self._door = Door(bound_ips=(), port=0)
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self._unix_path: Path | None = None
         self._greeted: set[object] = set()
         self.url = ""
@@ -100,8 +101,7 @@ class Listener:
             allow_origins=security.allow_origins,
             behind_proxy=security.insecure_behind_proxy,
         )
-        await loop.create_server(lambda: self._greet(runner), sock=listening)
-        self._listening = listening
+        self._server = await loop.create_server(lambda: self._greet(runner), sock=listening)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"ws://{shown}:{port}"
 
@@ -109,7 +109,7 @@ class Listener:
         path = Path(where.path)
         await asyncio.to_thread(_remove_stale, path)
         listening = await asyncio.to_thread(_bind_private, path)
-        await asyncio.get_running_loop().create_unix_server(
+        self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: self._greet(runner), sock=listening
         )
         self._unix_path = path
@@ -131,7 +131,9 @@ class Listener:
         return protocol
 
     async def close(self) -> None:
-        """Stop listening and forget everybody."""
+        """Stop listening and hang up on everybody."""
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._unix_path is not None:

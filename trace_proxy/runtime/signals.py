@@ -52,15 +52,15 @@ class SignalThread:
         """The loop says: I have the latest signal."""
         self._taken.set()
 
-    def limit(self, timeout_s: float) -> None:
-        """End the process hard if it has not ended by itself by then."""
+    def limit(self, timeout_s: float, code: int) -> None:
+        """End the process with this code if it has not ended by itself by then."""
         threading.Thread(
-            target=self._watch, args=(timeout_s,), name="exit-limit", daemon=True
+            target=self._watch, args=(timeout_s, code), name="exit-limit", daemon=True
         ).start()
 
-    def _watch(self, timeout_s: float) -> None:
+    def _watch(self, timeout_s: float, code: int) -> None:
         if not self._ended.wait(timeout_s):
-            self._end(1)
+            self._end(code)
 
     def ended(self) -> None:
         """The process is about to exit by itself."""

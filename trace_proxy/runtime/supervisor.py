@@ -8,7 +8,6 @@ the event loop is flushed once, at its end.
 import asyncio
 import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -19,9 +18,8 @@ from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
 from trace_proxy.config import Config, Delivery
 from trace_proxy.connection import Connection, Peer
 from trace_proxy.content import Content
-from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.errors import StartError
 from trace_proxy.flow import Admission
 from trace_proxy.hub import Hub
 from trace_proxy.lanes import Lanes
@@ -29,7 +27,7 @@ from trace_proxy.outbox import Outbox, TotalOutbound, Verdict
 from trace_proxy.pool import Restarts
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, outbox_bounds
 from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.core_process import CoreProcess
+from trace_proxy.runtime.cores import Cores
 from trace_proxy.runtime.drain_steps import DrainSteps
 from trace_proxy.runtime.meters import Meters
 from trace_proxy.runtime.telemetry import Telemetry
@@ -37,6 +35,9 @@ from trace_proxy.trace_context import Inherited
 
 TICK_S: Final = 0.25
 """How often slow clients and hung cores are looked for; their bounds are seconds."""
+
+DRAINING_TICK_S: Final = 0.05
+"""The same while draining: a tenth of what an idle drain may take."""
 
 ClientT = TypeVar("ClientT", bound=Client)
 
@@ -80,8 +81,9 @@ class Supervisor(Meters):
         )
         self.total = TotalOutbound(limits.max_client_queues_bytes)
         self.clients: dict[int, Client] = {}
-        self.processes: dict[int, CoreProcess] = {}
+        self.cores = Cores(self)
         self.steps = DrainSteps(self)
+        self.failure = ""
         self.ready = asyncio.Event()
         self.stopped = asyncio.Event()
         self.nobody = asyncio.Event()
@@ -90,8 +92,6 @@ class Supervisor(Meters):
         self._dirty: list[Client] = []
         self._loop = asyncio.get_running_loop()
         self.watch(self.hub, self.total)
-
-    # ---- clients
 
     def open(
         self, make: Callable[[Outbox], ClientT], peer: Peer, context: Inherited
@@ -152,6 +152,8 @@ class Supervisor(Meters):
                 self._queue(client, frame)
 
     def _queue(self, client: Client, frame: bytes) -> None:
+        if client.closing is not None:
+            return
         self.metrics.messages_to_clients += 1
         self.metrics.bytes_to_clients += len(frame)
         client.outbox.append(frame)
@@ -176,7 +178,7 @@ class Supervisor(Meters):
         if client.closing is None:
             self.metrics.cut.add("slow_consumer")
             _log.warning("connection.cut", connection=client.key, reason="slow_consumer")
-            client.close(1013, "too slow: reconnect and resume", drop=True)
+        client.close(1013, "too slow: reconnect and resume", drop=True)
 
     def close(self, connection: Connection, code: int, reason: str) -> None:
         """End a connection."""
@@ -184,15 +186,9 @@ class Supervisor(Meters):
         if client is not None:
             client.close(code, reason)
 
-    # ---- cores
-
     def write(self, core: CoreSession, line: bytes) -> None:
         """Give a core a line."""
-        process = self.processes.get(core.index)
-        if process is not None:
-            self.metrics.messages_to_cores += 1
-            self.metrics.bytes_to_cores += len(line)
-            process.write(line)
+        self.cores.write(core, line)
 
     def core_ready(self, core: CoreSession) -> None:
         """A core is up, with its threads."""
@@ -202,60 +198,14 @@ class Supervisor(Meters):
             self.metrics.drain_state = self.drain.state.value
             self.ready.set()
 
-    async def run_core(self, core: CoreSession) -> None:
-        """The lives of one core, until it has failed or the proxy stops."""
-        while True:
-            process = CoreProcess(core.index, CoreOwner(self, core), self.config.limits)
-            await process.start(self.config.pool.command)
-            self.processes[core.index] = process
-            _log.info("core.started", core=core.index, pid=process.pid)
-            self.hub.board.now_ns = time.time_ns()
-            self.hub.pool.started(core)
-            code = await process.wait()
-            del self.processes[core.index]
-            self.hub.board.now_ns = time.time_ns()
-            delay_s = self.hub.pool.lost(core, self._loop.time())
-            self.steps.work_changed()
-            if self.drain.state in (State.CLOSING, State.STOPPED):
-                return
-            _log.warning(
-                "core.exited",
-                core=core.index,
-                exit_code=code,
-                restart_in_s=delay_s,
-                bytes_of_stderr=len(process.last_words),
-            )
-            if delay_s is None:
-                self._failed(code)
-                return
-            self.metrics.core_restarts += 1
-            await asyncio.sleep(delay_s)
-
-    def _failed(self, code: int) -> None:
-        if not self.hub.pool.failed:
-            return
-        _log.error(
-            "cores.failed",
-            exit_code=code,
-            hint="run the command after -- by hand: it does not stay up",
-        )
-        if self.drain.state is State.STARTING:
-            raise StartError(
-                f"no core starts: it exited with code {code}; run the command by hand to see why"
-            )
-        self.steps.carry_out(self.drain.failed())
-
     def core_faulty(self, core: CoreSession, why: str) -> None:
         """A core broke the protocol beyond repair."""
-        process = self.processes.get(core.index)
-        if process is not None:
-            _log.error("core.faulty", core=core.index, reason=why)
-            process.kill_group(signal.SIGKILL)
+        self.cores.faulty(core, why)
 
-    def kill_all(self) -> None:
-        """Kill every core and all its descendants, at once; safe from any thread."""
-        for process in list(self.processes.values()):
-            process.kill_group(signal.SIGKILL)
+    def no_core_left(self, why: str) -> None:
+        """No core is up and none will be: everybody is told, and it is over."""
+        self.failure = why
+        self.steps.carry_out(self.drain.failed())
 
     def on_signal(self, name: SignalName) -> None:
         """A signal came."""
@@ -267,9 +217,10 @@ class Supervisor(Meters):
         self.steps.work_changed()
 
     async def tick(self) -> None:
-        """Look after what is slow, forever."""
+        """Look after what is slow, forever; more often while somebody waits for the end."""
         while True:
-            await asyncio.sleep(TICK_S)
+            serving = self.drain.state is State.SERVING
+            await asyncio.sleep(TICK_S if serving else DRAINING_TICK_S)
             now_s = self._loop.time()
             self.hub.board.clock_s = now_s
             for client in list(self.clients.values()):
@@ -277,12 +228,14 @@ class Supervisor(Meters):
                     self.cut(client)
             while self.total.over and (largest := self.total.largest()) is not None:
                 self.cut(self.clients[largest])
+            self.cores.tick(now_s)
             self.steps.tick(now_s)
 
     def details(self) -> dict[str, object]:
         """For `/readyz`."""
         return {
             **self.drain.details(self._loop.time()),
+            "deadline": self.steps.deadline_at(),
             "connections": len(self.clients),
             "cores": [
                 {"id": core.index, "state": core.state.value, "epoch": core.epoch}
@@ -297,53 +250,10 @@ class Supervisor(Meters):
         return self.drain.ready and self.hub.pool.ready
 
     def force(self, code: int) -> None:
-        """End everything now."""
-        self.kill_all()
+        """End everything now: no task, no exporter and no peer is waited for."""
+        self.cores.kill_all()
         os._exit(code)
 
     def reconnect_after_ms(self) -> int:
         """A random time, so that clients do not come back as a herd."""
         return random.randint(500, 3000)  # noqa: S311 - no secret
-
-
-class CoreOwner:
-    """Hears of one core process in one epoch; what an older one still says is dropped."""
-
-    def __init__(self, supervisor: Supervisor, core: CoreSession) -> None:
-        self._supervisor = supervisor
-        self._core = core
-        self._epoch = core.epoch + 1
-        self._faults: list[float] = []
-
-    def core_lines(self, lines: list[bytes | Oversized]) -> None:
-        """Lines of the core."""
-        core, supervisor = self._core, self._supervisor
-        if core.epoch != self._epoch or core.state is CoreState.DOWN:
-            return
-        hub, metrics = supervisor.hub, supervisor.metrics
-        for line in lines:
-            metrics.messages_from_cores += 1
-            if isinstance(line, Oversized):
-                supervisor.core_faulty(core, "line over --max-core-line-bytes")
-                return
-            metrics.bytes_from_cores += len(line)
-            if not line:
-                continue
-            why = hub.core_line(core, line, time.time_ns())
-            if why and self._too_many_faults(why, len(line)):
-                supervisor.core_faulty(core, "too many faulty lines")
-                return
-
-    def _too_many_faults(self, why: str, size: int) -> bool:
-        limits = self._supervisor.config.limits
-        now_s = time.monotonic()
-        self._supervisor.metrics.core_faults.add("line")
-        _log.warning("core.fault", core=self._core.index, reason=why, bytes=size)
-        since_s = now_s - limits.core_fault_window_s
-        self._faults = [at_s for at_s in self._faults if at_s > since_s]
-        self._faults.append(now_s)
-        return len(self._faults) > limits.max_core_faults
-
-    def core_writable(self, *, writable: bool) -> None:
-        """Its stdin is full, or has room again."""
-        self._supervisor.hub.core_writable(self._core, writable=writable)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 Json = dict[str, Any]
@@ -182,7 +183,7 @@ def ask(core: Core, thread: str) -> bool:
     return False
 
 
-TURNS = {
+TURNS: dict[str, Callable[..., bool]] = {
     "hello": hello,
     "hold": hold,
     "flood": flood,
