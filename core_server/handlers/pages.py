@@ -56,7 +56,7 @@ async def list_threads(context: Context, params: ThreadListParams) -> ThreadList
     data = tuple(
         thread
         for thread in shown
-        if thread.id not in params.excluded_thread_ids
+        if thread.id not in (params.excluded_thread_ids or ())
         and (not params.originators or thread.originator in params.originators)
     )
     return ThreadListResult(data, page.next_cursor, page.backwards_cursor)
