@@ -46,14 +46,18 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-async def nobody_left(mark: str, within_s: float) -> dict[int, str]:
-    """Wait until no marked process lives; returns who does after `within_s`."""
-    left = marked(mark)
+async def nobody_left(mark: str, within_s: float, like: str = "") -> dict[int, str]:
+    """Wait until no marked process (like this) lives; returns who does after `within_s`."""
+
+    def alive() -> dict[int, str]:
+        return {pid: text for pid, text in marked(mark).items() if like in text}
+
+    left = alive()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             while left:
                 await asyncio.sleep(POLL_S)
-                left = marked(mark)
+                left = alive()
     return left
 
 

@@ -1,0 +1,322 @@
+"""Cores that crash, hang and babble, on real processes: drain-and-queues.md, "Cores"."""
+
+import asyncio
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from tests.e2e.processes import kill, nobody_left
+from tests.e2e.proxy import Client, Closed, Json, fake_core, trace_proxy, turn_params
+
+FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
+"""Back at once, so that a test need not wait."""
+
+UNCONFINED = {"CORE_SERVER_SANDBOX": "none"}
+"""Whatever this machine can confine: what a sandbox would end must end without it too."""
+
+LOST = {"reason": "coreLost", "retryable": True}
+
+
+def has_id(request_id: int, message: Json) -> bool:
+    """Whether this is the answer."""
+    return message.get("id") == request_id and "method" not in message
+
+
+async def crash(client: Client, thread: str, how: str = "crash") -> None:
+    """Start a turn that ends its core."""
+    await client.begin("turn/start", turn_params(thread, how))
+
+
+async def test_each_request_in_flight_gets_one_error_at_once() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        silent = [await client.begin("account/read", {}) for _ in range(30)]
+        began_s = time.monotonic()
+        await crash(client, thread)
+        for each in silent:
+            message = await client.wait(partial(has_id, each))
+            assert message["error"]["code"] == -32003
+            assert message["error"]["data"] == LOST
+        assert time.monotonic() - began_s < 1
+        await proxy.logged("core.ready", times=2)
+        assert await client.request("model/list", {"still": "here"}) == {"still": "here"}
+        answered = [each["id"] for each in client.received if "error" in each]
+        assert sorted(answered) == silent
+
+
+async def test_turns_of_a_lost_core_end_as_interrupted_and_marked() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        turn = await client.turn(thread, "hold")
+        await client.wait_for("turn/started")
+        kill(proxy.core_pid())
+        params = (await client.wait_for("turn/completed", timeout_s=1))["params"]
+        assert (params["threadId"], params["synthesized"]) == (thread, True)
+        assert (params["turn"]["id"], params["turn"]["status"]) == (turn, "interrupted")
+
+
+async def test_a_restarted_core_gets_its_subscribed_threads_back() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        heard = await client.thread()
+        left = await client.thread()
+        await client.request("thread/unsubscribe", {"threadId": left})
+        kill(proxy.core_pid())
+        resumed = await client.wait_for("fake/resumed")
+        assert resumed["params"]["threadId"] == heard
+        await proxy.logged("core.ready", times=2)
+        await client.turn(heard, "hello")
+        await client.wait_for("turn/completed")
+        assert client.methods().count("fake/resumed") == 1
+
+
+async def test_a_real_thread_goes_on_after_its_core_was_killed() -> None:
+    async with trace_proxy(*FAST) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "before")
+        await client.wait_for("turn/completed")
+        kill(proxy.core_pid())
+        await proxy.logged("core.ready", times=2)
+        await client.turn(thread, "after")
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "completed"
+        read = await client.request("thread/read", {"threadId": thread, "includeTurns": True})
+        assert len(read["thread"]["turns"]) == 2
+
+
+async def test_a_request_while_the_core_is_down_waits_for_it() -> None:
+    options = ("--restart-backoff-min", "0.5", "--restart-backoff-max", "0.5")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        kill(proxy.core_pid())
+        await proxy.logged("core.exited")
+        assert (await proxy.get("/readyz"))[0] == 503
+        assert await client.request("model/list", {"a": 1}) == {"a": 1}
+        assert (await proxy.get("/readyz"))[0] == 200
+
+
+async def test_a_drain_does_not_wait_for_a_core_that_is_down() -> None:
+    options = ("--restart-backoff-min", "5", "--restart-backoff-max", "5")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        kill(proxy.core_pid())
+        await proxy.logged("core.exited")
+        waiting = await client.begin("model/list", {})
+        assert (await proxy.get("/readyz"))[0] == 503
+        proxy.signal(signal.SIGTERM)
+        refused = await client.wait(partial(has_id, waiting), timeout_s=2)
+        assert refused["error"]["data"] == LOST
+        assert await client.closed() == 1012
+        assert await proxy.exit_code() == 0
+
+
+async def test_a_core_that_keeps_crashing_ends_the_proxy_with_one_line() -> None:
+    options = (*FAST, "--max-restarts", "3")
+    with_flag = "down"
+    async with trace_proxy(*options, core=[*fake_core("fake"), "--once", with_flag]) as proxy:
+        async with proxy.client() as client:
+            (proxy.directory / with_flag).touch()
+            kill(proxy.core_pid())
+            assert await client.closed() == 1011
+        assert await proxy.exit_code() == 1
+        assert proxy.stderr.splitlines()[-1] == (
+            "trace-proxy: no core stays up: exit code 7; run the command after -- by hand to see why"
+        )
+        assert len(proxy.log("core.started")) == 4
+
+
+async def test_a_core_that_never_starts_ends_the_proxy_with_one_line() -> None:
+    options = (*FAST, "--max-restarts", "2")
+    async with trace_proxy(
+        *options, core=fake_core("fake", "--exit-at-start"), wait=False
+    ) as proxy:
+        assert await proxy.exit_code() == 1
+        assert proxy.stderr.splitlines()[-1] == (
+            "trace-proxy: no core starts: exit code 7; run the command after -- by hand to see why"
+        )
+
+
+async def test_a_hung_core_is_ended_and_started_again() -> None:
+    options = (*FAST, "--core-stall", "0.5")
+    core = fake_core("fake", "--ignore-term")
+    async with trace_proxy(*options, core=core) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        turn = await client.turn(thread, "hang")
+        lost = await client.begin("model/list", {})
+        answer = await client.wait(partial(has_id, lost))
+        assert answer["error"]["data"] == LOST
+        assert (await client.wait_for("turn/completed"))["params"]["turn"]["id"] == turn
+        assert len(proxy.log("core.hung")) == 1
+        await proxy.logged("core.ready", times=2)
+        assert await client.request("model/list", {"a": 1}) == {"a": 1}
+
+
+async def test_a_stopped_core_is_a_hung_core() -> None:
+    options = (*FAST, "--core-stall", "0.5")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        kill(proxy.core_pid(), signal.SIGSTOP)
+        assert (await client.error("model/list")).data == LOST
+        await proxy.logged("core.ready", times=2)
+
+
+async def test_a_silent_core_with_a_running_turn_has_not_hung() -> None:
+    options = (*FAST, "--core-stall", "0.3")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "hold")
+        await asyncio.sleep(1)  # three times what a hung core gets
+        await client.request("turn/interrupt", {"threadId": thread, "turnId": "x"})
+        await client.wait_for("turn/completed")
+        assert len(proxy.log("core.started")) == 1
+
+
+async def test_garbage_is_counted_and_reaches_nobody() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        before = len(client.received)
+        await client.turn(thread, "garbage 90")
+        await client.wait_for("turn/completed")
+        assert [each.get("method", "answer") for each in client.received[before:]] == [
+            "answer",
+            "turn/started",
+            "turn/completed",
+        ]
+        assert len(proxy.log("core.fault")) == 90
+        assert "no json" not in proxy.stderr
+        assert len(proxy.log("core.started")) == 1
+
+
+async def test_too_much_garbage_restarts_the_core() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.begin("turn/start", turn_params(thread, "garbage 1000"))
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        await proxy.logged("core.ready", times=2)
+        assert len(proxy.log("core.fault")) == 101
+        assert len(proxy.log("core.faulty")) == 1
+
+
+async def test_unknown_and_repeated_answers_reach_nobody() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        before = len(client.received)
+        await client.turn(thread, "unknown")
+        await client.wait_for("turn/completed")
+        assert len([each for each in client.received[before:] if "id" in each]) == 1
+        assert {each["reason"] for each in proxy.log("core.fault")} == {
+            "an answer to no request in flight"
+        }
+
+
+async def test_a_partial_line_at_the_end_is_dropped() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await crash(client, await client.thread(), "partial")
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        await proxy.logged("core.ready", times=2)
+
+
+async def test_a_line_over_the_bound_restarts_the_core() -> None:
+    options = (*FAST, "--max-core-line-bytes", "100000")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await client.begin("turn/start", turn_params(await client.thread(), "big 200000"))
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "interrupted"
+        assert (await proxy.logged("core.faulty"))["reason"] == "line over --max-core-line-bytes"
+        await proxy.logged("core.ready", times=2)
+
+
+async def test_an_approval_of_a_lost_core_is_withdrawn_and_its_answer_ignored() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "ask")
+        asked = await client.wait_for("item/commandExecution/requestApproval")
+        kill(proxy.core_pid())
+        resolved = await client.wait_for("serverRequest/resolved")
+        assert resolved["params"] == {"threadId": thread, "requestId": asked["id"]}
+        await proxy.logged("core.ready", times=2)
+        await client.send({"id": asked["id"], "result": {"decision": "accept"}})
+        await client.turn(thread, "hello")
+        await client.wait_for("turn/completed")
+        texts = [each["params"].get("delta") for each in client.received if "params" in each]
+        assert "decided accept" not in texts
+
+
+async def test_a_flood_of_stderr_disturbs_nobody() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "chatter 100000")
+        await client.wait_for("turn/completed")
+        assert await client.request("model/list", {"a": 1}) == {"a": 1}
+        assert len(proxy.stderr) < 100_000
+
+
+async def test_what_a_dead_core_leaves_behind_is_ended() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await crash(client, await client.thread(), "crash-with-child")
+        await proxy.logged("core.ready", times=2)
+        assert await nobody_left(proxy.mark, within_s=1, like="time.sleep") == {}
+
+
+@pytest.mark.parametrize("options", [(), ("--ignore-eof",), ("--ignore-eof", "--ignore-term")])
+async def test_nothing_is_left_of_a_killed_proxy(options: tuple[str, ...]) -> None:
+    async with trace_proxy(core=fake_core("fake", "--with-child", *options)) as proxy:
+        async with proxy.client() as client:
+            await client.turn(await client.thread(), "keep-child")
+            await client.wait_for("turn/completed")
+            kill(proxy.pid)
+            with pytest.raises(Closed):
+                await client.wait_for("never")
+        assert await proxy.survivors(within_s=3) == {}
+
+
+async def test_nothing_is_left_of_a_killed_proxy_with_a_command_running() -> None:
+    async with trace_proxy(env=UNCONFINED) as proxy, proxy.client() as client:
+        await running_command(client)
+        kill(proxy.pid)
+        assert await proxy.survivors(within_s=3) == {}
+
+
+async def test_nothing_is_left_of_a_killed_core_with_a_command_running() -> None:
+    async with trace_proxy(*FAST, env=UNCONFINED) as proxy, proxy.client() as client:
+        await running_command(client)
+        kill(proxy.core_pid())
+        await proxy.logged("core.ready", times=2)
+        assert await nobody_left(proxy.mark, within_s=3, like="sleep 300") == {}
+
+
+async def test_a_forced_end_leaves_no_command_running() -> None:
+    async with trace_proxy(env=UNCONFINED) as proxy, proxy.client() as client:
+        await running_command(client)
+        proxy.signal(signal.SIGTERM)
+        await proxy.logged("drain.started")
+        await asyncio.sleep(0.15)  # or it would be one signal said twice
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.exit_code(timeout_s=2) == 143
+        assert await proxy.survivors(within_s=1) == {}
+
+
+async def test_a_core_of_several_that_dies_disturbs_only_its_own_threads() -> None:
+    options = (*FAST, "--cores", "2")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await proxy.logged("core.ready", times=2)
+        threads = [await client.thread() for _ in range(2)]
+        pids = [int(each.split("-")[1]) for each in threads]
+        assert len(set(pids)) == 2
+        for thread in threads:
+            await client.turn(thread, "hold")
+        kill(pids[0])
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["threadId"] == threads[0]
+        await proxy.logged("core.ready", times=3)
+        await client.request("turn/interrupt", {"threadId": threads[1], "turnId": "x"})
+        done = await client.wait_for("turn/completed")
+        assert (done["params"]["threadId"], "synthesized" in done["params"]) == (threads[1], False)
+
+
+async def running_command(client: Client) -> None:
+    """A turn that runs a command which outlives all patience."""
+    await client.turn(await client.thread(), "/run sleep 300")
+    asked = await client.wait_for("item/commandExecution/requestApproval")
+    await client.send({"id": asked["id"], "result": {"decision": "accept"}})
+    await client.wait_for("item/started")
