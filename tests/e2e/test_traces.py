@@ -332,6 +332,20 @@ async def test_an_approval_seen_by_two_names_who_answered(stage: Stage, scene: S
     assert approval.attributes["trace_proxy.approval.answered_by"] == str(int(mine) + 1)
 
 
+async def test_an_approval_that_its_core_settles_itself_is_resolved(scene: Scene) -> None:
+    turn_id = await scene.begin_turn("/run true")
+    await scene.client.wait(lambda each: "method" in each and "id" in each)
+    params = {"threadId": scene.thread, "turnId": turn_id}
+    await scene.client.request("turn/interrupt", params)
+    await scene.end_turn()
+    *_, tool, approval = await scene.becomes(
+        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+    )
+    assert approval.attributes["trace_proxy.approval.decision"] == "resolved"
+    assert "trace_proxy.approval.answered_by" not in approval.attributes
+    assert tool.attributes["trace_proxy.tool.status"] in {"declined", "interrupted", "failed"}
+
+
 async def test_the_turn_goes_on_when_its_client_is_gone(stage: Stage) -> None:
     async with stage.scene() as scene:
         await scene.begin_turn("/slow 0.5")

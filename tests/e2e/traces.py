@@ -140,7 +140,9 @@ class Stage:
     async def metric_becomes(self, name: str, value: float, timeout_s: float = 10) -> None:
         """Poll `/metrics` until a sample has this value."""
         async with asyncio.timeout(timeout_s):
-            while (await self.metrics()).get(name) != value:
+            while True:
+                if (await self.metrics()).get(name) == value:
+                    return
                 await asyncio.sleep(0.02)
 
 
