@@ -60,8 +60,8 @@ class Answers:
             self._board.not_started(pending)
         elif pending.method in _TELLING:
             link, turn_id = self._note(core, pending, message)
-        if pending.opened is not None:
-            self._close_handle(pending, failed=failed)
+        if pending.names is not None:
+            self._note_handle(pending, pending.names, failed=failed)
         if pending.connection is not None:
             self._hand_on(pending.connection, pending, message)
             error = envelope.error_code(message)
@@ -72,7 +72,8 @@ class Answers:
         board = self._board
         answer = envelope.answer(pending.id, message)
         if pending.handle is not None:
-            answer = handles.restore(answer, pending.handle)
+            failed = message.error is not UNSET
+            answer = handles.restore(answer, pending.handle, failed=failed)
         board.send(connection, answer)
         if pending.method == "thread/resume" and message.error is UNSET:
             self._replay(pending)
@@ -91,17 +92,24 @@ class Answers:
             if pending.method in methods.SUBSCRIBING:
                 self._thread_loaded(core, pending, _THREAD.decode(message.result))
         except msgspec.DecodeError:
+            board.not_started(pending)
             board.effects.log("core.answer_not_understood", core=core.index, method=pending.method)
         turn = board.turns.of_thread(pending.thread) if pending.thread else None
-        return (None, None) if turn is None else (turn.context, turn.turn_id)
+        if turn is None:
+            return pending.about or (None, None)
+        return turn.context, turn.turn_id
 
     def _thread_loaded(self, core: CoreSession, pending: Pending, result: _ThreadResult) -> None:
         board, thread = self._board, result.thread.id
+        board.not_expected(pending)
         pending.thread = thread
         board.placement.place(thread, core)
         board.turns.model_of(thread, result.model)
         if pending.connection is not None:
             board.subscribers.add(thread, pending.connection)
+        if pending.method == "thread/resume":
+            board.subscribers.resumed(thread, pending.connection)
+            board.server_requests.resumed(thread)
 
     def _turn_started(
         self, core: CoreSession, pending: Pending, turn_id: str
@@ -110,24 +118,21 @@ class Answers:
         board, span = self._board, pending.span
         if span is None or span.turn is None or pending.thread is None:
             return None, turn_id
-        running = board.turns.get(turn_id)
-        if running is None:
-            turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)
-            board.turns.begin(turn)
-            return None, turn_id
-        return (None if running.parent == span.context else running.context), turn_id
+        turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)
+        return board.turns.answered(turn, span), turn_id
 
-    def _close_handle(self, pending: Pending, *, failed: bool) -> None:
-        assert pending.opened is not None
+    def _note_handle(self, pending: Pending, name: tuple[str, str], *, failed: bool) -> None:
+        """Forget a handle that was not opened, or is closed."""
         family = methods.HANDLES[pending.method]
-        if pending.connection is not None and (failed or family.scoped_to_request):
-            pending.connection.handles.pop(pending.opened, None)
+        opens = pending.method == family.opens
+        over = failed or family.scoped_to_request if opens else not failed
+        if over and pending.connection is not None:
+            pending.connection.handles.pop(name, None)
 
     def _replay(self, pending: Pending) -> None:
         """Ask the late subscriber what others have been asked already."""
         connection, thread = pending.connection, pending.thread
         assert connection is not None
-        for asked in self._board.server_requests.of_thread(thread or ""):
-            if connection.key not in asked.asked:
-                asked.asked.add(connection.key)
+        for asked in self._board.server_requests.of_thread(thread):
+            if asked.ask(connection):
                 self._board.send(connection, asked.message())

@@ -60,7 +60,9 @@ class Pending(msgspec.Struct, gc=False):
         span: None when nobody looks (the proxy's own requests).
         then: Takes the answer instead of a client: the proxy's own requests.
         handle: (client's, core's) spelling of a handle that the answer may repeat.
-        opened: The handle that it opened, as in `Connection.handles`.
+        names: The handle that it opens or closes, as in `Connection.handles`.
+        expects: Its core shall load `thread`, and `Placement.expect` was told so.
+        about: The turn that it is about, when it was sent: its span and id.
         windowed: Whether it takes a place in its core's window.
         counted: Whether admission counted it and must be told.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
@@ -74,7 +76,9 @@ class Pending(msgspec.Struct, gc=False):
     span: RequestSpan | None = None
     then: Callable[[CoreMessage | None], None] | None = None
     handle: tuple[bytes, bytes] | None = None
-    opened: tuple[str, str] | None = None
+    names: tuple[str, str] | None = None
+    expects: bool = False
+    about: tuple[SpanContext, str] | None = None
     counted: bool = False
     ended_by: str = ""
     windowed: bool = True

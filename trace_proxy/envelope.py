@@ -59,6 +59,8 @@ _PARAMS = msgspec.json.Decoder(_OnlyParams)
 _ERROR = msgspec.json.Decoder(_Error)
 _ENCODE = msgspec.json.Encoder().encode
 
+_ID: Final = b'{"id":'
+
 _METHOD_JSON: dict[str, bytes] = {}
 _METHOD_JSON_BOUND: Final = 1024
 """Cached encodings of method names: all real ones fit five times over."""
@@ -142,12 +144,25 @@ def request(core_id: int, method: str, params: bytes | None, trace: bytes = b"")
     return b'{"id":%d,"method":%b,"params":%b}' % (core_id, name, codec.one_line(params))
 
 
+def request_id(line: bytes) -> int | None:
+    """The router's id in a line that `request` built; None for any other line."""
+    end = line.find(b",")
+    if not line.startswith(_ID) or not line.startswith(b'"method":', end + 1):
+        return None
+    return int(line[len(_ID) : end])
+
+
 def notification(method: str, params: bytes | None) -> bytes:
     """A notification, without the newline."""
     name = _METHOD_JSON.get(method) or _method_json(method)
     if params is None:
         return b'{"method":%b}' % name
     return b'{"method":%b,"params":%b}' % (name, codec.one_line(params))
+
+
+def our_notification(method: str, params: object, now_ns: int) -> bytes:
+    """A notification of the proxy itself, in the shape in which cores send theirs."""
+    return _ENCODE({"method": method, "params": params, "emittedAtMs": now_ns // 10**6})
 
 
 def server_request(request_id: int, method: str, params: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import gate, spans
+from trace_proxy import envelope, gate, spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
 from trace_proxy.refusal import Refusal
@@ -17,6 +17,8 @@ from trace_proxy.switchboard import Switchboard
 
 GREETING_NOTIFICATIONS: Final = frozenset({"configWarning", "remoteControl/status/changed"})
 """What the reference sends to a connection right after its `initialize`."""
+
+_REPEATED: Final = frozenset({"configWarning"})
 
 GREETING_LINES: Final = 32
 """Notifications kept for later connections; the reference sends one to five."""
@@ -33,7 +35,7 @@ class Greetings:
         self._board = board
         self._version = version
         self._waiting: list[tuple[Connection, Pending]] = []
-        self._lines: dict[str, bytes] = {}
+        self._lines: dict[tuple[str, bytes], bytes] = {}
 
     def __repr__(self) -> str:
         return f"<Greetings waiting={len(self._waiting)}>"
@@ -71,10 +73,21 @@ class Greetings:
             if connection.in_flight.pop(id(pending), None) is not None:
                 self._welcome(connection, pending, core)
 
-    def keep(self, method: str, line: bytes) -> None:
-        """Remember a notification that later connections must see too; the latest of each."""
-        if method in self._lines or len(self._lines) < GREETING_LINES:
-            self._lines[method] = line
+    def keep(self, method: str, line: bytes) -> bool:
+        """Remember a notification that later connections must see too.
+
+        Of a state the latest, of warnings each that differs.
+
+        Returns:
+            Whether it says something new: every core, and each when it is back, says
+            the same once more.
+        """
+        name = (method, envelope.params_of(line) if method in _REPEATED else b"")
+        before = self._lines.get(name)
+        if before is None and len(self._lines) >= GREETING_LINES:
+            del self._lines[next(iter(self._lines))]
+        self._lines[name] = line
+        return before is None or envelope.params_of(before) != envelope.params_of(line)
 
     def leave(self, connection: Connection) -> None:
         """A connection has left; its session ends."""
@@ -91,8 +104,11 @@ class Greetings:
         board.send(connection, codec.result(pending.id, result))
         board.initialized[connection.key] = connection
         board.settled(pending, core=core)
-        for method, line in self._lines.items():
+        for (method, _), line in self._lines.items():
             board.deliver((connection,), method, line)
+        for asked in board.server_requests.of_thread(None):
+            if asked.ask(connection):
+                board.send(connection, asked.message())
 
 
 def _personal(greeting: bytes, session: gate.Session) -> bytes:

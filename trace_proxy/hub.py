@@ -64,7 +64,8 @@ class Hub:
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, Merge(self.board))
         self._answers = Answers(self.board)
-        self._notices = Notices(self.board, greetings, broadcast=broadcast)
+        self._notices = Notices(self.board, greetings)
+        self.board.broadcast = broadcast
         self._next_key = 0
 
     def __repr__(self) -> str:
@@ -107,6 +108,7 @@ class Hub:
         request_id = codec.id_in_head(head)
         answer = codec.error(request_id, codes.INVALID_REQUEST, text, data)
         self.board.send(connection, answer)
+        self.board.effects.call_ended("_OTHER", str(codes.INVALID_REQUEST), 0.0)
 
     def closed(self, connection: Connection, now_ns: int) -> None:
         """A client has left: its requests are orphaned, what it started goes on."""
@@ -117,20 +119,33 @@ class Hub:
             pending.ended_by = ended_by
             board.settled(pending, error=spans.CONNECTION_LOST)
         orphan(connection)
+        self._withdraw(connection)
         del board.connections[connection.key]
         board.initialized.pop(connection.key, None)
+        board.server_requests.leave(connection)
         board.subscribers.leave(connection)
         self._greetings.leave(connection)
         if connection.strict:
             board.strict -= 1
         self._release_handles(connection)
 
+    def _withdraw(self, connection: Connection) -> None:
+        """Forget what it asked and no core has been given yet."""
+        for core in self.board.cores:
+            if not len(core.lanes):
+                continue
+            for line in core.lanes.drop(connection.key):
+                core_id = envelope.request_id(line)
+                pending = None if core_id is None else core.router.withdraw(core_id)
+                if pending is not None:
+                    self.board.not_started(pending)
+
     def _release_handles(self, connection: Connection) -> None:
         """End the processes, watches and searches that nobody can name any more."""
         for (method, handle), index in connection.handles.items():
             family = methods.HANDLES[method]
             core = self.board.cores[index]
-            if core.state is CoreState.READY:
+            if core.state is not CoreState.FAILED:
                 params = closing_params(family, handle, connection.key)
                 self.board.ask(core, family.closes, params, lambda _: None)
 
@@ -149,7 +164,7 @@ class Hub:
             if not self._answers.take(core, message):
                 return "an answer to no request in flight"
             if len(core.lanes):
-                self.pump(core)
+                self.board.pump(core)
         elif message.id is UNSET:
             self._notices.notification(core, message, line)
         else:
@@ -160,13 +175,4 @@ class Hub:
         """A core's stdin is full, or has room again."""
         core.lanes.writable = writable and core.state is CoreState.READY
         if core.lanes.writable and len(core.lanes):
-            self.pump(core)
-
-    def pump(self, core: CoreSession) -> None:
-        """Give a core what waits for it, as far as window and pipe allow."""
-        for line in core.lanes.take(PUMP_BYTES):
-            self.board.effects.write(core, line)
-
-
-PUMP_BYTES = 256 * 1024
-"""Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""
+            self.board.pump(core)

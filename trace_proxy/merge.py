@@ -36,6 +36,10 @@ class _Listed(msgspec.Struct):
     id: str
 
 
+class _Found(msgspec.Struct):
+    thread: Raw
+
+
 class Merge:
     """Requests that concern all cores."""
 
@@ -59,44 +63,48 @@ class Merge:
 
     def _ask_one(self, pending: Pending, params: bytes | None, core: CoreSession) -> None:
         def answered(message: CoreMessage | None) -> None:
-            if message is None:
-                self._lost(pending)
-            elif message.result is UNSET:
-                self._finish(pending, envelope.answer(pending.id, message), failed=True)
+            if message is None or message.result is UNSET:
+                self._fail(pending, message)
             else:
-                result = self._corrected(bytes(message.result), core)
-                self._finish(pending, codec.result(pending.id, result))
+                self._finish(pending, self._corrected(bytes(message.result), core))
 
         self._board.ask(core, pending.method, params or b"{}", answered)
 
     def _ask_all(self, pending: Pending, params: bytes | None, cores: list[CoreSession]) -> None:
-        found: set[str] = set()
-        left = len(cores)
+        answers: list[CoreMessage | None] = []
 
         def answered(message: CoreMessage | None) -> None:
-            nonlocal left
-            left -= 1
-            if message is not None and message.result is not UNSET:
-                found.update(_loaded(message.result))
-            if left == 0:
-                result = _page(sorted(found), params)
-                self._finish(pending, codec.result(pending.id, result))
+            answers.append(message)
+            if len(answers) < len(cores):
+                return
+            results = [each.result for each in answers if each is not None and each.result]
+            if results:
+                found = {thread for each in results for thread in _loaded(each)}
+                self._finish(pending, _page(sorted(found), params))
+            else:
+                self._fail(pending, next((each for each in answers if each is not None), None))
 
         for core in cores:
             self._board.ask(core, LOADED, b"{}", answered)
 
-    def _lost(self, pending: Pending) -> None:
-        if pending.connection is not None:
-            del pending.connection.in_flight[id(pending)]
-            self._board.refuse(pending, refusal.no_core())
+    def _finish(self, pending: Pending, result: bytes) -> None:
+        connection = pending.connection
+        if connection is not None:
+            del connection.in_flight[id(pending)]
+            self._board.send(connection, codec.result(pending.id, result))
+            self._board.settled(pending)
 
-    def _finish(self, pending: Pending, answer: bytes, *, failed: bool = False) -> None:
+    def _fail(self, pending: Pending, message: CoreMessage | None) -> None:
+        """Hand on a core's error; None: no core is left to say anything."""
         connection = pending.connection
         if connection is None:
             return
-        self._board.send(connection, answer)
         del connection.in_flight[id(pending)]
-        self._board.settled(pending, error="merge" if failed else None)
+        if message is None:
+            self._board.refuse(pending, refusal.no_core())
+        else:
+            self._board.send(connection, envelope.answer(pending.id, message))
+            self._board.settled(pending, error=envelope.error_code(message))
 
     def _corrected(self, result: bytes, asked: CoreSession) -> bytes:
         """Put the right status on threads whose home is another core."""
@@ -109,13 +117,24 @@ class Merge:
         document["data"] = Raw(_encode(threads))
         return _encode(document)
 
-    def _with_status(self, thread: Raw, asked: CoreSession) -> Raw:
+    def _with_status(self, listed: Raw, asked: CoreSession) -> Raw:
+        """An entry of `thread/list`, or one of `thread/search`, which holds a thread."""
+        try:
+            return self._corrected_thread(listed, asked)
+        except msgspec.ValidationError:
+            thread = msgspec.json.decode(listed, type=_Found).thread
+        corrected = bytes(self._corrected_thread(thread, asked))
+        return Raw(envelope.with_member(bytes(listed), "thread", corrected))
+
+    def _corrected_thread(self, thread: Raw, asked: CoreSession) -> Raw:
         thread_id = msgspec.json.decode(thread, type=_Listed).id
         home = self._board.placement.home(thread_id)
         if home is None or home is asked:
             return thread
-        running = self._board.turns.of_thread(thread_id)
-        status = {"type": "idle"} if running is None else {"type": "active", "activeFlags": []}
+        status: dict[str, object] = {"type": "idle"}
+        if self._board.turns.of_thread(thread_id) is not None:
+            waits = bool(self._board.server_requests.of_thread(thread_id))
+            status = {"type": "active", "activeFlags": ["waitingOnApproval"] if waits else []}
         return Raw(envelope.with_member(bytes(thread), "status", _encode(status)))
 
 

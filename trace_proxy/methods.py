@@ -106,6 +106,9 @@ REPLAYED_TO_REQUESTER: Final = frozenset({"deprecationNotice"})
 
 HISTORY: Final = frozenset({"thread/read", "thread/resume", "thread/fork"})
 
+UNLOADING: Final = frozenset({"thread/closed", "thread/deleted", "thread/archived"})
+"""The thread they name is loaded nowhere any more."""
+
 MERGED: Final = frozenset({"thread/list", "thread/loaded/list", "thread/search"})
 """Answers that several cores hold parts of."""
 
@@ -152,6 +155,11 @@ HANDLES: Final[dict[str, HandleFamily]] = {
     "fuzzyFileSearch/sessionUpdated": _SEARCH,
     "fuzzyFileSearch/sessionCompleted": _SEARCH,
 }
+
+OPENING: Final = frozenset(family.opens for family in HANDLES.values())
+
+HANDLE_ENDS: Final = frozenset({"process/exited"})
+"""Notifications after which their handle names nothing."""
 
 
 def label(method: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from trace_proxy import envelope, handles, methods, server_requests
+from trace_proxy import envelope, handles, methods, server_requests, spans
 from trace_proxy.connection import Connection
 from trace_proxy.core_session import CoreSession
 from trace_proxy.envelope import CoreMessage, Routing
@@ -20,17 +20,18 @@ from trace_proxy.span_record import SpanContext
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turns import OBSERVED, EndedTurn
 
-_UNLOADING: Final = frozenset({"thread/closed", "thread/deleted"})
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"
+_USAGE: Final = "thread/tokenUsage/updated"
+_SETTINGS: Final = "thread/settings/updated"
 
 _SPECIAL: Final = (
     OBSERVED
     | GREETING_NOTIFICATIONS
     | methods.REPLAYED_TO_REQUESTER
-    | _UNLOADING
+    | methods.UNLOADING
     | frozenset(methods.HANDLES)
-    | {_RESOLVED, "thread/status/changed"}
+    | {_RESOLVED, _SETTINGS, "thread/status/changed"}
 )
 
 
@@ -46,17 +47,25 @@ class _StatusChanged(msgspec.Struct):
     status: _Status
 
 
+class _Settings(msgspec.Struct):
+    model: str
+
+
+class _SettingsUpdated(msgspec.Struct, rename="camel"):
+    thread_settings: _Settings
+
+
 _RESOLVED_PARAMS = msgspec.json.Decoder(_Resolved)
 _STATUS_PARAMS = msgspec.json.Decoder(_StatusChanged)
+_SETTINGS_PARAMS = msgspec.json.Decoder(_SettingsUpdated)
 
 
 class Notices:
     """Notifications and requests of cores."""
 
-    def __init__(self, board: Switchboard, greetings: Greetings, *, broadcast: bool) -> None:
+    def __init__(self, board: Switchboard, greetings: Greetings) -> None:
         self._board = board
         self._greetings = greetings
-        self._broadcast = broadcast
 
     def notification(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
         """Deliver a notification; takes note of what it says about turns and threads."""
@@ -74,7 +83,7 @@ class Notices:
     def _audience(self, method: str, params: object) -> Iterable[Connection]:
         board = self._board
         if (
-            not self._broadcast
+            not board.broadcast
             and isinstance(params, Routing)
             and isinstance(params.thread_id, str)
             and method not in methods.EVERYBODY
@@ -87,33 +96,60 @@ class Notices:
         assert method is not UNSET
         audience = self._audience(method, message.params)
         if method in OBSERVED:
-            ended = board.turns.observe(line, core, board.now_ns)
-            board.deliver(audience, method, line)
-            if isinstance(ended, EndedTurn):
-                board.end_turn(ended)
-            else:
-                board.end_span(ended)
+            self._observe(core, message, line, audience)
         elif method == _RESOLVED:
-            self._resolved(core, line, list(audience))
+            self._resolved(core, line, audience)
         elif method in methods.HANDLES:
             self._to_owner(method, line)
         elif method in methods.REPLAYED_TO_REQUESTER:
-            board.deliver(self._requesters(core) or board.initialized.values(), method, line)
-        else:
-            if method in GREETING_NOTIFICATIONS:
-                self._greetings.keep(method, line)
-            board.deliver(list(audience), method, line)
-            self._unload(method, message.params, line)
+            board.deliver(self._requesters(core) or audience, method, line)
+        elif method not in GREETING_NOTIFICATIONS or self._greetings.keep(method, line):
+            board.deliver(audience, method, line)
+            if isinstance(message.params, Routing) and isinstance(message.params.thread_id, str):
+                self._note(core, message.params.thread_id, method, line)
 
-    def _unload(self, method: str, params: object, line: bytes) -> None:
+    def _observe(
+        self,
+        core: CoreSession,
+        message: CoreMessage,
+        line: bytes,
+        audience: Iterable[Connection],
+    ) -> None:
+        """Show turns and tools what they are to see, before it is delivered."""
+        board, method = self._board, message.method
+        assert method is not UNSET
+        if method == _USAGE:
+            audience = self._usage_audience(message.params, audience)
+        ended = board.turns.observe(line, core, board.now_ns)
+        board.deliver(audience, method, line)
+        if isinstance(ended, EndedTurn):
+            board.end_turn(ended)
+        else:
+            board.end_span(ended)
+
+    def _usage_audience(
+        self, params: object, audience: Iterable[Connection]
+    ) -> Iterable[Connection]:
+        """What is repeated after a resume is for who resumed; what a turn uses is for all."""
+        board = self._board
         if not isinstance(params, Routing) or not isinstance(params.thread_id, str):
-            return
-        if method in _UNLOADING or (
-            method == "thread/status/changed" and _status(line) == "notLoaded"
-        ):
-            self._board.subscribers.forget(params.thread_id)
-            self._board.placement.forget(params.thread_id)
-            self._board.turns.forget(params.thread_id)
+            return audience
+        if isinstance(params.turn_id, str) and board.turns.get(params.turn_id) is not None:
+            return audience
+        repeated_for = board.subscribers.replayed(params.thread_id)
+        return audience if repeated_for is None else repeated_for
+
+    def _note(self, core: CoreSession, thread: str, method: str, line: bytes) -> None:
+        """Learn the model of a thread, and that it is loaded nowhere any more."""
+        board = self._board
+        if method == _SETTINGS:
+            model = _model(line)
+            if model:
+                board.turns.model_of(thread, model)
+        elif (
+            method in methods.UNLOADING or _status(line) == "notLoaded"
+        ) and board.placement.home(thread) in (None, core):
+            board.forget_thread(thread)
 
     def _requesters(self, core: CoreSession) -> list[Connection]:
         """Whose history requests are in flight at this core."""
@@ -129,10 +165,12 @@ class Notices:
         if owned is None or connection is None:
             self._board.effects.count("notification_dropped")
             return
-        relayed = envelope.replace_params(line, owned[1])
-        self._board.deliver((connection,), method, relayed)
+        _, handle, params = owned
+        self._board.deliver((connection,), method, envelope.replace_params(line, params))
+        if method in methods.HANDLE_ENDS:
+            connection.handles.pop((methods.HANDLES[method].opens, handle), None)
 
-    def _resolved(self, core: CoreSession, line: bytes, audience: list[Connection]) -> None:
+    def _resolved(self, core: CoreSession, line: bytes, audience: Iterable[Connection]) -> None:
         """Tell it under the id that clients know."""
         board = self._board
         params = envelope.params_of(line)
@@ -155,15 +193,16 @@ class Notices:
         assert message.method is not UNSET
         asked = board.server_requests.known(core, message.id)
         if asked is None:
+            if board.server_requests.repeated(core, message.id):
+                return
             asked = self._open(core, message, line)
         if asked.thread is None:
-            audience = list(board.initialized.values())
+            audience: Iterable[Connection] = board.initialized.values()
         else:
-            audience = list(board.subscribers.of(asked.thread))
-        fresh = [each for each in audience if each.key not in asked.asked]
-        asked.asked.update(each.key for each in fresh)
-        for connection in fresh:
-            board.send(connection, asked.message())
+            audience = board.subscribers.of(asked.thread)
+        for connection in audience:
+            if asked.ask(connection):
+                board.send(connection, asked.message())
 
     def _open(self, core: CoreSession, message: CoreMessage, line: bytes) -> ServerRequest:
         board, params = self._board, message.params
@@ -172,11 +211,7 @@ class Notices:
         routing = params if isinstance(params, Routing) else Routing()
         thread = routing.thread_id if isinstance(routing.thread_id, str) else None
         parent = self._parent(thread, routing)
-        context = None
-        if parent is not None:
-            context = SpanContext(
-                parent.trace_id, board.ids.new_span_id(), parent.flags, parent.state
-            )
+        context = spans.below(parent, methods.server_label(message.method), board.ids)
         asked = ServerRequest(
             board.server_requests.next_id(),
             core,
@@ -199,6 +234,13 @@ class Notices:
             return None
         tool = turn.tools.get(routing.item_id) if isinstance(routing.item_id, str) else None
         return turn.context if tool is None else tool.context
+
+
+def _model(line: bytes) -> str:
+    try:
+        return _SETTINGS_PARAMS.decode(envelope.params_of(line)).thread_settings.model
+    except msgspec.DecodeError:
+        return ""
 
 
 def _status(line: bytes) -> str:

@@ -12,18 +12,36 @@ from trace_proxy.core_session import CoreSession, CoreState
 class Placement:
     """Threads to cores."""
 
-    __slots__ = ("_cores", "_home")
+    __slots__ = ("_cores", "_expected", "_home")
 
     def __init__(self, cores: list[CoreSession]) -> None:
         self._cores = cores
         self._home: dict[str, CoreSession] = {}
+        self._expected: dict[str, tuple[CoreSession, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Placement threads={len(self._home)} cores={len(self._cores)}>"
 
     def home(self, thread: str) -> CoreSession | None:
-        """Where the thread lives, if it is loaded anywhere."""
-        return self._home.get(thread)
+        """Where the thread lives, or is just being loaded, if it is anywhere."""
+        home = self._home.get(thread)
+        if home is None and self._expected and thread in self._expected:
+            return self._expected[thread][0]
+        return home
+
+    def expect(self, thread: str, core: CoreSession) -> None:
+        """A core is asked to load the thread; a second client must not ask another core.
+
+        Each call is taken back by one of `expected_no_more`, however the first ends.
+        """
+        home, times = self._expected.get(thread, (core, 0))
+        self._expected[thread] = (home, times + 1)
+
+    def expected_no_more(self, thread: str) -> None:
+        """The core has answered, or never will; `place` says whether it lives there."""
+        home, times = self._expected.pop(thread)
+        if times > 1:
+            self._expected[thread] = (home, times - 1)
 
     def choose(self) -> CoreSession | None:
         """The core for something new: up before starting, then the least loaded.

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.jsonrpc import codes
-from trace_proxy import envelope, server_requests, spans
+from trace_proxy import envelope, spans
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.drain import ENDING, State
 from trace_proxy.envelope import CoreMessage
@@ -26,6 +26,9 @@ CORE_LOST: Final = Refusal(
     "The core died before it answered; try again.",
     {"reason": "coreLost", "retryable": True},
 )
+
+RESUMES_AT_ONCE: Final = 32
+"""Of a core that is back; the reference refuses or loses requests beyond 64 to 128."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -59,6 +62,18 @@ class Restarts:
         return min(self._min_s * 2.0 ** (len(self._times) - 1), self._max_s)
 
 
+class _Returning(msgspec.Struct):
+    """The threads that a core is to load.
+
+    Attributes:
+        waiting: Not asked for yet.
+        asked: How many are being loaded.
+    """
+
+    waiting: deque[str]
+    asked: int = 0
+
+
 class Pool:
     """Starting, greeting and losing cores."""
 
@@ -66,6 +81,7 @@ class Pool:
         self._board = board
         self._greetings = greetings
         self._restarts = restarts
+        self._returning: dict[int, _Returning] = {}
 
     def __repr__(self) -> str:
         return f"<Pool {self._board.cores!r}>"
@@ -97,22 +113,61 @@ class Pool:
         """It answered; bring its threads back, then let others in."""
         core.greeting = bytes(answer.result) if answer.result is not UNSET else b"{}"
         self._board.effects.write(core, envelope.notification("initialized", None))
-        heard = self._board.subscribers
-        threads = [each for each in self._board.placement.of(core) if heard.has(each)]
-        left = len(threads)
-        if left == 0:
+        threads: deque[str] = deque()
+        for thread in self._board.placement.of(core):
+            if self._board.subscribers.has(thread):
+                threads.append(thread)
+            else:
+                self._board.forget_thread(thread)
+        self._returning[core.index] = _Returning(threads)
+        for _ in range(min(len(threads), RESUMES_AT_ONCE) or 1):
+            self._resume_next(core)
+
+    def _resume_next(self, core: CoreSession) -> None:
+        """Load one more thread at a core; when all are there, let others in."""
+        returning = self._returning[core.index]
+        if returning.waiting:
+            self._resume(core, returning.waiting.popleft())
+        elif returning.asked == 0 and core.state is CoreState.STARTING:
             self._open(core)
+
+    def _resume(self, core: CoreSession, thread: str) -> None:
+        returning = self._returning[core.index]
+        returning.asked += 1
+
+        def answered(answer: CoreMessage | None) -> None:
+            returning.asked -= 1
+            if answer is not None:
+                self._resumed(thread, answer)
+                self._resume_next(core)
+
+        params = _encode({"threadId": thread, "excludeTurns": True})
+        self._board.ask(core, "thread/resume", params, answered, at_once=True)
+
+    def _resumed(self, thread: str, answer: CoreMessage) -> None:
+        """A thread is back, or it is not and who heard it must know."""
+        board = self._board
+        if answer.error is UNSET:
+            board.subscribers.resumed(thread, None)
             return
+        board.effects.log("core.thread_lost", thread=thread)
+        line = envelope.our_notification("thread/closed", {"threadId": thread}, board.now_ns)
+        board.deliver(board.audience(thread), "thread/closed", line)
+        board.forget_thread(thread)
 
-        def resumed(_: CoreMessage | None) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0 and core.state is CoreState.STARTING:
-                self._open(core)
-
+    def _move(self, threads: list[str]) -> None:
+        """Their core failed for good: another loads them, or nobody can."""
+        board = self._board
         for thread in threads:
-            params = _encode({"threadId": thread, "excludeTurns": True})
-            self._board.ask(core, "thread/resume", params, resumed, at_once=True)
+            core = board.placement.choose()
+            if core is None:
+                board.forget_thread(thread)
+                continue
+            board.placement.place(thread, core)
+            if core.state is CoreState.READY:
+                self._resume(core, thread)
+            elif core.greeting is not None:
+                self._returning[core.index].waiting.append(thread)
 
     def _open(self, core: CoreSession) -> None:
         core.state = CoreState.READY
@@ -141,22 +196,23 @@ class Pool:
         for turn in [turn for turn in board.turns if turn.core is core]:
             self._end_turn(turn)
         for asked in board.server_requests.lose(core):
-            self._resolve(asked)
+            board.resolve(asked, self._why())
         for thread in list(board.placement.of(core)):
             if not board.subscribers.has(thread):
-                board.placement.forget(thread)
+                board.forget_thread(thread)
         self._forget_handles(core)
         return self._next_start(core, now_s)
 
     def _next_start(self, core: CoreSession, now_s: float) -> float | None:
         if self._board.drain.state not in (State.STARTING, State.SERVING):
             core.state = CoreState.FAILED
+            for thread in self._board.placement.of(core):
+                self._board.placement.forget(thread)
             return None
         delay_s = self._restarts[core.index].died(now_s)
         if delay_s is None:
             core.state = CoreState.FAILED
-            for thread in list(self._board.placement.of(core)):
-                self._board.placement.forget(thread)
+            self._move(list(self._board.placement.of(core)))
         return delay_s
 
     def _forget_handles(self, core: CoreSession) -> None:
@@ -172,22 +228,11 @@ class Pool:
         if ended is None:
             return
         line = _turn_completed(turn, board.now_ns)
-        board.deliver(board.subscribers.of(turn.thread), "turn/completed", line)
+        board.deliver(board.audience(turn.thread), "turn/completed", line)
         board.end_turn(ended)
 
     def _why(self) -> str:
         return spans.DRAIN if self._board.drain.state in ENDING else "core_lost"
-
-    def _resolve(self, asked: server_requests.ServerRequest) -> None:
-        board = self._board
-        board.end_span(server_requests.record(asked, board.now_ns, self._why(), None))
-        board.effects.approval_settled(asked, board.now_ns)
-        if asked.thread is None:
-            return
-        params = {"threadId": asked.thread, "requestId": asked.request_id}
-        line = _notification("serverRequest/resolved", params, board.now_ns)
-        audience = [each for each in board.initialized.values() if each.key in asked.asked]
-        board.deliver(audience, "serverRequest/resolved", line)
 
 
 def _turn_completed(turn: Turn, now_ns: int) -> bytes:
@@ -204,8 +249,4 @@ def _turn_completed(turn: Turn, now_ns: int) -> bytes:
         "durationMs": max(0, now_ns - turn.start_ns) // 10**6,
     }
     params = {"threadId": turn.thread, "turn": body, "synthesized": True}
-    return _notification("turn/completed", params, now_ns)
-
-
-def _notification(method: str, params: object, now_ns: int) -> bytes:
-    return _encode({"method": method, "params": params, "emittedAtMs": now_ns // 10**6})
+    return envelope.our_notification("turn/completed", params, now_ns)

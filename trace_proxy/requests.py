@@ -12,16 +12,26 @@ from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy import envelope, gate, handles, methods, refusal, server_requests, spans
 from trace_proxy.connection import Connection, Pending
-from trace_proxy.core_session import CoreSession
+from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.greetings import Greetings
 from trace_proxy.merge import Merge
 from trace_proxy.refusal import Refusal
-from trace_proxy.switchboard import Switchboard
+from trace_proxy.switchboard import OUR_LANE, Switchboard
 from trace_proxy.trace_context import trace_field
 
 _THREAD_METHODS = frozenset(
     name for name in methods.KNOWN if name.startswith(("thread/", "turn/", "review/"))
 )
+
+_ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
+
+_INTERRUPTS: Final = OUR_LANE - 1
+"""Minus the connection: the lane of its interrupts."""
+
+HANDLES_PER_CONNECTION: Final = 1024
+"""Open at once; each watch, process or search costs its core far more than us."""
+
+TOO_MANY_HANDLES: Final = refusal.overloaded("Too many handles of this connection are open")
 
 TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 
@@ -94,14 +104,32 @@ class Requests:
             self._merge.ask(pending, params)
             return
         if method in methods.HANDLES:
+            if len(connection.handles) >= HANDLES_PER_CONNECTION and method in methods.OPENING:
+                board.effects.count("shed", "handles")
+                board.refuse(pending, TOO_MANY_HANDLES)
+                return
             params, core = self._qualify(connection, pending, params)
         core = core or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.no_core())
             return
-        if pending.span is not None and method in methods.TURN_STARTING and pending.thread:
-            board.turns.starter(pending.thread, pending.span)
+        if pending.thread is not None and method in _ABOUT_TURNS:
+            self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
+
+    def _note(self, pending: Pending, thread: str, core: CoreSession) -> None:
+        """What a request is about to do to a thread, or to the turn that runs there."""
+        board = self._board
+        if pending.method in methods.TURN_STARTING:
+            if pending.span is not None:
+                board.turns.starter(thread, pending.span)
+            return
+        turn = board.turns.of_thread(thread)
+        if turn is not None:
+            pending.about = (turn.context, turn.turn_id)
+        elif pending.method == "thread/resume" and not self._pool_is_one:
+            pending.expects = True
+            board.placement.expect(thread, core)
 
     def dispatch(
         self, core: CoreSession, key: int, pending: Pending, params: bytes | None
@@ -119,13 +147,18 @@ class Requests:
             return
         if counts:
             refused = core.lanes.put(key, line, counts=True)
-        else:
-            refused = core.lanes.put_answer(key, line)
-        if refused is not None:
-            core.router.settle(core_id)
-            board.not_started(pending)
-            board.effects.count("shed", "core_queue")
-            board.refuse(pending, refused)
+        else:  # in a lane of its own: who interrupts may leave, the interrupt stays
+            refused = core.lanes.put_answer(_INTERRUPTS - key, line)
+        if refused is None:
+            core.router.wait(core_id)
+            board.pump(core)
+            return
+        core.router.settle(core_id)
+        board.not_started(pending)
+        if pending.names is not None and pending.method == methods.HANDLES[pending.method].opens:
+            del board.connections[key].handles[pending.names]
+        board.effects.count("shed", "core_queue")
+        board.refuse(pending, refused)
 
     def _qualify(
         self, connection: Connection, pending: Pending, params: bytes | None
@@ -134,15 +167,17 @@ class Requests:
         qualified = handles.qualify(pending.method, params, connection.key)
         if qualified is None:
             return params, None
+        family, name = qualified.family, qualified.name
         pending.handle = qualified.spellings
-        name = (qualified.family.opens, qualified.handle)
         index = connection.handles.get(name)
-        if pending.method != qualified.family.opens:
-            return qualified.params, None if index is None else self._board.cores[index]
+        if index is not None:
+            if pending.method == family.closes:
+                pending.names = name
+            return qualified.params, self._board.cores[index]
         core = self._board.placement.choose()
-        if core is not None and index is None:
+        if core is not None and pending.method == family.opens:
             connection.handles[name] = core.index
-            pending.opened = name
+            pending.names = name
         return qualified.params, core
 
     def _unsubscribe(self, connection: Connection, pending: Pending, *, known: bool) -> None:
@@ -169,7 +204,7 @@ class Requests:
         body = message.error if failed else message.result
         assert body is not UNSET
         line = envelope.client_answer(asked.core_id, bytes(body), failed=failed)
-        self._answer_core(asked.core, connection, line)
+        self._answer_core(asked.core, line)
         decided = server_requests.decision(None if failed else bytes(body))
         record = server_requests.record(asked, board.now_ns, decided, connection)
         if board.content is not None and record is not None:
@@ -185,13 +220,20 @@ class Requests:
         params = None if message.params is UNSET else bytes(message.params)
         line = envelope.notification(message.method, params)
         for core in self._board.cores:
+            if core.state is CoreState.FAILED:
+                continue
             if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
                 self._board.effects.write(core, line)
-            elif core.lanes.put(connection.key, line, counts=False) is not None:
+            elif core.lanes.put(connection.key, line, counts=False) is None:
+                self._board.pump(core)
+            else:
                 self._board.effects.close(connection, *TOO_MANY)
 
-    def _answer_core(self, core: CoreSession, connection: Connection, line: bytes) -> None:
+    def _answer_core(self, core: CoreSession, line: bytes) -> None:
+        """Not in a lane of the connection: a decision stays one when its sender leaves."""
         if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
             self._board.effects.write(core, line)
-        elif core.lanes.put_answer(connection.key, line) is not None:
-            self._board.effects.close(connection, *TOO_MANY)
+        elif core.lanes.put_answer(OUR_LANE, line) is None:
+            self._board.pump(core)
+        else:
+            self._board.effects.core_faulty(core, "it asks and takes no answers")

@@ -12,10 +12,11 @@ from trace_proxy.connection import Connection, Pending
 class Router:
     """The requests in flight at one core, in one epoch."""
 
-    __slots__ = ("_next_id", "_pending")
+    __slots__ = ("_next_id", "_pending", "_waiting")
 
     def __init__(self) -> None:
         self._pending: dict[int, Pending] = {}
+        self._waiting: set[int] = set()
         self._next_id = 1
 
     def __len__(self) -> int:
@@ -33,10 +34,25 @@ class Router:
             pending.connection.in_flight[id(pending)] = pending
         return core_id
 
+    def wait(self, core_id: int) -> None:
+        """The request's line waits in a lane: whatever the core says, it is no answer."""
+        self._waiting.add(core_id)
+
+    def sent(self, core_id: int) -> None:
+        """Its line was given to the core at last."""
+        self._waiting.discard(core_id)
+
+    def withdraw(self, core_id: int) -> Pending | None:
+        """Take a request whose line will never be sent."""
+        self._waiting.discard(core_id)
+        return self.settle(core_id)
+
     def settle(self, core_id: int | str) -> Pending | None:
         """Take the request that an answer belongs to; None if there is no such request."""
         if isinstance(core_id, str):
             return None  # ours are integers
+        if self._waiting and core_id in self._waiting:
+            return None
         pending = self._pending.pop(core_id, None)
         if pending is not None and pending.connection is not None:
             del pending.connection.in_flight[id(pending)]
@@ -46,6 +62,7 @@ class Router:
         """Take all of them: the core is gone. In the order they were sent."""
         lost = list(self._pending.values())
         self._pending.clear()
+        self._waiting.clear()
         for pending in lost:
             if pending.connection is not None:
                 del pending.connection.in_flight[id(pending)]

@@ -13,6 +13,9 @@ ORIGINAL_METHOD_CHARS: Final = 64
 """Of a method that we do not know; real names are shorter."""
 
 RPC_STATUS_CODE: Final = "rpc.response.status_code"
+ID_CHARS: Final = 128
+"""Of ids that others choose; a UUID has 36."""
+
 JSONRPC_REQUEST_ID: Final = "jsonrpc.request.id"
 ERROR_TYPE: Final = "error.type"
 

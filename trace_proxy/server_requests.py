@@ -33,10 +33,11 @@ class ServerRequest(msgspec.Struct):
         method: E.g. `item/commandExecution/requestApproval`.
         params: JSON.
         thread: Whose it is, None when it concerns no thread.
-        context: Its span's, None when nobody looks.
+        context: Its span's.
         parent: The tool or turn it belongs to.
         start_ns: When it was first asked.
-        asked: Keys of the connections that have seen it.
+        asked: Keys of the connections that have seen it and are still there.
+        times: How many have seen it.
     """
 
     request_id: int
@@ -45,25 +46,49 @@ class ServerRequest(msgspec.Struct):
     method: str
     params: bytes
     thread: str | None
-    context: SpanContext | None
+    context: SpanContext
     parent: SpanContext | None
     start_ns: int
     asked: set[int] = msgspec.field(default_factory=set)
+    times: int = 0
+
+    def ask(self, connection: Connection) -> bool:
+        """Note that a connection is asked; False when it was before."""
+        if connection.key in self.asked:
+            return False
+        self.asked.add(connection.key)
+        self.times += 1
+        return True
 
     def message(self) -> bytes:
         """The request as clients see it."""
         return envelope.server_request(self.request_id, self.method, self.params)
 
 
+class _Answered(msgspec.Struct):
+    """A request that was answered, until its core says that it has seen the answer.
+
+    Attributes:
+        request_id: Ours.
+        thread: Whose it was.
+        repeats: Its thread was resumed meanwhile: the core may ask again, and means the same.
+    """
+
+    request_id: int
+    thread: str | None
+    repeats: bool = False
+
+
 class ServerRequests:
     """All server requests of all cores."""
 
-    __slots__ = ("_answered", "_by_core", "_next_id", "_pending")
+    __slots__ = ("_answered", "_by_core", "_by_thread", "_next_id", "_pending")
 
     def __init__(self) -> None:
         self._pending: dict[int, ServerRequest] = {}
+        self._by_thread: dict[str | None, dict[int, ServerRequest]] = {}
         self._by_core: dict[tuple[int, int | str], ServerRequest] = {}
-        self._answered: dict[tuple[int, int | str], int] = {}
+        self._answered: dict[tuple[int, int | str], _Answered] = {}
         self._next_id = 0
 
     def __len__(self) -> int:
@@ -81,14 +106,35 @@ class ServerRequests:
         """A pending request that a core asks again (on a second `thread/resume`)."""
         return self._by_core.get((core.index, core_id))
 
+    def resumed(self, thread: str) -> None:
+        """A thread was resumed: its core asks again what it believes to be unanswered."""
+        for answered in self._answered.values():
+            if answered.thread == thread:
+                answered.repeats = True
+
+    def repeated(self, core: CoreSession, core_id: int | str) -> bool:
+        """Whether a request only repeats one whose answer is on its way; true once each."""
+        answered = self._answered.get((core.index, core_id))
+        if answered is None or not answered.repeats:
+            return False
+        answered.repeats = False
+        return True
+
     def open(self, request: ServerRequest) -> None:
         """Enter a request."""
         self._pending[request.request_id] = request
+        self._by_thread.setdefault(request.thread, {})[request.request_id] = request
         self._by_core[request.core.index, request.core_id] = request
 
-    def of_thread(self, thread: str) -> list[ServerRequest]:
-        """What is pending in a thread, oldest first."""
-        return [each for each in self._pending.values() if each.thread == thread]
+    def of_thread(self, thread: str | None) -> list[ServerRequest]:
+        """What is pending in a thread (None: in no thread), oldest first."""
+        return list(self._by_thread.get(thread, {}).values())
+
+    def leave(self, connection: Connection) -> None:
+        """A connection has left; what it was asked stays pending, others may answer."""
+        for thread in (None, *connection.threads):
+            for request in self._by_thread.get(thread, {}).values():
+                request.asked.discard(connection.key)
 
     def pending(self) -> list[ServerRequest]:
         """All that is pending, oldest first."""
@@ -104,7 +150,8 @@ class ServerRequests:
         if request.thread is not None and request.thread not in connection.threads:
             return None
         self._remove(request)
-        self._answered[request.core.index, request.core_id] = request.request_id
+        answered = _Answered(request.request_id, request.thread)
+        self._answered[request.core.index, request.core_id] = answered
         if len(self._answered) > ANSWERED_KEPT:
             del self._answered[next(iter(self._answered))]
         return request
@@ -116,11 +163,12 @@ class ServerRequests:
             Our id of it (-1 when there is none), and the request if nobody answered it:
             the core settled it itself, by an interrupt or because it expired.
         """
+        answered = self._answered.pop((core.index, core_id), None)
         request = self._by_core.get((core.index, core_id))
         if request is not None:
             self._remove(request)
             return request.request_id, request
-        return self._answered.pop((core.index, core_id), -1), None
+        return (-1 if answered is None else answered.request_id), None
 
     def lose(self, core: CoreSession) -> list[ServerRequest]:
         """The core is gone, and with it all that it asked."""
@@ -131,8 +179,19 @@ class ServerRequests:
             del self._answered[key]
         return lost
 
+    def lose_thread(self, thread: str) -> list[ServerRequest]:
+        """The thread is gone, and with it all that it asked."""
+        lost = self.of_thread(thread)
+        for request in lost:
+            self._remove(request)
+        return lost
+
     def _remove(self, request: ServerRequest) -> None:
         del self._pending[request.request_id]
+        here = self._by_thread[request.thread]
+        del here[request.request_id]
+        if not here:
+            del self._by_thread[request.thread]
         del self._by_core[request.core.index, request.core_id]
 
 
@@ -162,7 +221,7 @@ def record(
         decided: See `decision`; `resolved` when the core settled it, `core_lost`, `drain`.
         answered_by: Whose answer won, if one did.
     """
-    if request.context is None or not request.context.flags & 1:
+    if not request.context.flags & 1:
         return None
     method = methods.server_label(request.method)
     attributes: dict[str, AttributeValue] = {
@@ -170,10 +229,10 @@ def record(
         semconv.RPC_METHOD: method,
         semconv.CORE_ID: request.core.index,
         semconv.APPROVAL_DECISION: decided,
-        semconv.APPROVAL_ASKED: len(request.asked),
+        semconv.APPROVAL_ASKED: request.times,
     }
     if request.thread is not None:
-        attributes[semconv.CONVERSATION_ID] = request.thread
+        attributes[semconv.CONVERSATION_ID] = request.thread[: semconv.ID_CHARS]
     if answered_by is not None:
         attributes[semconv.APPROVAL_ANSWERED_BY] = str(answered_by.key)
     if method == "_OTHER":

@@ -107,6 +107,15 @@ def child_of(resolution: Resolution, name: str, ids: Ids) -> SpanContext:
     return SpanContext(trace_id, ids.new_span_id(), flags, state)
 
 
+def below(parent: SpanContext | None, name: str, ids: Ids) -> SpanContext:
+    """Draw the context of a span of ours below another one of ours, or of a new root."""
+    if parent is not None:
+        return SpanContext(parent.trace_id, ids.new_span_id(), parent.flags, parent.state)
+    trace_id = ids.new_trace_id()
+    sampled = ids.sampled(None, trace_id, name)
+    return SpanContext(trace_id, ids.new_span_id(), own_flags(None, sampled=sampled))
+
+
 def end_request(
     pending: Pending,
     now_ns: int,

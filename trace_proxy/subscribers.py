@@ -8,10 +8,11 @@ from trace_proxy.connection import Connection
 class Subscribers:
     """Subscriptions of all connections; a connection's own side is `connection.threads`."""
 
-    __slots__ = ("_by_thread",)
+    __slots__ = ("_by_thread", "_replays")
 
     def __init__(self) -> None:
         self._by_thread: dict[str, dict[int, Connection]] = {}
+        self._replays: dict[str, Connection | None] = {}
 
     def __repr__(self) -> str:
         return f"<Subscribers threads={len(self._by_thread)}>"
@@ -26,6 +27,8 @@ class Subscribers:
         if thread not in connection.threads:
             return False
         connection.threads.remove(thread)
+        if self._replays.get(thread) is connection:
+            del self._replays[thread]
         here = self._by_thread[thread]
         del here[connection.key]
         if not here:
@@ -41,8 +44,25 @@ class Subscribers:
 
     def forget(self, thread: str) -> None:
         """The thread is gone: deleted, or unloaded."""
+        self._replays.pop(thread, None)
         for connection in self._by_thread.pop(thread, {}).values():
             connection.threads.discard(thread)
+
+    def resumed(self, thread: str, connection: Connection | None) -> None:
+        """A thread was resumed: the usage that its core repeats now is for who asked.
+
+        Args:
+            thread: Which.
+            connection: Who asked; None when we did, and nobody needs to hear it.
+        """
+        self._replays[thread] = connection
+
+    def replayed(self, thread: str) -> tuple[Connection, ...] | None:
+        """Who a repeated message is for, once a resume; None when none is expected."""
+        if thread not in self._replays:
+            return None
+        connection = self._replays.pop(thread)
+        return () if connection is None else (connection,)
 
     def of(self, thread: str) -> Iterable[Connection]:
         """The subscribers of a thread; do not subscribe while iterating."""

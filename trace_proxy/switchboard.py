@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import envelope, methods, spans
+from trace_proxy import envelope, methods, server_requests, spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.content import Content, RecordingTurns
 from trace_proxy.core_session import CoreSession
@@ -23,7 +23,7 @@ from trace_proxy.gate import hears
 from trace_proxy.ids import Ids
 from trace_proxy.placement import Placement
 from trace_proxy.refusal import Refusal
-from trace_proxy.server_requests import ServerRequests
+from trace_proxy.server_requests import ServerRequest, ServerRequests
 from trace_proxy.span_record import SpanContext, SpanRecord
 from trace_proxy.subscribers import Subscribers
 from trace_proxy.turn_spans import Turn
@@ -31,6 +31,10 @@ from trace_proxy.turns import EndedTurn, Turns
 
 OUR_LANE: Final = -1
 """The lane of our own requests; connections count from 0."""
+
+
+PUMP_BYTES: Final = 256 * 1024
+"""Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""
 
 
 class Switchboard:
@@ -45,6 +49,7 @@ class Switchboard:
         initialized: Those that may hear notifications.
         choosy: How many of them opted out of some notification or are not experimental.
         strict: How many of them want `"jsonrpc":"2.0"`.
+        broadcast: Whether every notification goes to everybody.
         now_ns: Unix nanoseconds of the event being handled.
         clock_s: Monotonic seconds of the last signal or tick.
     """
@@ -72,6 +77,7 @@ class Switchboard:
         self.content = content
         self.turns = Turns(ids) if content is None else RecordingTurns(ids, content)
         self.server_requests = ServerRequests()
+        self.broadcast = False
         self.now_ns = 0
         self.clock_s = 0.0
 
@@ -103,10 +109,45 @@ class Switchboard:
             self.effects.fan_out(strict, codec.with_version(line))
         self.effects.fan_out(audience, line)
 
+    def audience(self, thread: str) -> Iterable[Connection]:
+        """Who hears what happens in a thread."""
+        return self.initialized.values() if self.broadcast else self.subscribers.of(thread)
+
+    def forget_thread(self, thread: str) -> None:
+        """A thread is loaded nowhere any more: what ran and asked in it is over."""
+        turn = self.turns.of_thread(thread)
+        ended = None if turn is None else self.turns.end(turn.turn_id, "interrupted", self.now_ns)
+        if ended is not None:
+            self.end_turn(ended)
+        for asked in self.server_requests.lose_thread(thread):
+            self.resolve(asked, "resolved")
+        self.subscribers.forget(thread)
+        self.placement.forget(thread)
+        self.turns.forget(thread)
+
+    def resolve(self, asked: ServerRequest, why: str) -> None:
+        """A server request needs no answer any more; tell whom it was put to."""
+        self.end_span(server_requests.record(asked, self.now_ns, why, None))
+        self.effects.approval_settled(asked, self.now_ns)
+        if asked.thread is None:
+            return
+        params = {"threadId": asked.thread, "requestId": asked.request_id}
+        line = envelope.our_notification("serverRequest/resolved", params, self.now_ns)
+        everybody = map(self.connections.get, sorted(asked.asked))
+        audience = [each for each in everybody if each is not None]
+        self.deliver(audience, "serverRequest/resolved", line)
+
     def not_started(self, pending: Pending) -> None:
-        """A request that would have begun a turn failed."""
+        """A request that would have begun a turn, or loaded a thread, failed or is lost."""
         if pending.thread is not None and pending.span is not None:
             self.turns.not_started(pending.thread, pending.span)
+        self.not_expected(pending)
+
+    def not_expected(self, pending: Pending) -> None:
+        """A request that was to load a thread is over."""
+        if pending.expects and pending.thread is not None:
+            pending.expects = False
+            self.placement.expected_no_more(pending.thread)
 
     def refuse(self, pending: Pending, refusal: Refusal) -> None:
         """Answer a client's request with an error of ours, and end it."""
@@ -188,9 +229,22 @@ class Switchboard:
         line = envelope.request(core_id, method, params)
         if at_once or core.lanes.pass_through(True):  # noqa: FBT003 - as declared
             self.effects.write(core, line)
-        elif core.lanes.put(OUR_LANE, line, counts=True) is not None:
+        elif core.lanes.put(OUR_LANE, line, counts=True) is None:
+            core.router.wait(core_id)
+            self.pump(core)
+        else:
             core.router.settle(core_id)
             then(None)
+
+    def pump(self, core: CoreSession) -> None:
+        """Give a core what waits for it, as far as window and pipe allow."""
+        lanes = core.lanes
+        while len(lanes) and (lines := lanes.take(PUMP_BYTES)):
+            for line in lines:
+                self.effects.write(core, line)
+                core_id = envelope.request_id(line)
+                if core_id is not None:
+                    core.router.sent(core_id)
 
     def end_turn(self, ended: EndedTurn) -> None:
         """Export what ended with a turn, and measure it."""

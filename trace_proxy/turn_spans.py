@@ -32,6 +32,7 @@ class Turn:
         start_ns: When that was accepted.
         deltas: Text deltas so far.
         output_bytes: Their text, UTF-8.
+        total_tokens: Of the thread, input and output, as the core said last.
         ended_by: Who asked it to end, if it was not a client.
     """
 
@@ -49,6 +50,7 @@ class Turn:
         "start_ns",
         "thread",
         "tools",
+        "total_tokens",
         "turn_id",
     )
 
@@ -72,6 +74,7 @@ class Turn:
         self.output_bytes = 0
         self.input_tokens = 0
         self.output_tokens = 0
+        self.total_tokens = (-1, -1)
         self.model = ""
         self.ended_by = ""
         self.tools: dict[str, Tool] = {}
@@ -92,10 +95,10 @@ def tool_record(
     attributes: dict[str, AttributeValue] = {
         semconv.OPERATION: "execute_tool",
         semconv.TOOL_NAME: tool.name,
-        semconv.TOOL_CALL_ID: item_id,
+        semconv.TOOL_CALL_ID: item_id[: semconv.ID_CHARS],
         semconv.TOOL_STATUS: status,
-        semconv.CONVERSATION_ID: turn.thread,
-        semconv.TURN_ID: turn.turn_id,
+        semconv.CONVERSATION_ID: turn.thread[: semconv.ID_CHARS],
+        semconv.TURN_ID: turn.turn_id[: semconv.ID_CHARS],
         semconv.CORE_ID: turn.core.index,
     }
     if exit_code is not None:
@@ -140,15 +143,15 @@ def turn_record(turn: Turn, status: str, end_ns: int, why: str) -> SpanRecord:
     """The finished span of a turn; `why` is `core_lost` or `drain` when the core never ended it."""
     attributes: dict[str, AttributeValue] = {
         semconv.OPERATION: "invoke_agent",
-        semconv.CONVERSATION_ID: turn.thread,
-        semconv.TURN_ID: turn.turn_id,
+        semconv.CONVERSATION_ID: turn.thread[: semconv.ID_CHARS],
+        semconv.TURN_ID: turn.turn_id[: semconv.ID_CHARS],
         semconv.TURN_STATUS: status,
         semconv.CORE_ID: turn.core.index,
         semconv.DELTAS: turn.deltas,
         semconv.OUTPUT_BYTES: turn.output_bytes,
     }
     if turn.model:
-        attributes[semconv.REQUEST_MODEL] = turn.model
+        attributes[semconv.REQUEST_MODEL] = turn.model[: semconv.ID_CHARS]
     if turn.input_tokens or turn.output_tokens:
         attributes[semconv.INPUT_TOKENS] = turn.input_tokens
         attributes[semconv.OUTPUT_TOKENS] = turn.output_tokens

@@ -26,6 +26,15 @@ ITEMS_PER_TURN: Final = 1024
 
 TOOL_NAME_CHARS: Final = 64
 
+ENDED_KEPT: Final = 256
+"""Turns that ended, in case their `turn/start` is answered later, or they end twice."""
+
+_LATEST_MS: Final = 2**43
+"""In the year 2248; nanoseconds of what is later do not fit into a span."""
+
+_TURN_STATUS: Final = frozenset({"completed", "interrupted", "failed"})
+_ITEM_STATUS: Final = frozenset({"inProgress", "completed", "failed", "declined", "interrupted"})
+
 _TOOLS: Final = {
     "commandExecution": "shell",
     "fileChange": "apply_patch",
@@ -46,6 +55,7 @@ class _Usage(msgspec.Struct, rename="camel"):
 
 class _TokenUsage(msgspec.Struct):
     last: _Usage = msgspec.field(default_factory=_Usage)
+    total: _Usage | None = None
 
 
 class _Item(msgspec.Struct, rename="camel"):
@@ -54,8 +64,8 @@ class _Item(msgspec.Struct, rename="camel"):
     tool: str | None = None
     status: str | None = None
     exit_code: int | None = None
-    started_at_ms: int | None = None
-    completed_at_ms: int | None = None
+    started_at_ms: int | float | None = None
+    completed_at_ms: int | float | None = None
 
 
 class _Turn(msgspec.Struct):
@@ -69,6 +79,8 @@ class _Params(msgspec.Struct, rename="camel"):
     turn: _Turn | UnsetType = UNSET
     item: _Item | UnsetType = UNSET
     token_usage: _TokenUsage | UnsetType = UNSET
+    started_at_ms: int | float | None = None
+    completed_at_ms: int | float | None = None
 
 
 class _Notification(msgspec.Struct):
@@ -76,7 +88,24 @@ class _Notification(msgspec.Struct):
     params: _Params
 
 
+class _OnlyTurnId(msgspec.Struct):
+    id: str
+
+
+class _OnlyEnd(msgspec.Struct, rename="camel"):
+    thread_id: str
+    turn: _OnlyTurnId
+
+
+class _EndNotification(msgspec.Struct):
+    """What must be understood of `turn/completed`, whatever else a core puts there."""
+
+    method: str
+    params: _OnlyEnd
+
+
 _DECODER = msgspec.json.Decoder(_Notification)
+_END_DECODER = msgspec.json.Decoder(_EndNotification)
 
 OBSERVED: Final = frozenset(
     {
@@ -101,12 +130,13 @@ class EndedTurn(msgspec.Struct, frozen=True):
 class Turns:
     """All running turns."""
 
-    __slots__ = ("_by_id", "_by_thread", "_ids", "_models", "_starters")
+    __slots__ = ("_by_id", "_by_thread", "_ended", "_ids", "_models", "_starters")
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._by_id: dict[str, Turn] = {}
         self._by_thread: dict[str, Turn] = {}
+        self._ended: dict[str, Turn] = {}
         self._starters: dict[str, RequestSpan] = {}
         self._models: dict[str, str] = {}
 
@@ -149,12 +179,27 @@ class Turns:
         """A turn runs. False when it is known already: a second `turn/start` joined it."""
         if turn.turn_id in self._by_id:
             return False
-        self._starters.pop(turn.thread, None)
+        starter = self._starters.get(turn.thread)
+        if starter is not None and starter.turn is turn.context:
+            del self._starters[turn.thread]
         turn.model = self._models.get(turn.thread, "")
         self._by_id[turn.turn_id] = turn
         self._by_thread[turn.thread] = turn
         turn.core.turns += 1
         return True
+
+    def answered(self, turn: Turn, span: RequestSpan) -> SpanContext | None:
+        """A `turn/start` was answered: its turn runs, has run already, or was joined.
+
+        Returns:
+            The span of the turn that the request joined, to be linked.
+        """
+        known = self._by_id.get(turn.turn_id) or self._ended.get(turn.turn_id)
+        if known is None:
+            self.begin(turn)
+            return None
+        self.not_started(turn.thread, span)
+        return None if known.parent == span.context else known.context
 
     def delta(self, turn_id: str, text: str, now_ns: int) -> None:
         """Count a delta of the agent's text."""
@@ -177,7 +222,7 @@ class Turns:
         try:
             notification = _DECODER.decode(line)
         except msgspec.DecodeError:
-            return None
+            return self._observe_odd(line, core, now_ns)
         params = notification.params
         if params.thread_id is UNSET:
             return None
@@ -185,17 +230,38 @@ class Turns:
             case "turn/started" if params.turn is not UNSET:
                 self._started(params.thread_id, params.turn.id, core, now_ns)
             case "turn/completed" if params.turn is not UNSET:
-                return self.end(params.turn.id, params.turn.status, now_ns)
+                return self._completed(params.thread_id, params.turn, core, now_ns)
             case "item/started" if params.item is not UNSET and params.turn_id is not UNSET:
-                self._tool_started(params.turn_id, params.item, now_ns)
+                at_ms = params.item.started_at_ms or params.started_at_ms
+                self._tool_started(params.turn_id, params.item, _nanoseconds(at_ms, now_ns))
             case "item/completed" if params.item is not UNSET and params.turn_id is not UNSET:
-                return self._tool_ended(params.turn_id, params.item, now_ns)
+                at_ms = params.item.completed_at_ms or params.completed_at_ms
+                return self._tool_ended(params.turn_id, params.item, _nanoseconds(at_ms, now_ns))
             case _ if params.token_usage is not UNSET and params.turn_id is not UNSET:
-                self._used(params.turn_id, params.token_usage.last)
+                self._used(params.turn_id, params.token_usage)
         return None
 
+    def _observe_odd(self, line: bytes, core: CoreSession, now_ns: int) -> EndedTurn | None:
+        """Members of other types than ours: not understood, but the end of a turn must be."""
+        try:
+            notification = _END_DECODER.decode(line)
+        except msgspec.DecodeError:
+            return None
+        if notification.method != "turn/completed":
+            return None
+        turn = _Turn(notification.params.turn.id)
+        return self._completed(notification.params.thread_id, turn, core, now_ns)
+
+    def _completed(
+        self, thread: str, turn: _Turn, core: CoreSession, now_ns: int
+    ) -> EndedTurn | None:
+        """A turn may end before we heard of it: then it began with this."""
+        self._started(thread, turn.id, core, now_ns)
+        status = turn.status if turn.status in _TURN_STATUS else "other"
+        return self.end(turn.id, status, now_ns)
+
     def _started(self, thread: str, turn_id: str, core: CoreSession, now_ns: int) -> None:
-        if not turn_id or turn_id in self._by_id:
+        if not turn_id or turn_id in self._by_id or turn_id in self._ended:
             return
         starter = self._starters.pop(thread, None)
         if starter is not None and starter.turn is not None:
@@ -210,15 +276,24 @@ class Turns:
         )
         self.begin(Turn(thread, turn_id, core, context, parent, now_ns))
 
-    def _used(self, turn_id: str, usage: _Usage) -> None:
+    def _used(self, turn_id: str, usage: _TokenUsage) -> None:
+        """Add what a response of the model used; the same total again is a replay."""
         turn = self._by_id.get(turn_id)
-        if turn is not None:
-            turn.input_tokens += usage.input_tokens
-            turn.output_tokens += usage.output_tokens
+        if turn is None:
+            return
+        if usage.total is not None:
+            total = (usage.total.input_tokens, usage.total.output_tokens)
+            if total == turn.total_tokens:
+                return
+            turn.total_tokens = total
+        turn.input_tokens += usage.last.input_tokens
+        turn.output_tokens += usage.last.output_tokens
 
-    def _tool_started(self, turn_id: str, item: _Item, now_ns: int) -> None:
+    def _tool_started(self, turn_id: str, item: _Item, start_ns: int) -> None:
         turn = self._by_id.get(turn_id)
-        if turn is None or item.type not in _TOOLS or len(turn.tools) >= ITEMS_PER_TURN:
+        if turn is None or item.type not in _TOOLS or item.id in turn.tools:
+            return
+        if len(turn.tools) >= ITEMS_PER_TURN:
             return
         name = _TOOLS[item.type] or (item.tool or item.type)[:TOOL_NAME_CHARS]
         context = SpanContext(
@@ -227,16 +302,15 @@ class Turns:
             turn.context.flags,
             turn.context.state,
         )
-        start_ns = _nanoseconds(item.started_at_ms, now_ns)
         turn.tools[item.id] = Tool(name, context, start_ns)
 
-    def _tool_ended(self, turn_id: str, item: _Item, now_ns: int) -> SpanRecord | None:
+    def _tool_ended(self, turn_id: str, item: _Item, end_ns: int) -> SpanRecord | None:
         turn = self._by_id.get(turn_id)
         tool = turn.tools.pop(item.id, None) if turn is not None else None
         if turn is None or tool is None or not turn.context.flags & 1:
             return None
-        end_ns = _nanoseconds(item.completed_at_ms, now_ns)
-        return tool_record(turn, item.id, tool, end_ns, item.status or "", item.exit_code)
+        status = item.status if item.status in _ITEM_STATUS else "other"
+        return tool_record(turn, item.id, tool, end_ns, status, item.exit_code)
 
     def end(self, turn_id: str, status: str, now_ns: int, why: str = "") -> EndedTurn | None:
         """A turn is over: completed, interrupted, failed.
@@ -253,6 +327,9 @@ class Turns:
         if self._by_thread.get(turn.thread) is turn:
             del self._by_thread[turn.thread]
         turn.core.turns -= 1
+        self._ended[turn_id] = turn
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
         if not turn.context.flags & 1:
             return EndedTurn(turn, status, ())
         tools = (
@@ -262,5 +339,8 @@ class Turns:
         return EndedTurn(turn, status, (*tools, turn_record(turn, status, now_ns, why)))
 
 
-def _nanoseconds(milliseconds: int | None, otherwise_ns: int) -> int:
-    return otherwise_ns if milliseconds is None else milliseconds * 1_000_000
+def _nanoseconds(milliseconds: float | None, otherwise_ns: int) -> int:
+    """A time that a core tells, if it can be one."""
+    if milliseconds is None or not 0 < milliseconds < _LATEST_MS:
+        return otherwise_ns
+    return int(milliseconds) * 1_000_000
