@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.messages import Message
-from trace_proxy import envelope, methods, refusal, spans
+from trace_proxy import envelope, methods, spans
 from trace_proxy.connection import Connection, Peer, Pending
 from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession, CoreState
@@ -35,6 +35,11 @@ _EVERYTHING_BYTES: Final = 2**63
 """Taken from a core's lane at once: all of it, which the lane's own bounds keep small."""
 
 _CORE_EXITED: Final = "the core has exited"
+_CORE_LOST: Final = Refusal(
+    codes.CORE_LOST,
+    "The core exited before it answered; reconnect to get a new one",
+    {"reason": "coreLost", "retryable": True},
+)
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 
 
@@ -85,11 +90,6 @@ class PassThrough:
 
     def __repr__(self) -> str:
         return f"<PassThrough {self.board!r}>"
-
-    @property
-    def ready(self) -> bool:
-        """Whether the next client can be served: always, it brings its own core."""
-        return True
 
     def opened(self, peer: Peer, context: Inherited) -> Connection:
         """A client has connected; its core is `core_of(connection)`, to be started."""
@@ -184,7 +184,14 @@ class PassThrough:
             pending.ended_by = spans.DRAIN if drained else ""
             board.not_started(pending)
             board.settled(pending, error=spans.CONNECTION_LOST)
+        self._down(pair.core)
         self._end_work(pair.core, spans.DRAIN if drained else "")
+
+    def _down(self, core: CoreSession) -> None:
+        """Nothing more goes to it or comes from it."""
+        core.state = CoreState.DOWN
+        core.lanes.clear()
+        core.lanes.writable = False
 
     def _end_work(self, core: CoreSession, why: str) -> None:
         board = self.board
@@ -199,14 +206,13 @@ class PassThrough:
         """Its process is gone: answer what it still owes, then end its connection."""
         board = self.board
         board.now_ns = now_ns
-        core.state = CoreState.DOWN
-        core.lanes.writable = False
+        self._down(core)
         pair = board.pairs.get(core.index)
         if pair is None:
             return  # the client left first
         for pending in pair.answered_all():
             board.not_started(pending)
-            board.refuse(pending, refusal.no_core())
+            board.refuse(pending, _CORE_LOST)
         self._end_work(core, "core_lost")
         board.effects.close(pair.connection, 1011 if exit_code else 1000, _CORE_EXITED)
 

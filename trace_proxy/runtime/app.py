@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from trace_proxy.config import Config, ListenStdio
-from trace_proxy.connection import Peer
+from trace_proxy.connection import Connection, Peer
 from trace_proxy.door import ConnectionCount
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
@@ -134,6 +135,8 @@ class Program:
     async def _open(self) -> None:
         for listener, where in zip(self._listeners, self._sockets, strict=True):
             await listener.open(where)
+        if self._supervisor.private is not None:
+            self._supervisor.serving()
 
     def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
         supervisor = self._supervisor
@@ -173,15 +176,23 @@ class Program:
 
         peer = Peer("pipe", websocket=False)
         connection, client = self._supervisor.open(make, peer, context)
-        loop = asyncio.get_running_loop()
+        private = self._supervisor.private
+        if private is None:
+            await self._converse(connection, client)
+        else:
+            converse = partial(self._converse, connection, client)
+            await private.serve(connection, converse, alone=not self._sockets)
+
+    async def _converse(self, connection: Connection, client: StdioClient) -> None:
+        supervisor, loop = self._supervisor, asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.run_writer())
-            await client.run(self._supervisor, limits.max_message_bytes)
-            await self._supervisor.ready.wait()  # its last words may have come before the core
-            self._supervisor.steps.carry_out(self._supervisor.drain.input_ended(loop.time()))
-            self._supervisor.steps.work_changed()
+            await client.run(supervisor, self._config.limits.max_message_bytes)
+            await supervisor.ready.wait()  # its last words may have come before the core
+            supervisor.steps.carry_out(supervisor.drain.input_ended(loop.time()))
+            supervisor.steps.work_changed()
             await client.finish()
-        self._supervisor.closed(connection)
+        supervisor.closed(connection)
 
     async def _close(self) -> None:
         """Stop listening: the last thing, so that late clients hear 503 until then."""

@@ -26,6 +26,13 @@ def lane_bounds(limits: Limits) -> LaneBounds:
     )
 
 
+def pair_bounds(limits: Limits) -> LaneBounds:
+    """For the lines that wait for the core of one client, requests or not."""
+    return LaneBounds(
+        max_answers=limits.max_core_queue_messages, max_bytes=limits.max_core_queue_bytes
+    )
+
+
 def outbox_bounds(limits: Limits) -> OutboxBounds:
     """For one client's `Outbox`."""
     return OutboxBounds(

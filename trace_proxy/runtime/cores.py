@@ -15,7 +15,10 @@ import structlog
 from core_server.jsonrpc.framing import Oversized
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.drain import State
+from trace_proxy.hub import Hub
+from trace_proxy.pool import Pool
 from trace_proxy.runtime.core_process import CoreProcess
+from trace_proxy.runtime.keeping import Keeping
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.supervisor import Supervisor
@@ -33,10 +36,17 @@ class Cores:
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
         self._draining = asyncio.Event()
+        self._keeping = Keeping()
         self.processes: dict[int, CoreProcess] = {}
 
     def __repr__(self) -> str:
         return f"<Cores {list(self.processes.values())!r}>"
+
+    @property
+    def _pool(self) -> Pool:
+        hub = self._supervisor.hub
+        assert isinstance(hub, Hub), "a core of one client only is in no pool"
+        return hub.pool
 
     def write(self, core: CoreSession, line: bytes) -> None:
         """Give a core a line."""
@@ -53,7 +63,7 @@ class Cores:
         while True:
             why = await self._live(core)
             supervisor.hub.board.now_ns = time.time_ns()
-            delay_s = supervisor.hub.pool.lost(core, self._loop.time())
+            delay_s = self._pool.lost(core, self._loop.time())
             supervisor.steps.work_changed()
             if supervisor.drain.state in (State.CLOSING, State.STOPPED):
                 return
@@ -72,11 +82,13 @@ class Cores:
         except OSError as error:  # no memory, no process, no descriptor left
             return f"not started: {error.strerror}"
         self.processes[core.index] = process
+        self._keeping.started(process.pid)
         _log.info("core.started", core=core.index, pid=process.pid)
         supervisor.hub.board.now_ns = time.time_ns()
-        supervisor.hub.pool.started(core)
+        self._pool.started(core)
         code = await process.wait()
         del self.processes[core.index]
+        self._keeping.ended(process.pid)
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     async def _drain_begins(self, within_s: float) -> bool:
@@ -91,9 +103,9 @@ class Cores:
         """It will not start again; while draining that is as it should be."""
         supervisor = self._supervisor
         if supervisor.drain.state in (State.DRAINING, State.INTERRUPTING):
-            supervisor.hub.pool.lost(core, self._loop.time())  # what waited for its return
+            self._pool.lost(core, self._loop.time())  # what waited for its return
             supervisor.steps.work_changed()
-        elif supervisor.hub.pool.failed:
+        elif self._pool.failed:
             first = (
                 "no core starts"
                 if supervisor.drain.state is State.STARTING
@@ -136,6 +148,7 @@ class Cores:
         """Kill every core and all its descendants, at once; safe from any thread."""
         for process in list(self.processes.values()):
             process.kill_group(signal.SIGKILL)
+        self._keeping.kill_all()
 
 
 class CoreOwner:
@@ -162,7 +175,11 @@ class CoreOwner:
             metrics.bytes_from_cores += len(line)
             if not line:
                 continue
-            why = hub.core_line(core, line, time.time_ns())
+            try:
+                why = hub.core_line(core, line, time.time_ns())
+            except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones
+                _log.exception("core.line_failed", core=core.index, bytes=len(line))
+                continue
             if why and self._too_many_faults(why, len(line)):
                 self._give_up("too many faulty lines")
                 return

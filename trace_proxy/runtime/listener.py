@@ -8,6 +8,7 @@ hear 503 instead of a refused connection.
 import asyncio
 import contextlib
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from trace_proxy.config import Config, ListenTcp, ListenUnix
-from trace_proxy.connection import Peer
+from trace_proxy.connection import Connection, Peer
 from trace_proxy.door import ConnectionCount, Denial, Door, RequestFacts
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
@@ -206,18 +207,32 @@ class Listener:
         for rejection in handshake.rejections:
             supervisor.context_rejected(connection, rejection)
 
+        if supervisor.private is None:
+            await self._converse_within_time(connection, client)
+        else:
+            converse = partial(self._converse, connection, client)
+            await supervisor.private.serve(connection, converse)
+        return websocket
+
+    async def _converse_within_time(self, connection: Connection, client: WebsocketClient) -> None:
+        """Serve a client that has to send `initialize` soon."""
+
         def must_be_initialized() -> None:
             if connection.session is None:
                 client.close(1008, "send initialize first")
 
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(limits.initialize_timeout_s, must_be_initialized)
+        timer = loop.call_later(self._config.limits.initialize_timeout_s, must_be_initialized)
         try:
-            await client.run(supervisor)
+            await self._converse(connection, client)
         finally:
             timer.cancel()
-            supervisor.closed(connection)
-        return websocket
+
+    async def _converse(self, connection: Connection, client: WebsocketClient) -> None:
+        try:
+            await client.run(self._supervisor)
+        finally:
+            self._supervisor.closed(connection)
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -7,11 +7,11 @@ from typing import Final
 import structlog
 
 from trace_proxy.connection import Connection
-from trace_proxy.hub import Hub
 from trace_proxy.outbox import TotalOutbound
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.server_requests import ServerRequest
+from trace_proxy.switchboard import Switchboard
 from trace_proxy.trace_context import Rejection
 from trace_proxy.turns import EndedTurn
 
@@ -36,9 +36,9 @@ class Meters:
         self._second_s = 0.0
         self._lines = 0
 
-    def watch(self, hub: Hub, total: TotalOutbound) -> None:
+    def watch(self, board: Switchboard, total: TotalOutbound) -> None:
         """Read these at scrape time."""
-        metrics, board = self.metrics, hub.board
+        metrics = self.metrics
         metrics.in_flight = lambda: board.admission.requests
         metrics.turns_running = lambda: len(board.turns)
         metrics.queue_bytes = lambda: {

@@ -95,6 +95,7 @@ class StdioClient(Client):
         self._output = _Output()
         self._transport: asyncio.WriteTransport | None = None
         self._ended = asyncio.Event()
+        self._source: _Input | None = None
 
     def encode(self, message: bytes) -> bytes:
         """A line."""
@@ -137,6 +138,8 @@ class StdioClient(Client):
         """Stop."""
         if self._transport is not None:
             self._transport.abort()
+        if self._source is not None:
+            self._source.ended.set()
         self._ended.set()
 
     async def run(self, reader: Reader, max_line_bytes: int) -> None:
@@ -148,7 +151,7 @@ class StdioClient(Client):
             )
         else:
             self._transport = streams.FileTransport(self._wire)
-        source = _Input(self, reader, max_line_bytes)
+        source = self._source = _Input(self, reader, max_line_bytes)
         stdin = os.dup(0)
         if not streams.pollable(stdin):
             stdin = streams.piped(stdin)

@@ -15,21 +15,19 @@ from typing import Final, TypeVar
 import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
-from trace_proxy.config import Config, Delivery
+from trace_proxy.config import Config
 from trace_proxy.connection import Connection, Peer
-from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.flow import Admission
-from trace_proxy.hub import Hub
-from trace_proxy.lanes import Lanes
 from trace_proxy.outbox import Outbox, TotalOutbound, Verdict
-from trace_proxy.pool import Restarts
-from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, outbox_bounds
+from trace_proxy.passthrough import PassThrough
+from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.cores import Cores
 from trace_proxy.runtime.drain_steps import DrainSteps
+from trace_proxy.runtime.machines import machine
 from trace_proxy.runtime.meters import Meters
+from trace_proxy.runtime.private_cores import PrivateCores
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.trace_context import Inherited
 
@@ -55,33 +53,14 @@ class Supervisor(Meters):
 
     def __init__(self, config: Config, telemetry: Telemetry, version: str) -> None:
         super().__init__(telemetry)
-        limits, pool = config.limits, config.pool
+        limits = config.limits
         self.config = config
-        cores = [CoreSession(i, Lanes(lane_bounds(limits))) for i in range(pool.cores)]
-        restarts = [
-            Restarts(
-                min_s=pool.restart_backoff_min_s,
-                max_s=pool.restart_backoff_max_s,
-                most=pool.max_restarts,
-                window_s=pool.restart_window_s,
-            )
-            for _ in cores
-        ]
         self.drain = Drain(timeout_s=config.drain_timeout_s)
-        self.hub = Hub(
-            self,
-            telemetry,
-            cores,
-            restarts,
-            admission=Admission(admission_bounds(limits)),
-            drain=self.drain,
-            broadcast=pool.delivery is Delivery.BROADCAST,
-            version=version,
-            content=Content(telemetry.max_value_chars) if config.tracing.record_content else None,
-        )
+        self.hub = machine(config, self, telemetry, self.drain, version)
         self.total = TotalOutbound(limits.max_client_queues_bytes)
         self.clients: dict[int, Client] = {}
         self.cores = Cores(self)
+        self.private = PrivateCores(self, self.hub) if isinstance(self.hub, PassThrough) else None
         self.steps = DrainSteps(self)
         self.failure = ""
         self.ready = asyncio.Event()
@@ -91,7 +70,7 @@ class Supervisor(Meters):
         self._bounds = outbox_bounds(limits)
         self._dirty: list[Client] = []
         self._loop = asyncio.get_running_loop()
-        self.watch(self.hub, self.total)
+        self.watch(self.hub.board, self.total)
 
     def open(
         self, make: Callable[[Outbox], ClientT], peer: Peer, context: Inherited
@@ -193,6 +172,10 @@ class Supervisor(Meters):
     def core_ready(self, core: CoreSession) -> None:
         """A core is up, with its threads."""
         _log.info("core.ready", core=core.index, epoch=core.epoch)
+        self.serving()
+
+    def serving(self) -> None:
+        """The first core is up, or clients bring their own."""
         if self.drain.state is State.STARTING:
             self.drain.serving()
             self.metrics.drain_state = self.drain.state.value
@@ -247,7 +230,8 @@ class Supervisor(Meters):
     @property
     def is_ready(self) -> bool:
         """Whether `/readyz` says 200."""
-        return self.drain.ready and self.hub.pool.ready
+        hub = self.hub
+        return self.drain.ready and (isinstance(hub, PassThrough) or hub.pool.ready)
 
     def force(self, code: int) -> None:
         """End everything now: no task, no exporter and no peer is waited for."""

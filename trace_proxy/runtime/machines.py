@@ -1,0 +1,61 @@
+"""Which machine decides, with its bounds: cores that are shared, or one for each client."""
+
+from trace_proxy.config import Config, Delivery, Sessions
+from trace_proxy.content import Content
+from trace_proxy.core_session import CoreSession
+from trace_proxy.drain import Drain
+from trace_proxy.effects import Effects
+from trace_proxy.flow import Admission
+from trace_proxy.hub import Hub
+from trace_proxy.lanes import Lanes
+from trace_proxy.passthrough import PassThrough
+from trace_proxy.pool import Restarts
+from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
+from trace_proxy.runtime.telemetry import Telemetry
+
+
+def machine(
+    config: Config, effects: Effects, telemetry: Telemetry, drain: Drain, version: str
+) -> Hub | PassThrough:
+    """Make what `--sessions` asks for.
+
+    Args:
+        config: All settings.
+        effects: The way out.
+        telemetry: Ids, sampling, and how much content a span may hold.
+        drain: When to stop.
+        version: Ours, as shared cores see it.
+    """
+    limits, pool = config.limits, config.pool
+    admission = Admission(admission_bounds(limits))
+    content = Content(telemetry.max_value_chars) if config.tracing.record_content else None
+    if pool.sessions is Sessions.PER_CONNECTION:
+        return PassThrough(
+            effects,
+            telemetry,
+            admission=admission,
+            drain=drain,
+            lane_bounds=pair_bounds(limits),
+            content=content,
+        )
+    cores = [CoreSession(i, Lanes(lane_bounds(limits))) for i in range(pool.cores)]
+    restarts = [
+        Restarts(
+            min_s=pool.restart_backoff_min_s,
+            max_s=pool.restart_backoff_max_s,
+            most=pool.max_restarts,
+            window_s=pool.restart_window_s,
+        )
+        for _ in cores
+    ]
+    return Hub(
+        effects,
+        telemetry,
+        cores,
+        restarts,
+        admission=admission,
+        drain=drain,
+        broadcast=pool.delivery is Delivery.BROADCAST,
+        version=version,
+        content=content,
+    )

@@ -1,0 +1,85 @@
+"""A core process for each client: it comes with the client and goes with it.
+
+Started before the client's first message is read, ended when the client has left: end
+of input, then TERM, then KILL. If it exits first, its client's connection is closed.
+Nothing is restarted, and the task of each is a child of the task that serves its client.
+`cores` looks after cores that are shared, and holds the living processes of both.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from trace_proxy.commands import StopCores
+from trace_proxy.connection import Connection
+from trace_proxy.core_session import CoreSession
+from trace_proxy.passthrough import PassThrough
+from trace_proxy.runtime.core_process import CoreProcess
+from trace_proxy.runtime.cores import CoreOwner
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.supervisor import Supervisor
+
+_PATIENCE = StopCores()
+"""A core gets as long when its client leaves as when the proxy stops."""
+
+_log = structlog.get_logger("trace_proxy.core")
+
+
+class PrivateCores:
+    """Starts and ends the cores of `--sessions per-connection`."""
+
+    def __init__(self, supervisor: "Supervisor", machine: PassThrough) -> None:
+        self._supervisor = supervisor
+        self._machine = machine
+
+    async def serve(
+        self,
+        connection: Connection,
+        converse: Callable[[], Awaitable[None]],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Serve a client with its core beside it; returns when both are gone.
+
+        Args:
+            connection: The client, not served yet.
+            converse: Serves it until it has left.
+            alone: Nobody else will ever come: a core that fails is the proxy's failure.
+        """
+        supervisor, core = self._supervisor, self._machine.core_of(connection)
+        limits = supervisor.config.limits
+        process = CoreProcess(core.index, CoreOwner(supervisor, core), limits)
+        try:
+            await process.start(supervisor.config.pool.command)
+        except OSError as error:  # no memory, no process, no descriptor left
+            _log.error("core.not_started", core=core.index, reason=error.strerror)
+            supervisor.close(connection, 1011, "the core cannot be started")
+            await converse()
+            return
+        supervisor.cores.processes[core.index] = process
+        _log.info("core.started", core=core.index, pid=process.pid)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._live(core, process, alone=alone))
+            try:
+                self._machine.core_started(core)
+                await converse()
+            finally:
+                await process.stop(eof_s=_PATIENCE.eof_s, term_s=_PATIENCE.term_s)
+
+    async def _live(self, core: CoreSession, process: CoreProcess, *, alone: bool) -> None:
+        """Wait for the end of a core, whoever ends it."""
+        supervisor = self._supervisor
+        code = await process.wait()
+        del supervisor.cores.processes[core.index]
+        log = _log.info if process.ending or code == 0 else _log.warning
+        log("core.exited", core=core.index, exit_code=code, stopped=process.ending)
+        self._machine.core_lost(core, code, time.time_ns())
+        if alone and code and not process.ending:
+            supervisor.no_core_left(
+                f"the core ended with code {code}; run the command after -- by hand to see why"
+            )
+        supervisor.steps.work_changed()
