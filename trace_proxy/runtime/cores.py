@@ -81,15 +81,23 @@ class Cores:
             await process.start(supervisor.config.pool.command)
         except OSError as error:  # no memory, no process, no descriptor left
             return f"not started: {error.strerror}"
-        self.processes[core.index] = process
-        self._keeping.started(process.pid)
-        _log.info("core.started", core=core.index, pid=process.pid)
+        self.started(process)
         supervisor.hub.board.now_ns = time.time_ns()
         self._pool.started(core)
         code = await process.wait()
-        del self.processes[core.index]
-        self._keeping.ended(process.pid)
+        self.ended(process)
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    def started(self, process: CoreProcess) -> None:
+        """A process runs: it can be written to and killed."""
+        self.processes[process.index] = process
+        self._keeping.started(process.pid)
+        _log.info("core.started", core=process.index, pid=process.pid)
+
+    def ended(self, process: CoreProcess) -> None:
+        """It is gone."""
+        del self.processes[process.index]
+        self._keeping.ended(process.pid)
 
     async def _drain_begins(self, within_s: float) -> bool:
         try:

@@ -60,8 +60,7 @@ class PrivateCores:
             supervisor.close(connection, 1011, "the core cannot be started")
             await converse()
             return
-        supervisor.cores.processes[core.index] = process
-        _log.info("core.started", core=core.index, pid=process.pid)
+        supervisor.cores.started(process)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live(core, process, alone=alone))
             try:
@@ -74,7 +73,7 @@ class PrivateCores:
         """Wait for the end of a core, whoever ends it."""
         supervisor = self._supervisor
         code = await process.wait()
-        del supervisor.cores.processes[core.index]
+        supervisor.cores.ended(process)
         log = _log.info if process.ending or code == 0 else _log.warning
         log("core.exited", core=core.index, exit_code=code, stopped=process.ending)
         self._machine.core_lost(core, code, time.time_ns())
