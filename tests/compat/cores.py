@@ -51,6 +51,11 @@ class Core:
         """A message whose answer streams for so long."""
         return f"/slow {seconds}" if self.name == "ours" else f"slow: {seconds}"
 
+    @property
+    def slow_words(self) -> str:
+        """What such an answer begins with."""
+        return "tick 1" if self.name == "ours" else "word word"
+
     def run(self, command: str) -> str:
         """A message that proposes a command, which needs an approval."""
         if self.name == "ours":
