@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ async def core(
     """A running core with a client; checks all messages against the schema at the end."""
     where = ("--workspace", str(workspace)) if workspace else ()
     argv = (*CORE, "--store", store, *where, *options)
-    async with StdioClient.spawned(argv, cwd=str(ROOT), env=env) as client:
-        if initialize:
-            await client.initialize(experimental=experimental)
-        yield client
+    with tempfile.TemporaryDirectory() as home:
+        # Commands run in a login shell; whose profile this machine has is not our subject.
+        own = {"HOME": home, **(env or {})}
+        async with StdioClient.spawned(argv, cwd=str(ROOT), env=own) as client:
+            if initialize:
+                await client.initialize(experimental=experimental)
+            yield client
     check_schema(client)
 
 

@@ -26,7 +26,13 @@ ROOT = Path(__file__).parent.parent.parent
 def _config(store: str = "memory", **more: Any) -> CodexConfig:
     argv = (sys.executable, "-m", "core_server", "app-server", "--listen", "stdio://")
     options = ("--store", store, "--sandbox", "none")
+    # Commands run in a login shell; whose profile this machine has is not our subject.
+    more.setdefault("env", {"HOME": "/nonexistent"})
     return CodexConfig(launch_args_override=(*argv, *options), cwd=str(ROOT), **more)
+
+
+def _raw(codex: Codex) -> CodexClient:
+    return codex._client  # noqa: SLF001 - goals have no public method
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def codex() -> Iterator[Codex]:
 def _none_unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every notification must parse in the client's own models."""
     unknown: list[str] = []
-    coerce = CodexClient._coerce_notification
+    coerce = CodexClient._coerce_notification  # noqa: SLF001 - its one door for notifications
 
     def watched(self: CodexClient, method: str, params: object) -> Any:
         found = coerce(self, method, params)
@@ -62,7 +68,7 @@ def test_it_runs_a_turn(codex: Codex) -> None:
 def test_it_knows_the_server(codex: Codex) -> None:
     assert codex.metadata.serverInfo is not None
     assert codex.metadata.serverInfo.name == "core-server"
-    assert codex.metadata.userAgent.startswith("codex_python_sdk/")
+    assert (codex.metadata.userAgent or "").startswith("codex_python_sdk/")
 
 
 def test_it_streams(codex: Codex) -> None:
@@ -102,7 +108,7 @@ def test_a_second_turn_joins_the_running_one(codex: Codex) -> None:
 def test_its_approval_handler_decides(tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def decline(method: str, params: Any) -> Any:
+    def decline(method: str, _: Any) -> Any:
         asked.append(method)
         return {"decision": "decline"}
 
@@ -185,7 +191,7 @@ def test_errors_are_typed(codex: Codex) -> None:
     with pytest.raises(InvalidRequestError, match="no rollout found"):
         codex.thread_resume("01a2025f-778c-71c3-83de-000000000000")
     with pytest.raises(MethodNotFoundError):
-        codex._client._request_raw("nope/nope", {})
+        _raw(codex)._request_raw("nope/nope", {})  # noqa: SLF001 - no public way
     with pytest.raises(RuntimeError, match="as asked"):
         codex.thread_start().run("/fail as asked")
     assert issubclass(MethodNotFoundError, CodexRpcError)
@@ -193,9 +199,9 @@ def test_errors_are_typed(codex: Codex) -> None:
 
 def test_goals_are_kept(codex: Codex) -> None:
     thread = codex.thread_start()
-    goal = codex._client.thread_goal_set(thread.id, objective="be done").goal
+    goal = _raw(codex).thread_goal_set(thread.id, objective="be done").goal
     assert goal.objective == "be done"
-    assert codex._client.thread_goal_clear(thread.id).cleared is True
+    assert _raw(codex).thread_goal_clear(thread.id).cleared is True
 
 
 async def test_many_turns_in_many_threads_at_once() -> None:

@@ -1,5 +1,7 @@
 """What we send fits the types that the real server publishes (`generate-json-schema`)."""
 
+import asyncio
+import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -7,12 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from codex_cli_bin import bundled_codex_path
 
 from core_server.protocol.methods import METHODS
 from core_server.protocol.notifications import NOTIFICATIONS, SERVER_REQUESTS
 from tests.core_process import completed, core, run_turn, start_thread, text
-from tests.stdio_client import Json, StdioClient
+from tests.stdio_client import Json, RpcError, StdioClient
 
 _NAMES = {
     "initialize": "InitializeResponse",
@@ -32,7 +33,13 @@ _OURS_ALONE = {"serverInfo"}
 @pytest.fixture(scope="module")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> Json:
     out = tmp_path_factory.mktemp("schema")
-    argv = [str(bundled_codex_path()), "app-server", "generate-json-schema", "--experimental"]
+    codex: Any = importlib.import_module("codex_cli_bin")
+    argv = [
+        str(codex.bundled_codex_path()),
+        "app-server",
+        "generate-json-schema",
+        "--experimental",
+    ]
     subprocess.run([*argv, "--out", str(out)], check=True)
     found: Json = json.loads((out / "codex_app_server_protocol.schemas.json").read_text())
     return found
@@ -68,7 +75,9 @@ async def _a_bit_of_everything(client: StdioClient, workspace: Path) -> None:
     answer = await client.request("turn/start", {**named, "input": text("/slow 30")})
     turn_id = answer["turn"]["id"]
     await client.wait_for("item/agentMessage/delta", turnId=turn_id)
-    await client.request("turn/steer", {**named, "expectedTurnId": turn_id, "input": text("/slow 9")})
+    await client.request(
+        "turn/steer", {**named, "expectedTurnId": turn_id, "input": text("/slow 9")}
+    )
     await client.request("turn/interrupt", {**named, "turnId": turn_id})
     await completed(client, turn_id)
     await client.request("thread/compact/start", named)
@@ -76,7 +85,7 @@ async def _a_bit_of_everything(client: StdioClient, workspace: Path) -> None:
     await client.request("thread/shellCommand", {**named, "command": "echo bang"})
     await client.wait_for("item/commandExecution/outputDelta")
     await client.wait(lambda m: m.get("method") == "turn/completed" and client.received[-1] is m)
-    for method, more in {
+    requests: dict[str, Json] = {
         "thread/name/set": {"name": "n"},
         "thread/goal/set": {"objective": "o"},
         "thread/goal/get": {},
@@ -86,7 +95,8 @@ async def _a_bit_of_everything(client: StdioClient, workspace: Path) -> None:
         "thread/turns/list": {"itemsView": "full"},
         "thread/items/list": {},
         "thread/readState/update": {"expectedRevision": "r", "operation": {"type": "read"}},
-    }.items():
+    }
+    for method, more in requests.items():
         await client.request(method, {**named, **more})
     forked = await client.request("thread/fork", named)
     other = {"threadId": forked["thread"]["id"]}
@@ -95,18 +105,30 @@ async def _a_bit_of_everything(client: StdioClient, workspace: Path) -> None:
     await _the_rest(client)
 
 
+async def _typed(client: StdioClient, params: Json) -> bool:
+    """A command takes some milliseconds to start; until then there is nobody to type to."""
+    try:
+        await client.request("command/exec/write", params)
+    except RpcError:
+        return False
+    return True
+
+
 async def _the_rest(client: StdioClient) -> None:
     running = client.begin(
         "command/exec",
-        {"command": ["cat"], "processId": "p", "streamStdin": True, "streamStdoutStderr": True, "tty": True},
+        {
+            "command": ["cat"],
+            "processId": "p",
+            "streamStdin": True,
+            "streamStdoutStderr": True,
+            "tty": True,
+        },
     )
     typed = {"processId": "p", "deltaBase64": "aGkK"}
-    while True:
-        written = await client.wait(
-            lambda m, sent=client.begin("command/exec/write", typed): m.get("id") == sent
-        )
-        if "result" in written:
-            break
+    async with asyncio.timeout(5):
+        while not await _typed(client, typed):
+            pass
     await client.wait_for("command/exec/outputDelta")
     await client.request("command/exec/resize", {"processId": "p", "size": {"rows": 9, "cols": 9}})
     await client.request("command/exec/terminate", {"processId": "p"})
@@ -127,7 +149,11 @@ async def test_every_message_fits_the_real_servers_types(schemas: Json, tmp_path
     for message in client.received:
         if "method" in message:
             kinds = asks if "id" in message else told
-            _check(schemas, kinds[message["method"]]["properties"]["params"]["$ref"].split("/")[-1], message["params"])
+            _check(
+                schemas,
+                kinds[message["method"]]["properties"]["params"]["$ref"].split("/")[-1],
+                message["params"],
+            )
         elif "result" in message:
             result = message["result"]
             if isinstance(result, dict):

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,8 +49,8 @@ async def test_a_closed_stdout_ends_it_too(tmp_path: Path) -> None:
         await _slow_turn(client)
         assert client.process.stdout is not None
         began_s = time.monotonic()
-        transport = client.process._transport.get_pipe_transport(1)  # noqa: SLF001 - no public way
-        transport.close()
+        process: Any = client.process  # asyncio has no public way to close a pipe for reading
+        process._transport.get_pipe_transport(1).close()  # noqa: SLF001
         async with asyncio.timeout(3):
             assert await client.process.wait() == 0
         assert time.monotonic() - began_s < 1.5
@@ -57,9 +58,9 @@ async def test_a_closed_stdout_ends_it_too(tmp_path: Path) -> None:
 
 async def test_a_term_finishes_turns_and_refuses_new_ones(tmp_path: Path) -> None:
     async with core(store=_store(tmp_path)) as client:
-        thread_id, turn_id = await _slow_turn(client, 1)
+        _, turn_id = await _slow_turn(client, 1)
         client.process.send_signal(signal.SIGTERM)
-        await _refused_soon(client, thread_id)
+        await _refused_soon(client)
         assert await client.request("thread/loaded/list", {})
         done = await completed(client, turn_id)
         async with asyncio.timeout(3):
@@ -68,16 +69,21 @@ async def test_a_term_finishes_turns_and_refuses_new_ones(tmp_path: Path) -> Non
     assert client.received[-1]["method"] == "turn/completed"
 
 
-async def _refused_soon(client: StdioClient, thread_id: str) -> None:
-    """Until the signal has arrived, a steer joins; then it is refused."""
+async def _refused_soon(client: StdioClient) -> None:
+    """Until the signal has arrived, threads are started; then that is refused."""
     async with asyncio.timeout(3):
-        while True:
-            try:
-                await client.request("thread/start", {})
-            except RpcError as error:
-                assert error.code == -32001
-                assert error.data == {"reason": "draining", "retryable": True}
-                return
+        while (error := await _refusal(client)) is None:
+            pass
+    assert error.code == -32001
+    assert error.data == {"reason": "draining", "retryable": True}
+
+
+async def _refusal(client: StdioClient) -> RpcError | None:
+    try:
+        await client.request("thread/start", {})
+    except RpcError as error:
+        return error
+    return None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -93,9 +99,9 @@ async def test_an_idle_core_exits_at_once_on_a_signal(number: signal.Signals) ->
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_a_second_signal_forces(number: signal.Signals, code: int) -> None:
     async with core() as client:
-        thread_id, _ = await _slow_turn(client)
+        await _slow_turn(client)
         client.process.send_signal(signal.SIGHUP)
-        await _refused_soon(client, thread_id)
+        await _refused_soon(client)
         await asyncio.sleep(0.15)  # two signals within 100 ms are one
         client.process.send_signal(number)
         async with asyncio.timeout(3):
@@ -134,7 +140,7 @@ async def test_commands_die_with_their_turn(tmp_path: Path) -> None:
         line = "/run echo $$ > pid; sleep 60"
         await client.request("turn/start", {"threadId": thread_id, "input": text(line)})
         async with asyncio.timeout(5):
-            while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         pid = int((tmp_path / "pid").read_text())
         assert await client.close() == 0

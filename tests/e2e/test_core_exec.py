@@ -21,17 +21,26 @@ async def test_a_command_is_run_and_its_output_returned() -> None:
 
 async def test_output_is_streamed_when_asked_for() -> None:
     async with core(*OPTIONS) as client:
-        params = {"command": ["bash", "-c", "echo a; sleep 0.1; echo b"], "streamStdoutStderr": True}
+        params = {
+            "command": ["bash", "-c", "echo a; sleep 0.1; echo b"],
+            "streamStdoutStderr": True,
+        }
         result = await client.request("command/exec", {**params, "processId": "p1"})
-    deltas = [m["params"] for m in client.received if m.get("method") == "command/exec/outputDelta"]
+    deltas = [
+        m["params"] for m in client.received if m.get("method") == "command/exec/outputDelta"
+    ]
     assert result == {"exitCode": 0, "stdout": "", "stderr": ""}
     assert b"".join(base64.b64decode(d["deltaBase64"]) for d in deltas) == b"a\nb\n"
-    assert {(d["processId"], d["stream"], d["capReached"]) for d in deltas} == {("p1", "stdout", False)}
+    assert {(d["processId"], d["stream"], d["capReached"]) for d in deltas} == {
+        ("p1", "stdout", False)
+    }
 
 
 async def test_a_timeout_ends_it_with_124() -> None:
     async with core(*OPTIONS) as client:
-        result = await client.request("command/exec", {"command": ["sleep", "9"], "timeoutMs": 200})
+        result = await client.request(
+            "command/exec", {"command": ["sleep", "9"], "timeoutMs": 200}
+        )
     assert result == {"exitCode": 124, "stdout": "", "stderr": ""}
 
 
@@ -47,9 +56,18 @@ async def test_a_missing_program_is_an_error() -> None:
 
 async def test_input_is_typed_and_ended() -> None:
     async with core(*OPTIONS) as client:
-        params = {"command": ["cat"], "processId": "p2", "streamStdin": True, "streamStdoutStderr": True}
+        params = {
+            "command": ["cat"],
+            "processId": "p2",
+            "streamStdin": True,
+            "streamStdoutStderr": True,
+        }
         running = client.begin("command/exec", params)
-        typed = {"processId": "p2", "deltaBase64": base64.b64encode(b"hello\n").decode(), "closeStdin": True}
+        typed = {
+            "processId": "p2",
+            "deltaBase64": base64.b64encode(b"hello\n").decode(),
+            "closeStdin": True,
+        }
         await _until_running(client.request, "command/exec/write", typed)
         assert (await client.answer(running))["exitCode"] == 0
     told = await client.wait(lambda m: m.get("method") == "command/exec/outputDelta")
@@ -117,7 +135,8 @@ async def test_an_approval_that_nobody_answers_means_no(tmp_path: Path) -> None:
     item = next(
         m["params"]["item"]
         for m in client.received
-        if m.get("method") == "item/completed" and m["params"]["item"]["type"] == "commandExecution"
+        if m.get("method") == "item/completed"
+        and m["params"]["item"]["type"] == "commandExecution"
     )
     assert item["status"] == "declined"
     assert done["turn"]["status"] == "completed"
@@ -128,7 +147,10 @@ async def test_an_approval_that_nobody_answers_means_no(tmp_path: Path) -> None:
 async def test_an_answer_with_the_wrong_type_of_id_does_not_count(tmp_path: Path) -> None:
     async with core("--approval-timeout", "0.5", workspace=tmp_path) as client:
         thread_id = await start_thread(client)
-        running = client.begin("turn/start", {"threadId": thread_id, "input": [{"type": "text", "text": "/run touch ran"}]})
+        running = client.begin(
+            "turn/start",
+            {"threadId": thread_id, "input": [{"type": "text", "text": "/run touch ran"}]},
+        )
         question = await client.wait_for("item/commandExecution/requestApproval")
         client.send({"id": str(question["id"]), "result": {"decision": "accept"}})
         client.send({"id": 999, "result": {"decision": "accept"}})

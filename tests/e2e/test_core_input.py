@@ -158,8 +158,10 @@ async def test_too_much_input_is_refused_with_the_references_data() -> None:
         (
             "thread/resume",
             {"threadId": "zzz"},
-            "invalid session id: invalid character: expected an optional prefix of `urn:uuid:`"
-            " followed by [0-9a-fA-F-], found `z` at 1",
+            (
+                "invalid session id: invalid character: expected an optional prefix of `urn:uuid:`"
+                " followed by [0-9a-fA-F-], found `z` at 1"
+            ),
         ),
         ("command/exec", {"command": []}, "command must not be empty"),
         (

@@ -10,7 +10,16 @@ import pytest
 from tests.core_process import CORE, ROOT, text
 from tests.stdio_client import Json, RpcError, StdioClient
 
-TEXTS = ("one two three", "/tokens 200", "/think of it", "/slow 1", "/fail on purpose", "/run echo hi")
+# Commands run in a login shell; whose profile this machine has is not our subject.
+HOME = {"HOME": "/nonexistent"}
+TEXTS = (
+    "one two three",
+    "/tokens 200",
+    "/think of it",
+    "/slow 1",
+    "/fail on purpose",
+    "/run echo hi",
+)
 
 
 @dataclass
@@ -31,11 +40,13 @@ class Told:
                 self.ended[params["turn"]["id"]] = params["turn"]["status"]
             case "item/completed":
                 self.items.append((params["turnId"], params["item"]["id"]))
+            case _:
+                pass
 
 
 async def _round(argv: tuple[str, ...], known: dict[str, Told], chance: random.Random) -> None:
     """Take up a thread and a new one, run turns in both, be killed, compare."""
-    async with StdioClient.spawned(argv, cwd=str(ROOT)) as client:
+    async with StdioClient.spawned(argv, cwd=str(ROOT), env=HOME) as client:
         client.on_request = lambda _: {"result": {"decision": "accept"}}
         await client.initialize()
         threads = chance.sample(sorted(known), min(2, len(known)))
@@ -55,7 +66,7 @@ async def _round(argv: tuple[str, ...], known: dict[str, Told], chance: random.R
         thread_id = message.get("params", {}).get("threadId")
         if thread_id is not None:
             known[thread_id].hear(message)
-    async with StdioClient.spawned(argv, cwd=str(ROOT)) as client:
+    async with StdioClient.spawned(argv, cwd=str(ROOT), env=HOME) as client:
         await client.initialize()
         for thread_id in threads:
             await _compare(client, thread_id, known[thread_id])
@@ -86,7 +97,7 @@ async def _kill_often(tmp_path: Path, count: int) -> None:
     known: dict[str, Told] = {}
     for _ in range(count):
         await _round(argv, known, chance)
-    async with StdioClient.spawned(argv, cwd=str(ROOT)) as client:
+    async with StdioClient.spawned(argv, cwd=str(ROOT), env=HOME) as client:
         await client.initialize()
         for thread_id, told in known.items():
             await _compare(client, thread_id, told)
@@ -100,9 +111,7 @@ async def _goes_on(client: StdioClient, thread_id: str) -> None:
     except RpcError as error:
         raise AssertionError(error.message) from None
     done = await client.wait(
-        lambda m: (
-            m.get("method") == "turn/completed" and m["params"]["turn"]["id"] == turn["id"]
-        )
+        lambda m: m.get("method") == "turn/completed" and m["params"]["turn"]["id"] == turn["id"]
     )
     assert done["params"]["turn"]["status"] == "completed"
 

@@ -9,6 +9,7 @@ count, absolute figures drift with the machine. Without the real server only our
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import statistics
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 REQUEST = b'{"id":%d,"method":"thread/loaded/list","params":{}}\n'
@@ -32,7 +34,7 @@ class Peer:
 
     def __init__(self, argv: list[str], home: str) -> None:
         self._began_s = time.perf_counter()
-        self.process = subprocess.Popen(  # noqa: S603 - a server under test
+        self.process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,9 +86,8 @@ class Peer:
 
 def _reference() -> list[str] | None:
     with contextlib.suppress(ImportError):
-        from codex_cli_bin import bundled_codex_path  # noqa: PLC0415 - may be missing
-
-        return [str(bundled_codex_path()), "app-server", "--listen", "stdio://"]
+        codex: Any = importlib.import_module("codex_cli_bin")
+        return [str(codex.bundled_codex_path()), "app-server", "--listen", "stdio://"]
     return None
 
 

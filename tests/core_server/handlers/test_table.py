@@ -1,0 +1,13 @@
+from core_server.handlers.table import HANDLERS, TRACED
+from core_server.protocol.methods import METHODS
+from core_server.protocol.schema import documents
+
+
+def test_every_method_has_one_handler() -> None:
+    assert sorted([*HANDLERS, *TRACED]) == sorted(METHODS)
+
+
+def test_the_schema_names_every_method() -> None:
+    found = documents()
+    asked = {kind["title"] for kind in found["ClientRequest.json"]["oneOf"]}
+    assert asked == set(METHODS) == set(found["ClientResults.json"]["properties"])
