@@ -13,6 +13,7 @@ from trace_proxy import envelope, handles, methods
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
 from trace_proxy.envelope import CoreMessage
+from trace_proxy.express import Express
 from trace_proxy.span_record import SpanContext
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn
@@ -40,8 +41,9 @@ _TELLING: Final = methods.SUBSCRIBING | methods.TURN_CONTROL | {"turn/start"}
 class Answers:
     """Responses of cores."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Switchboard, express: Express) -> None:
         self._board = board
+        self._express = express
 
     def take(self, core: CoreSession, message: CoreMessage) -> bool:
         """Hand a response to its asker; False when nobody asked (any more)."""
@@ -51,6 +53,9 @@ class Answers:
             return False
         if pending.windowed:
             core.lanes.answered()
+        if pending.plain and message.result is not UNSET and pending.connection is not None:
+            self._express.answer(pending, bytes(message.result), self._board.now_ns)
+            return True
         if pending.then is not None:
             pending.then(message)
             return True

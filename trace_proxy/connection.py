@@ -65,6 +65,7 @@ class Pending(msgspec.Struct, gc=False):
         about: The turn that it is about, when it was sent: its span and id.
         windowed: Whether it takes a place in its core's window.
         counted: Whether admission counted it and must be told.
+        plain: It came by `express`, and its answer goes that way too.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
     """
 
@@ -82,6 +83,7 @@ class Pending(msgspec.Struct, gc=False):
     counted: bool = False
     ended_by: str = ""
     windowed: bool = True
+    plain: bool = False
 
 
 class Connection:

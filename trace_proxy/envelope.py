@@ -129,7 +129,7 @@ def request(core_id: int, method: str, params: bytes | None, trace: bytes = b"")
         params: JSON, or None to leave it out.
         trace: JSON of the `trace` member, or empty to leave it out.
     """
-    name = _METHOD_JSON.get(method) or _method_json(method)
+    name = method_json(method)
     if params is None:
         if trace:
             return b'{"id":%d,"method":%b,"trace":%b}' % (core_id, name, trace)
@@ -154,7 +154,7 @@ def request_id(line: bytes) -> int | None:
 
 def notification(method: str, params: bytes | None) -> bytes:
     """A notification, without the newline."""
-    name = _METHOD_JSON.get(method) or _method_json(method)
+    name = method_json(method)
     if params is None:
         return b'{"method":%b}' % name
     return b'{"method":%b,"params":%b}' % (name, codec.one_line(params))
@@ -168,7 +168,7 @@ def our_notification(method: str, params: object, now_ns: int) -> bytes:
 def server_request(request_id: int, method: str, params: bytes) -> bytes:
     """A request of a core to a client, under the proxy's id."""
     return b'{"method":%b,"id":%d,"params":%b}' % (
-        _METHOD_JSON.get(method) or _method_json(method),
+        method_json(method),
         request_id,
         params,
     )
@@ -182,7 +182,11 @@ def answer(request_id: bytes, message: CoreMessage) -> bytes:
     return b'{"error":%b,"id":%b}' % (bytes(message.error), request_id)
 
 
-def _method_json(method: str) -> bytes:
+def method_json(method: str) -> bytes:
+    """A method's name as JSON; known ones are looked up."""
+    known = _METHOD_JSON.get(method)
+    if known is not None:
+        return known
     encoded = _ENCODE(method)
     if len(_METHOD_JSON) < _METHOD_JSON_BOUND and len(encoded) < 128:
         _METHOD_JSON[method] = encoded

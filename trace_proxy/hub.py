@@ -17,6 +17,7 @@ from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.effects import Effects
+from trace_proxy.express import Express
 from trace_proxy.flow import Admission
 from trace_proxy.greetings import Greetings
 from trace_proxy.handles import closing_params
@@ -63,7 +64,8 @@ class Hub:
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, Merge(self.board))
-        self._answers = Answers(self.board)
+        self._express = Express(self.board)
+        self._answers = Answers(self.board, self._express)
         self._notices = Notices(self.board, greetings)
         self.board.broadcast = broadcast
         self._next_key = 0
@@ -82,6 +84,8 @@ class Hub:
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
         """Take a message of a client; whatever it is, it harms nobody else."""
         self.board.now_ns = now_ns
+        if self._express.request(connection, data, now_ns):
+            return
         try:
             message = codec.decode(data)
             if message.jsonrpc is not UNSET and not connection.strict:

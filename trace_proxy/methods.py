@@ -62,6 +62,11 @@ KNOWN: Final = frozenset(
     """.split()
 )
 
+ABOUT_THREADS: Final = frozenset(
+    name for name in KNOWN if name.startswith(("thread/", "turn/", "review/"))
+)
+"""Their params may name a thread."""
+
 NEW_WORK: Final = frozenset(
     """
     turn/start turn/steer thread/start thread/resume thread/fork thread/compact/start

@@ -19,10 +19,6 @@ from trace_proxy.refusal import Refusal
 from trace_proxy.switchboard import OUR_LANE, Switchboard
 from trace_proxy.trace_context import trace_field
 
-_THREAD_METHODS = frozenset(
-    name for name in methods.KNOWN if name.startswith(("thread/", "turn/", "review/"))
-)
-
 _ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
 
 _INTERRUPTS: Final = OUR_LANE - 1
@@ -92,7 +88,7 @@ class Requests:
         board = self._board
         method = pending.method
         core: CoreSession | None = None
-        if method in _THREAD_METHODS or not self._pool_is_one:
+        if method in methods.ABOUT_THREADS or not self._pool_is_one:
             thread = envelope.routing(params).thread_id
             if isinstance(thread, str):
                 pending.thread = thread

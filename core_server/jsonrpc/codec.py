@@ -129,7 +129,7 @@ def _check(message: Message, data: bytes) -> None:
             'Invalid request: jsonrpc must be "2.0" or left out',
             _readable_id(message),
         )
-    if len(data) > _SHALLOW_BYTES and _too_nested(data):
+    if not is_shallow(data) and _too_nested(data):
         raise _too_deep(_readable_id(message))
     if not _members_fill(message, len(data)):
         _refuse_duplicates(message, data)
@@ -183,9 +183,12 @@ class _Members:
         self.pairs = pairs
 
 
+def is_shallow(data: bytes) -> bool:
+    """Whether valid JSON surely has at most `MAX_DEPTH` levels, by a look at its brackets."""
+    return len(data) <= _SHALLOW_BYTES or data.count(b"{") + data.count(b"[") <= MAX_DEPTH
+
+
 def _too_nested(data: bytes) -> bool:
-    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
-        return False
     brackets = _STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS)
     steps = map(_STEP.__getitem__, brackets)
     return any(depth > MAX_DEPTH for depth in accumulate(steps))
