@@ -130,12 +130,13 @@ class EndedTurn(msgspec.Struct, frozen=True):
 class Turns:
     """All running turns."""
 
-    __slots__ = ("_by_id", "_by_thread", "_ended", "_ids", "_models", "_starters")
+    __slots__ = ("_by_id", "_by_thread", "_early", "_ended", "_ids", "_models", "_starters")
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._by_id: dict[str, Turn] = {}
         self._by_thread: dict[str, Turn] = {}
+        self._early: dict[int, str] = {}
         self._ended: dict[str, Turn] = {}
         self._starters: dict[str, RequestSpan] = {}
         self._models: dict[str, str] = {}
@@ -167,6 +168,8 @@ class Turns:
 
     def not_started(self, thread: str, span: RequestSpan) -> None:
         """It was refused: the thread's next turn is not its child."""
+        if span.turn is not None:
+            self._early.pop(span.turn.span_id, None)
         if self._starters.get(thread) is span:
             del self._starters[thread]
 
@@ -196,6 +199,9 @@ class Turns:
         """
         known = self._by_id.get(turn.turn_id) or self._ended.get(turn.turn_id)
         if known is None:
+            if self._early.pop(turn.context.span_id, None) is not None:
+                span_id = self._ids.new_span_id()  # a turn from nowhere was taken for this one
+                turn.context = msgspec.structs.replace(turn.context, span_id=span_id)
             self.begin(turn)
             return None
         self.not_started(turn.thread, span)
@@ -266,6 +272,7 @@ class Turns:
         starter = self._starters.pop(thread, None)
         if starter is not None and starter.turn is not None:
             start_ns = starter.start_ns
+            self._early[starter.turn.span_id] = turn_id
             self.begin(Turn(thread, turn_id, core, starter.turn, starter.context, start_ns))
             return
         parent = None if starter is None else starter.context
