@@ -44,29 +44,20 @@ def seen(line: bytes) -> Message:
         GarbageError: it is not UTF-8 or not JSON.
     """
     try:
-        message = _MESSAGE.decode(line)
-    except msgspec.ValidationError:
-        message = _NOTHING
-        _require_json(line)
-    except msgspec.DecodeError as error:
-        raise GarbageError(str(error)) from None
-    except RecursionError:
-        raise GarbageError("nested too deeply") from None
-    if not line.isascii():
         try:
+            message = _MESSAGE.decode(line)
+        except msgspec.ValidationError:
+            message = _NOTHING
+            _ANYTHING.decode(line)
+        if not line.isascii():
             line.decode()
-        except UnicodeDecodeError:
-            raise GarbageError("not UTF-8") from None
-    return message
-
-
-def _require_json(line: bytes) -> None:
-    try:
-        _ANYTHING.decode(line)
     except msgspec.DecodeError as error:
         raise GarbageError(str(error)) from None
+    except UnicodeDecodeError:
+        raise GarbageError("not UTF-8") from None
     except RecursionError:
         raise GarbageError("nested too deeply") from None
+    return message
 
 
 def key_of(message: Message) -> bytes | None:
