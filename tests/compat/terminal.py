@@ -55,7 +55,7 @@ class Screen:
         seen = ""
         try:
             async with asyncio.timeout(WAIT_S):
-                while text not in (seen := await self.text()):
+                while text not in (seen := await self.text()):  # noqa: ASYNC110 - tmux tells nobody
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise AssertionError(f"{text!r} never showed:\n{seen}") from None
@@ -76,7 +76,7 @@ class Screen:
         """Wait until the program has exited."""
         try:
             async with asyncio.timeout(WAIT_S):
-                while (await self.tmux("has-session"))[0] == 0:
+                while (await self.tmux("has-session"))[0] == 0:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise AssertionError(f"still there:\n{await self.text()}") from None
