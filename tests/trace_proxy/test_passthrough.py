@@ -402,8 +402,8 @@ def test_content_is_recorded_when_it_may_be() -> None:
     client.say(id=1, method="x", params={"a": 1})
     client.core_says(id=1, result={"b": 2})
     (span,) = proxy.spans()
-    assert span.attributes[semconv.CONTENT_PARAMS] == '{"a": 1}'
-    assert span.attributes[semconv.CONTENT_RESULT] == '{"b": 2}'
+    assert span.shared[semconv.CONTENT_PARAMS] == '{"a": 1}'
+    assert span.shared[semconv.CONTENT_RESULT] == '{"b": 2}'
 
 
 # ---- turns and server requests, seen
