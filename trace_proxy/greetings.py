@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import envelope, gate, spans
+from trace_proxy import envelope, gate, refusal, spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
 from trace_proxy.refusal import Refusal
@@ -52,6 +52,8 @@ class Greetings:
     def initialize(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
         """Open a client's session; answer now, or when the first core is up."""
         session = gate.open_session(params)
+        if not isinstance(session, Refusal) and self._board.placement.choose() is None:
+            session = refusal.no_core()
         if isinstance(session, Refusal):
             self._board.refuse(pending, session)
             return
@@ -73,6 +75,14 @@ class Greetings:
             if connection.in_flight.pop(id(pending), None) is not None:
                 self._welcome(connection, pending, core)
 
+    def give_up(self) -> None:
+        """No core will ever be up: whoever waits for one may try again elsewhere."""
+        waiting, self._waiting = self._waiting, []
+        for connection, pending in waiting:
+            if connection.in_flight.pop(id(pending), None) is not None:
+                self._end_session(connection)
+                self._board.refuse(pending, refusal.no_core())
+
     def keep(self, method: str, line: bytes) -> bool:
         """Remember a notification that later connections must see too.
 
@@ -91,10 +101,13 @@ class Greetings:
 
     def leave(self, connection: Connection) -> None:
         """A connection has left; its session ends."""
-        session = connection.session
+        self._end_session(connection)
+        self._waiting = [pair for pair in self._waiting if pair[0] is not connection]
+
+    def _end_session(self, connection: Connection) -> None:
+        session, connection.session = connection.session, None
         if session is not None and (session.opted_out or not session.experimental):
             self._board.choosy -= 1
-        self._waiting = [pair for pair in self._waiting if pair[0] is not connection]
 
     def _welcome(self, connection: Connection, pending: Pending, core: CoreSession) -> None:
         board = self._board

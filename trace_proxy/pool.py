@@ -201,7 +201,10 @@ class Pool:
             if not board.subscribers.has(thread):
                 board.forget_thread(thread)
         self._forget_handles(core)
-        return self._next_start(core, now_s)
+        delay_s = self._next_start(core, now_s)
+        if self.failed:
+            self._greetings.give_up()
+        return delay_s
 
     def _next_start(self, core: CoreSession, now_s: float) -> float | None:
         if self._board.drain.state not in (State.STARTING, State.SERVING):

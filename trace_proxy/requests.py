@@ -123,7 +123,7 @@ class Requests:
         turn = board.turns.of_thread(thread)
         if turn is not None:
             pending.about = (turn.context, turn.turn_id)
-        elif pending.method == "thread/resume" and not self._pool_is_one:
+        if pending.method == "thread/resume" and not self._pool_is_one:
             pending.expects = True
             board.placement.expect(thread, core)
 

@@ -130,7 +130,9 @@ class FakeCore:
             del self.approvals[approval]
         self.turns.pop(thread, None)
         self.loaded.discard(thread)
-        self.core.notify("thread/status/changed", {"threadId": thread, "status": {"type": "notLoaded"}})
+        self.core.notify(
+            "thread/status/changed", {"threadId": thread, "status": {"type": "notLoaded"}}
+        )
         self.core.notify("thread/archived", {"threadId": thread})
 
     def _turn(self, request_id: int, thread: str) -> Json:

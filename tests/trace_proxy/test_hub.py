@@ -52,7 +52,9 @@ def test_a_core_gets_the_params_as_they_were_and_our_trace() -> None:
     (line,) = proxy.core.got_raw()
     message = json.loads(line)
     span = f"{message['trace']['traceparent'].split('-')[2]}"
-    assert line.startswith(b'{"id":%d,"method":"x","params":{"a" : 1e2, "b":"\\u00e9"},"trace"' % 2)
+    assert line.startswith(
+        b'{"id":%d,"method":"x","params":{"a" : 1e2, "b":"\\u00e9"},"trace"' % 2
+    )
     assert int(span, 16) != 0
 
 

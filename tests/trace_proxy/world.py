@@ -185,8 +185,6 @@ class World:
         if core.running and b % 3 == 0:
             self.now_s += b
             core.crash(self.now_s)
-            if self.proxy.hub.pool.failed:
-                self.subscribed.clear()
 
     def _do_answer(self, a: int, b: int, c: int) -> None:
         core = self._core(a)
@@ -341,6 +339,9 @@ class World:
             assert self.drain.work(len(board.turns), board.in_flight, 0), "the drain ends"
         while self.people:
             self._do_leave(0, 0, 0)
+            self.check()
+        for core in self.cores:  # handles are closed when their owner has left
+            self._end_work(core)
             self.check()
         assert self.settled == self.requests
         self._check_rest()
