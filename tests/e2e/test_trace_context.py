@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.collector import CollectedLink, CollectedSpan
+from tests.collector import CollectedSpan
 from tests.e2e.proxy import Client, Json, fake_core, turn_params
 from tests.e2e.traces import Stage, in_order, traced
 from tests.responses_api import ResponsesApi
@@ -41,11 +41,9 @@ async def one_request(
         more = {} if trace is None else {"trace": trace}
         request_id = await client.begin("model/list", {}, **more)
         await client.answer(request_id)
-        before = len(stage.collector.spans)
         spans = await stage.collector.wait_for(
             lambda found: any(each.name == "model/list" for each in found)
         )
-    del before
     (span,) = [each for each in spans if each.name == "model/list"]
     stage.collector.spans.clear()
     return span
@@ -92,9 +90,6 @@ async def test_each_level_wins_over_those_below_it(tmp_path: Path) -> None:
         "vendor=handshake",
         "vendor=env",
     ]
-    assert message.links[0] == CollectedLink(
-        TRACES["traceparent"], SPANS["traceparent"], "vendor=handshake"
-    )
 
 
 async def test_without_any_context_a_request_is_a_new_root(tmp_path: Path) -> None:
@@ -175,7 +170,6 @@ async def test_the_core_gets_the_context_of_the_span_and_of_the_turn(tmp_path: P
             await client.request("model/list", {}, trace=MESSAGE)
             await client.request("turn/start", turn_params("thread", "hello"), trace=MESSAGE)
             await client.request("thread/read", {"threadId": "thread"})
-        stage.proxy.process.kill()  # the fake never ends its turn
         spans = await stage.collector.wait_for(lambda found: len(found) >= 4)
     given = handed_on(path)
     by_name = {span.name: span for span in spans}

@@ -302,8 +302,15 @@ async def test_a_request_before_initialize_is_seen(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("request_id", "shown"),
-    [(7, "7"), ("7", "7"), (-5, "-5"), ("é" * 100, "é" * 64), ("a\n", "a\n")],
-    ids=["integer", "string", "negative", "long", "newline"],
+    [
+        (7, "7"),
+        ("7", "7"),
+        (-5, "-5"),
+        ("é" * 60, "é" * 60),
+        ("x" * 999, "x" * 64),
+        ("a\n", "a\n"),
+    ],
+    ids=["integer", "string", "negative", "wide", "long", "newline"],
 )
 async def test_request_ids_are_shown_to_people(
     scene: Scene, request_id: object, shown: str
