@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Sequence
 import pytest
 
 from core_server.storage.base import (
+    ItemRow,
     Operation,
     PutItem,
     PutThread,
     PutTurn,
     StorageError,
+    ThreadPage,
+    ThreadQuery,
 )
 from core_server.storage.memory import MemoryStore
 from tests.core_process import run_turn, start_thread, text
@@ -29,6 +32,31 @@ class FullDisk(MemoryStore):
             asyncio.get_running_loop().call_soon(failed.set_exception, StorageError("disk full"))
             return failed
         return super().write(operations)
+
+
+class Confused(MemoryStore):
+    """A store with a fault of its own, and one that cannot read."""
+
+    async def threads(self, query: ThreadQuery) -> ThreadPage:
+        raise RuntimeError("a fault")
+
+    async def items(self, thread_id: str, turn_id: str | None = None) -> tuple[ItemRow, ...]:
+        raise StorageError("unreadable")
+
+
+async def test_a_fault_of_ours_is_an_internal_error_and_no_more() -> None:
+    async with served(store=Confused()) as client:
+        with pytest.raises(RpcError) as error:
+            await client.request("thread/list", {})
+        assert (error.value.code, error.value.message) == (
+            -32603,
+            "Internal error; see the server's log",
+        )
+        thread_id = await start_thread(client)
+        with pytest.raises(RpcError, match="storage failed: unreadable"):
+            await client.request("thread/items/list", {"threadId": thread_id})
+        done = await run_turn(client, thread_id, "hi")
+        assert done["turn"]["error"]["message"] == "storage failed: unreadable"
 
 
 @pytest.mark.parametrize(
