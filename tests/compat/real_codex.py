@@ -78,7 +78,7 @@ def codex_home(directory: Path, base_url: str) -> dict[str, str]:
         base_url: Of the Responses API that is its only model.
     """
     home, workspace = directory / "home", directory / "workspace"
-    home.mkdir()
+    home.mkdir(parents=True)
     workspace.mkdir(exist_ok=True)
     config = _CONFIG.format(model=MODEL, base_url=base_url, workspace=workspace)
     (home / "config.toml").write_text(config)
