@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from core_server.engines.base import Event, MessageDone, Model, Prompt, ToolCall
 
@@ -22,7 +22,7 @@ class ScriptedEngine:
     provider = "scripted"
     models = (Model("m1", "One", "first", context_window=1000), Model("m2", "Two", "second"))
 
-    def __init__(self, *samples: list[Event | Exception]) -> None:
+    def __init__(self, *samples: Sequence[Event | Exception]) -> None:
         self._samples = list(samples)
         self.prompts: list[Prompt] = []
         self.closed = False
@@ -30,6 +30,7 @@ class ScriptedEngine:
     async def sample(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """The next list of events; an exception in it is raised."""
         self.prompts.append(prompt)
+        sample: Sequence[Event | Exception]
         sample = (
             self._samples.pop(0)
             if self._samples

@@ -37,10 +37,14 @@ class FullDisk(MemoryStore):
 class Confused(MemoryStore):
     """A store with a fault of its own, and one that cannot read."""
 
-    async def threads(self, query: ThreadQuery) -> ThreadPage:
+    async def threads(self, query: ThreadQuery) -> ThreadPage:  # noqa: ARG002 - the contract
         raise RuntimeError("a fault")
 
-    async def items(self, thread_id: str, turn_id: str | None = None) -> tuple[ItemRow, ...]:
+    async def items(
+        self,
+        thread_id: str,  # noqa: ARG002 - the contract
+        turn_id: str | None = None,  # noqa: ARG002
+    ) -> tuple[ItemRow, ...]:
         raise StorageError("unreadable")
 
 
