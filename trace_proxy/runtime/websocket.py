@@ -7,6 +7,7 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 """
 
 import asyncio
+import contextlib
 from typing import Final, Literal, Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
@@ -73,6 +74,9 @@ class WebsocketClient(Client):
         self._writer = request.writer
         self._transport: asyncio.Transport = transport
         self._ended = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._room = asyncio.Event()
+        self._room.set()
 
     def encode(self, message: bytes) -> bytes:
         """A text frame."""
@@ -98,8 +102,23 @@ class WebsocketClient(Client):
             self._transport.write(data)
 
     async def drained(self) -> None:
-        """Wait until writing is resumed; raises ConnectionError when the peer is gone."""
-        await self._writer.drain()
+        """Wait until writing is resumed; raises ConnectionError when the peer is gone.
+
+        In a task of its own, because aiohttp's `drain` must not be cancelled: whoever
+        asks after that would find its waiter cancelled.
+        """
+        if self.paused:
+            if self._room.is_set():
+                self._room.clear()
+                self._tasks.create_task(self._make_room())
+            await self._room.wait()
+        if self._transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
+
+    async def _make_room(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+        self._room.set()
 
     async def send_close(self, code: int, reason: str) -> None:
         """Send Close behind all that was written, and wait a little for the peer's."""
@@ -120,8 +139,8 @@ class WebsocketClient(Client):
 
     async def run(self, reader: Reader) -> None:
         """Serve it until it is gone."""
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self.run_writer())
+        async with self._tasks:
+            writer = self._tasks.create_task(self.run_writer())
             try:
                 await self._read(reader)
             finally:
