@@ -98,6 +98,7 @@ class Connection:
         threads: Threads that it is subscribed to.
         handles: Handles it chose, as (opening method, handle), and the core that holds them.
         attributes: Span attributes that all its requests share.
+        plain_attributes: Those that its plain requests of one method share, by method.
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class Connection:
         "in_flight",
         "key",
         "peer",
+        "plain_attributes",
         "session",
         "strict",
         "threads",
@@ -122,6 +124,7 @@ class Connection:
         self.threads: set[str] = set()
         self.handles: dict[tuple[str, str], int] = {}
         self.attributes: dict[str, AttributeValue] = {}
+        self.plain_attributes: dict[str, dict[str, AttributeValue]] = {}
 
     def __repr__(self) -> str:
         name = self.session.client_name if self.session else "not initialized"

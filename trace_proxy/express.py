@@ -35,6 +35,9 @@ _NOT_PLAIN: Final = (
 _INTEGER_DIGITS: Final = 18
 """Integers of so many digits are 64-bit integers, whatever they are."""
 
+_METHODS_KEPT: Final = 32
+"""Methods of one connection whose attributes are kept; clients use a handful."""
+
 _DECODE = msgspec.json.Decoder(Message).decode
 _SAMPLED_ROOT: Final = 3
 _UNSAMPLED_ROOT: Final = 2
@@ -131,22 +134,34 @@ class Express:
         pending.counted = False
         self._admission.release(connection.key, pending.size)
         method = pending.method
-        name = label = method if method in methods.KNOWN else "_OTHER"
+        label = method if method in methods.KNOWN else "_OTHER"
         if span.context.flags & 1:
-            attributes: dict[str, AttributeValue] = {
-                semconv.RPC_METHOD: label,
-                semconv.JSONRPC_REQUEST_ID: pending.id.decode(),
-                semconv.CONTEXT_SOURCE: span.resolution.source.value,
-                semconv.CORE_ID: self._core.index,
-            }
-            if label == "_OTHER":
-                name = "jsonrpc"
-                attributes[semconv.RPC_METHOD_ORIGINAL] = method[: semconv.ORIGINAL_METHOD_CHARS]
             start_ns, links = span.start_ns, span.resolution.links
-            end_ns = max(start_ns, now_ns)
+            shared = connection.plain_attributes.get(method)
+            if shared is None:
+                shared = self._share(connection, method, label, span)
+            own: dict[str, AttributeValue] = {semconv.JSONRPC_REQUEST_ID: pending.id.decode()}
+            name = label if label is method else "jsonrpc"
+            end_ns = max(now_ns, start_ns)
             record = SpanRecord(
                 *(_PROXY, name, _SERVER, span.context, None, start_ns, end_ns),
-                *(attributes, links, "", span.attributes),
+                *(own, links, "", shared),
             )
             self._effects.end_span(record)
         self._effects.call_ended(label, "", (now_ns - span.start_ns) / 1e9)
+
+    def _share(
+        self, connection: Connection, method: str, label: str, span: RequestSpan
+    ) -> dict[str, AttributeValue]:
+        """All attributes of a connection's plain requests of one method, but their ids."""
+        shared: dict[str, AttributeValue] = {
+            **span.attributes,
+            semconv.RPC_METHOD: label,
+            semconv.CONTEXT_SOURCE: span.resolution.source.value,
+            semconv.CORE_ID: self._core.index,
+        }
+        if label == "_OTHER":
+            shared[semconv.RPC_METHOD_ORIGINAL] = method[: semconv.ORIGINAL_METHOD_CHARS]
+        if len(connection.plain_attributes) < _METHODS_KEPT:
+            connection.plain_attributes[method] = shared
+        return shared

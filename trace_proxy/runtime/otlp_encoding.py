@@ -31,6 +31,7 @@ from trace_proxy.runtime.protobuf import (
     varint,
 )
 from trace_proxy.runtime.record_span import Origin, RecordSpan, trace_state
+from trace_proxy.semconv import JSONRPC_REQUEST_ID
 from trace_proxy.span_record import AttributeValue, Kind, SpanContext, SpanRecord
 
 # Entries that a cache may have before it starts anew.  A busy proxy has some hundred
@@ -92,7 +93,7 @@ class _Pairs(dict[tuple[str, AttributeValue], bytes]):
             encoded = field(0x4A, key_value(key, value))
         else:  # all three lengths are one byte: no need to build it from the inside out
             encoded = b"\x4a%c%b\x12%c\x0a%c%b" % (whole, encoded_key, size + 2, size, content)
-        if size <= MAX_CACHED_LENGTH:
+        if size <= MAX_CACHED_LENGTH and key != JSONRPC_REQUEST_ID:  # never comes twice
             _remember(self, pair, encoded)
         return encoded
 
