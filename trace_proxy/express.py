@@ -47,12 +47,16 @@ _SERVER: Final = Kind.SERVER
 
 
 class Express:
-    """Plain requests of a proxy with one core, and their answers."""
+    """Plain requests of a proxy with one core, and their answers.
+
+    Attributes:
+        enabled: False takes every request the general way.
+    """
 
     def __init__(self, board: Switchboard) -> None:
         core = board.cores[0]
         self._board = board
-        self._alone = len(board.cores) == 1
+        self.enabled = len(board.cores) == 1
         self._core = core
         self._lanes = core.lanes
         self._router = core.router
@@ -62,7 +66,7 @@ class Express:
 
     def request(self, connection: Connection, data: bytes, now_ns: int) -> bool:
         """Take a message if it is a plain request; False, and nothing done, if not."""
-        if not self._alone or connection.session is None or connection.strict:
+        if not self.enabled or connection.session is None or connection.strict:
             return False
         try:
             message = _DECODE(data)

@@ -64,8 +64,8 @@ class Hub:
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, Merge(self.board))
-        self._express = Express(self.board)
-        self._answers = Answers(self.board, self._express)
+        self.express = Express(self.board)
+        self._answers = Answers(self.board, self.express)
         self._notices = Notices(self.board, greetings)
         self.board.broadcast = broadcast
         self._next_key = 0
@@ -84,7 +84,7 @@ class Hub:
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
         """Take a message of a client; whatever it is, it harms nobody else."""
         self.board.now_ns = now_ns
-        if self._express.request(connection, data, now_ns):
+        if self.express.request(connection, data, now_ns):
             return
         try:
             message = codec.decode(data)
