@@ -96,12 +96,14 @@ class Collector:
     Attributes:
         spans: All that was accepted, in order of arrival; tests may clear it.
         bodies: Their requests' bodies, uncompressed.
+        headers: Their requests' headers, lower-case names.
         requests: How many exports were tried, in any mode, also the refused ones.
     """
 
     def __init__(self) -> None:
         self.spans: list[CollectedSpan] = []
         self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
         self.requests = 0
         self._mode = Mode.OK
         self._port = 0
@@ -189,6 +191,7 @@ class Collector:
         except (_DecodeError, ValueError) as error:
             return web.Response(status=400, text=str(error))
         self.bodies.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.spans += arrived
         self._notify()
         return web.Response(
