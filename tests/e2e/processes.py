@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Container
 from pathlib import Path
 
 MARK = "TRACE_PROXY_TEST_MARK"
@@ -46,11 +47,17 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-async def nobody_left(mark: str, within_s: float, like: str = "") -> dict[int, str]:
-    """Wait until no marked process (like this) lives; returns who does after `within_s`."""
+async def nobody_left(
+    mark: str, within_s: float, *, like: str = "", among: Container[int] | None = None
+) -> dict[int, str]:
+    """Wait until no marked process (like this, among these) lives; returns who does then."""
 
     def alive() -> dict[int, str]:
-        return {pid: text for pid, text in marked(mark).items() if like in text}
+        return {
+            pid: text
+            for pid, text in marked(mark).items()
+            if like in text and (among is None or pid in among)
+        }
 
     left = alive()
     with contextlib.suppress(TimeoutError):

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-GRACE_S = 2.5
+GRACE_S = 2.2
 """After the proxy's death, for cores to notice, commit and exit; all is over in 3 s."""
 
 POLL_S = 0.02
