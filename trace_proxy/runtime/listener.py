@@ -26,9 +26,6 @@ from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.websocket import Socket, WebsocketClient
 from trace_proxy.trace_context import Trust, inherit
 
-OVERSIZE_FACTOR: Final = 4
-"""A message this much over the limit is not even read: Close 1009."""
-
 RETRY_AFTER_S: Final = "1"
 
 _log = structlog.get_logger("trace_proxy.listener")
@@ -189,13 +186,7 @@ class Listener:
 
     async def _serve(self, request: web.Request, peer: Peer) -> web.StreamResponse:
         supervisor, limits = self._supervisor, self._config.limits
-        websocket = Socket(
-            autoping=False,
-            autoclose=False,
-            decode_text=False,
-            compress=False,
-            max_msg_size=OVERSIZE_FACTOR * limits.max_message_bytes,
-        )
+        websocket = Socket(limits.cut_message_bytes)
         handshake = self._propagation.handshake(request.headers.items())
         context = inherit(handshake, self._propagation.environment, self._trust)
         await websocket.prepare(request)

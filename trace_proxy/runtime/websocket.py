@@ -40,7 +40,19 @@ class Socket(web.WebSocketResponse[Literal[False]]):
 
     Its own `close` writes past our queue, waits in the reader's task for a peer that may
     never read, and drops the connection before the peer's Close when a reader waits.
+
+    Args:
+        max_bytes: A larger message is not even read: Close 1009.
     """
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            autoping=False,
+            autoclose=False,
+            decode_text=False,
+            compress=False,
+            max_msg_size=max_bytes,
+        )
 
     async def close(
         self,
@@ -57,7 +69,7 @@ class WebsocketClient(Client):
     """A client behind a websocket.
 
     Args:
-        socket: Prepared, with `autoping=False, autoclose=False, decode_text=False`.
+        socket: Prepared.
         request: Its handshake.
         outbox: Its queue.
         slow_close_s: How long a slow peer gets to take its Close.
