@@ -113,6 +113,7 @@ class Dispatcher:
         self._held: list[Call] | None = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._counted = 0
+        self._queued = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -124,7 +125,8 @@ class Dispatcher:
         """Whether reading shall pause."""
         held = len(self._held) if self._held is not None else 0
         return (
-            self._counted + held > MAX_IN_FLIGHT or self._outbox.waiting_bytes > MAX_UNREAD_BYTES
+            self._counted + self._queued + held > MAX_IN_FLIGHT
+            or self._outbox.waiting_bytes > MAX_UNREAD_BYTES
         )
 
     @property
@@ -195,6 +197,7 @@ class Dispatcher:
     def _enter(self, call: Call) -> None:
         if (waiting := self._busy.get(call.lane)) is not None:
             waiting.append(call)
+            self._queued += 1
         else:
             self._serve(call)
 
@@ -237,6 +240,7 @@ class Dispatcher:
         if call.lane:
             waiting = self._busy.pop(call.lane)
             while waiting:
+                self._queued -= 1
                 self._serve(waiting.popleft())
                 if call.lane in self._busy:
                     self._busy[call.lane].extend(waiting)

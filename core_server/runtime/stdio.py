@@ -163,6 +163,7 @@ class Writer:
         self._scheduled = False
         self._blocked = False
         self._broken = False
+        self._moved = asyncio.Event()
         self.buffered_bytes = 0
         self._watch()
 
@@ -189,9 +190,10 @@ class Writer:
         """Wait until all is taken, at most `timeout_s`, and close."""
         try:
             async with asyncio.timeout(timeout_s):
+                self.flush()
                 while self.buffered_bytes and not self._broken:
-                    self.flush()
-                    await asyncio.sleep(0.005)
+                    self._moved.clear()
+                    await self._moved.wait()
         except TimeoutError:
             pass
         self._stop()
@@ -221,6 +223,7 @@ class Writer:
         except OSError:
             self._fail()
             return
+        self._moved.set()
         if self._blocked and self.buffered_bytes < before:
             self._on_progress()
 
@@ -241,6 +244,7 @@ class Writer:
             self._stop()
             self._lines, self.buffered_bytes = [], 0
             self._chunks.clear()
+            self._moved.set()
             self._on_broken()
 
     def _stop(self) -> None:
