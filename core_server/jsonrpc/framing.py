@@ -70,8 +70,8 @@ class LineSplitter:
         self._size += len(part)
         if self._size <= self._max:
             self._parts.append(part)
-        elif not self._head:
-            self._head = b"".join((*self._parts, part))[:HEAD_BYTES]
+        elif len(self._head) < HEAD_BYTES:
+            self._head = b"".join((self._head, *self._parts, part))[:HEAD_BYTES]
             self._parts.clear()
 
     def _take(self) -> bytes | Oversized:

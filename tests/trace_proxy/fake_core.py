@@ -93,7 +93,7 @@ class FakeCore:
         assert self.core.say({"error": error, "id": message["id"]}) == ""
         self.early.pop(message["id"], None)
 
-    def _do(self, request_id: int, method: str, params: Json) -> Json:
+    def _do(self, request_id: int, method: str, params: Json) -> Json:  # noqa: PLR0911 - a table
         thread = params.get("threadId")
         match method:
             case "initialize":

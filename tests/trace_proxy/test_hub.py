@@ -78,8 +78,11 @@ def test_late_doubled_and_unknown_answers_reach_nobody() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"x", b"[]", b"1", b"{}", b'{"id":1}', b'{"id":1,"result":1,"error":{}}', b"\xff{}"]
-    + [b'{"id":1.5,"method":"x"}', b'{"id":null,"result":1}', b"[" * 10_000, b'{"method":"\xff"}'],
+    [
+        *(b"", b"x", b"[]", b"1", b"{}", b"\xff{}", b"[" * 10_000, b'{"method":"\xff"}'),
+        *(b'{"id":1}', b'{"id":1,"result":1,"error":{}}', b'{"id":null,"result":1}'),
+        *(b'{"id":1.5,"method":"x"}', b'{"method":5}', b'{"id":1,"method":null}'),
+    ],
 )
 def test_garbage_of_a_core_goes_nowhere(line: bytes) -> None:
     proxy = Proxy().up()

@@ -204,7 +204,7 @@ class World:
         if core.running:
             asked = {each["id"] for each in core.asked}
             stray = b if b not in asked else -1
-            spelling = (stray, str(stray), None, 1.5, [])[c % 5]
+            spelling: Json = (stray, str(stray), None, 1.5, [])[c % 5]
             assert core.core.say({"id": spelling, "result": {"serial": 1}}) != ""
             assert not self.proxy.effects.sent
 
@@ -224,7 +224,7 @@ class World:
         else:
             core.work(thread, b + c)
 
-    def _do_ask(self, a: int, b: int, c: int) -> None:
+    def _do_ask(self, a: int, b: int, _c: int) -> None:
         core = self._core(a)
         if not core.running or core.core.session.state is not CoreState.READY:
             return

@@ -1,0 +1,223 @@
+"""Bytes to messages: strict where parsers disagree, exact in what is echoed."""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core_server.jsonrpc import codec
+from core_server.jsonrpc.messages import Kind
+
+PARSE, INVALID = -32700, -32600
+
+DEEP = codec.MAX_DEPTH
+DIGITS = b"9" * 5_000
+PADDING = b'"' + b"x" * 600 + b'"'
+
+HOSTILE = [
+    # not JSON
+    (b"", PARSE, b"null"),
+    (b"   ", PARSE, b"null"),
+    (b"{", PARSE, b"null"),
+    (b'{"id":1,"method":"a"', PARSE, b"null"),
+    (b'{"id":1,"method":"a",}', PARSE, b"null"),
+    (b"{'id':1,'method':'a'}", PARSE, b"null"),
+    (b'{"id":1,"method":"a"}{"id":2,"method":"b"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a"}\n{"id":2,"method":"b"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a"} // no', PARSE, b"null"),
+    (b'\xef\xbb\xbf{"id":1,"method":"a"}', PARSE, b"null"),
+    ('{"id":1,"method":"a"}'.encode("utf-16"), PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":NaN}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":Infinity}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":-Infinity}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":01}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":+1}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":.5}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":0x10}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":tru}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":undefined}', PARSE, b"null"),
+    # strings
+    (b'{"id":1,"method":"a","params":"\x00"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\n"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\\x41"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\\u12"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\\ud800"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\\ud800\\u0041"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\\udc00\\ud800"}', PARSE, b"null"),
+    (b'{"id":"\\ud800","method":"a"}', PARSE, b"null"),
+    (b'{"id":1,"method":"\\ud800"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\xff"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\xc0\x80"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\xed\xa0\x80"}', PARSE, b"null"),
+    (b'{"id":1,"method":"a","params":"\xf5\x80\x80\x80"}', PARSE, b"null"),
+    # JSON, but no message
+    (b"null", INVALID, b"null"),
+    (b"1", INVALID, b"null"),
+    (b'"x"', INVALID, b"null"),
+    (b"[]", INVALID, b"null"),
+    (b'[{"id":1,"method":"a"}]', INVALID, b"null"),
+    (b"{}", INVALID, b"null"),
+    (b'{"id":7}', INVALID, b"7"),
+    (b'{"id":7,"params":{}}', INVALID, b"7"),
+    (b'{"id":7,"method":5}', INVALID, b"7"),
+    (b'{"id":7,"method":null}', INVALID, b"7"),
+    (b'{"id":"x","method":["a"]}', INVALID, b'"x"'),
+    (b'{"id":7,"result":1,"error":{}}', INVALID, b"7"),
+    (b'{"result":1}', INVALID, b"null"),
+    (b'{"jsonrpc":"1.0","id":7,"method":"a"}', INVALID, b"7"),
+    (b'{"jsonrpc":2.0,"id":7,"method":"a"}', INVALID, b"7"),
+    # members that came twice
+    (b'{"id":1,"id":2,"method":"a"}', INVALID, b"null"),
+    (b'{"id":1,"\\u0069d":2,"method":"a"}', INVALID, b"null"),
+    (b'{"id":1,"method":"a","method":"b"}', INVALID, b"1"),
+    (b'{"id":1,"method":"a","params":1,"par\\u0061ms":2}', INVALID, b"1"),
+    (b'{"id":1,"method":"a","x":1,"x":2}', INVALID, b"1"),
+    (b'{ "id" : 1 , "method" : "a" , "method" : "b" }', INVALID, b"1"),
+    # too deep
+    (b'{"id":1,"method":"a","params":' + b"[" * DEEP + b"]" * DEEP + b"}", INVALID, b"1"),
+    (
+        b'{"id":1,"method":"a","params":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}",
+        INVALID,
+        b"1",
+    ),
+    (b'{"id":1,"method":"a","x":' + b"[" * DEEP + b"]" * DEEP + b"}", INVALID, b"1"),
+    (b"[" * 100_000, INVALID, b"null"),
+    (b'{"a":' * 100_000, INVALID, b"null"),
+]
+
+
+@pytest.mark.parametrize(("document", "code", "request_id"), HOSTILE)
+def test_a_hostile_document_is_refused_with_an_error_of_its_own(
+    document: bytes, code: int, request_id: bytes
+) -> None:
+    with pytest.raises(codec.MalformedError) as refused:
+        codec.decode(document)
+    assert (refused.value.code, refused.value.id) == (code, request_id)
+    assert len(str(refused.value)) < 200
+
+
+ODD_IDS = [
+    *(b"null", b"true", b"1.5", b"1.0", b"1e3", b"{}", b"[]", b'{"a":1}'),
+    *(b"9223372036854775808", b"-9223372036854775809", DIGITS, b"-" + DIGITS),
+]
+
+
+@pytest.mark.parametrize("request_id", ODD_IDS)
+def test_an_id_that_is_none_is_refused_when_it_is_asked_for(request_id: bytes) -> None:
+    message = codec.decode(b'{"id":%b,"method":"a"}' % request_id)
+    with pytest.raises(codec.MalformedError) as refused:
+        codec.request_id(message)
+    assert (refused.value.code, refused.value.id) == (INVALID, b"null")
+
+
+ODD_BUT_FINE = [
+    b'{"id":1,"method":"a"}',
+    b' \t\r\n{ "id" : 1 ,\n"method" : "a" }\r\n',
+    b'{"method":"a","id":1,"unknown":{"id":2}}',
+    b'{"id":1,"method":"a","params":{"a":1,"a":2}}',
+    b'{"id":1,"method":"a","params":[%b]}' % DIGITS,
+    b'{"id":1,"method":"a","params":1e999999}',
+    b'{"id":1,"method":"a","params":null,"trace":null}',
+    b'{"jsonrpc":"2.0","id":1,"method":"a"}',
+    b'{"id":1,"method":"a","params":"\\ud83d\\ude00"}',
+    b'{"id":1,"method":"a","x":"[[[[{{{{","params":%b}' % PADDING,
+    b'{"id":1,"method":"a","params":[%b]}' % b",".join([b"[]"] * 500),
+    b'{"id":1,"method":"a","x":%b}' % DIGITS,
+    b'{"id":1,"method":"a","params":' + b"[" * (DEEP - 1) + b"]" * (DEEP - 1) + b"}",
+    b'{"id":1,"method":"a","params":"' + b'[\\\\\\"' * 500 + b'"}',
+]
+
+
+@pytest.mark.parametrize("document", ODD_BUT_FINE)
+def test_what_json_allows_passes(document: bytes) -> None:
+    message = codec.decode(document)
+    assert (codec.request_id(message), message.method, message.kind) == (b"1", "a", Kind.REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        (b'{"id":1,"method":"a"}', Kind.REQUEST),
+        (b'{"id":1,"method":"a","result":2}', Kind.REQUEST),
+        (b'{"method":"a"}', Kind.NOTIFICATION),
+        (b'{"id":1,"result":null}', Kind.RESPONSE),
+        (b'{"id":1,"error":{}}', Kind.RESPONSE),
+    ],
+)
+def test_members_say_what_a_message_is(document: bytes, kind: Kind) -> None:
+    assert codec.decode(document).kind is kind
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(INT64 | st.text(), st.text(), JSON_VALUES, st.booleans())
+def test_values_and_ids_are_kept_byte_for_byte(
+    request_id: int | str,
+    method: str,
+    params: Any,
+    compact: bool,  # noqa: FBT001 - drawn
+) -> None:
+    separators = (",", ":") if compact else (", ", ": ")
+    parts = [json.dumps(each, separators=separators) for each in (request_id, method, params)]
+    text = '{"id":%s,"method":%s,"params":%s}' % tuple(parts)  # noqa: UP031 - braces abound
+    try:
+        text.encode()
+        message = codec.decode(text.encode())
+    except codec.MalformedError:
+        assert re.search("ud[89a-f]", text), "only a lone surrogate is no text"
+        return
+    assert codec.request_id(message) == parts[0].encode()
+    assert message.method == method
+    assert bytes(message.params or b"") == parts[2].encode()
+
+
+@given(st.binary() | st.text().map(str.encode) | JSON_VALUES.map(msgspec.json.encode))
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    try:
+        message = codec.decode(data)
+        codec.request_id(message)
+    except codec.MalformedError:
+        return
+    assert message.kind in Kind
+
+
+@pytest.mark.parametrize(
+    ("head", "request_id"),
+    [
+        (b'{"id":5,"method":"a","params":{"x', b"5"),
+        (b'{"jsonrpc":"2.0", "method" : "a", "id": "x", "params":', b'"x"'),
+        (b' {"id":-5}', b"-5"),
+        (b'{"id":99999999999999999999999,"method"', b"null"),
+        (b'{"id":1.5,"method"', b"null"),
+        (b'{"params":{"id":5},"id":6', b"null"),
+        (b'{"id":"a\\"b","method"', b"null"),
+        (b'{"id":12', b"null"),
+        (b"", b"null"),
+    ],
+)
+def test_the_id_of_a_giant_is_read_from_its_head(head: bytes, request_id: bytes) -> None:
+    assert codec.id_in_head(head) == request_id
+
+
+def test_answers_are_built_around_the_id_as_it_came() -> None:
+    assert codec.result(b'"x"', b'{"a":1}') == b'{"id":"x","result":{"a":1}}'
+    assert codec.error(b"1", -1, "no") == b'{"error":{"code":-1,"message":"no"},"id":1}'
+    assert codec.error(b"null", -1, 'a"b', {"c": 1}) == (
+        b'{"error":{"code":-1,"message":"a\\"b","data":{"c":1}},"id":null}'
+    )
+    assert codec.with_version(b'{"id":1}') == b'{"jsonrpc":"2.0","id":1}'
+
+
+def test_line_breaks_between_tokens_become_blanks() -> None:
+    assert codec.one_line(b'{"a":1}') == b'{"a":1}'
+    assert codec.one_line(b'{\r\n"a":\n"\\n"}') == b'{  "a": "\\n"}'

@@ -1,0 +1,167 @@
+"""Who hears what a core says unasked: the table of wire.md 3.1."""
+
+import pytest
+
+from tests.trace_proxy.recording import Client, Json, Proxy
+from trace_proxy import methods
+
+
+def hears(client: Client) -> list[str]:
+    return [each["method"] for each in client.heard()]
+
+
+@pytest.fixture
+def proxy() -> Proxy:
+    return Proxy().up()
+
+
+def test_thread_events_are_for_subscribers_and_states_for_everybody(proxy: Proxy) -> None:
+    subscriber, other, stranger = proxy.client(), proxy.client(), proxy.connect()
+    thread = proxy.thread(subscriber)
+    of_thread = ["turn/started", "item/started", "item/agentMessage/delta", "warning", "error"]
+    for method in [*of_thread, "turn/diff/updated", "thread/tokenUsage/updated"]:
+        proxy.core.notify(method, {"threadId": thread})
+    assert hears(subscriber) == [*of_thread, "turn/diff/updated", "thread/tokenUsage/updated"]
+    assert hears(other) == []
+
+    proxy.core.notify("thread/started", {"thread": {"id": thread}})
+    for method in ("thread/status/changed", "thread/name/updated", "thread/goal/cleared"):
+        proxy.core.notify(method, {"threadId": thread})
+    proxy.core.notify("account/rateLimits/updated", {})
+    everybody = ["thread/started", "thread/status/changed", "thread/name/updated"]
+    everybody += ["thread/goal/cleared", "account/rateLimits/updated"]
+    assert hears(subscriber) == everybody
+    assert hears(other) == everybody
+    assert hears(stranger) == []
+
+
+def test_starting_a_turn_does_not_subscribe(proxy: Proxy) -> None:
+    owner, other = proxy.client(), proxy.client()
+    thread = proxy.thread(owner)
+    proxy.turn(other, thread)
+    proxy.core.notify("item/started", {"threadId": thread, "turnId": "u", "item": {}})
+    assert hears(other) == []
+    assert hears(owner) == ["turn/started", "item/started"]
+
+
+def test_lines_travel_on_as_they_came(proxy: Proxy) -> None:
+    client = proxy.client()
+    line = b'{"method":"x/y" ,"params":{"a":1.0,"b":"\\u00e9"},"emittedAtMs":5,"z":[]}'
+    assert proxy.core.raw(line) == ""
+    assert client.heard_raw() == [line]
+
+
+@pytest.mark.parametrize("params", [{"threadId": 5}, {"turnId": []}, [1], "x", None])
+def test_params_of_other_shapes_are_global(proxy: Proxy, params: Json) -> None:
+    client = proxy.client()
+    proxy.core.notify("x/y", params)
+    proxy.core.notify("turn/started", params)
+    assert hears(client) == ["x/y", "turn/started"]
+
+
+def test_opted_out_and_experimental_notifications_are_left_out(proxy: Proxy) -> None:
+    experimental = proxy.client(experimental=True)
+    plain = proxy.client()
+    choosy = proxy.client(experimental=True, opt_out=["turn/started", "thread/settings/updated"])
+    thread = proxy.thread(experimental)
+    for client in (plain, choosy):
+        client.request(1, "thread/resume", {"threadId": thread})
+        proxy.core.answer(proxy.core.got()[0]["id"], {"thread": {"id": thread}})
+        client.heard()
+    for method in ("turn/started", "thread/settings/updated", "thread/readState/changed"):
+        proxy.core.notify(method, {"threadId": thread})
+    proxy.core.ask(0, "turn/started", {"threadId": thread})
+
+    all_three = ["turn/started", "thread/settings/updated", "thread/readState/changed"]
+    assert hears(experimental) == [*all_three, "turn/started"]
+    assert hears(plain) == ["turn/started", "turn/started"]
+    assert hears(choosy) == ["thread/readState/changed", "turn/started"]
+
+
+def test_broadcast_tells_everybody_everything_but_handles_and_questions() -> None:
+    proxy = Proxy(broadcast=True).up()
+    owner, other = proxy.client(), proxy.client()
+    thread = proxy.thread(owner)
+    owner.request(1, "command/exec", {"processId": "p"})
+    proxy.core.notify("item/started", {"threadId": thread})
+    proxy.core.notify("command/exec/outputDelta", {"processId": f"{owner.key}/p"})
+    proxy.core.ask(0, "item/tool/call", {"threadId": thread})
+    assert hears(owner) == ["item/started", "command/exec/outputDelta", "item/tool/call"]
+    assert hears(other) == ["item/started"]
+    proxy.turn(owner, thread)
+    other.heard()
+    proxy.core.die()
+    assert hears(other) == ["turn/completed"]
+
+
+def test_a_deprecation_notice_is_for_who_reads_history(proxy: Proxy) -> None:
+    reader, other = proxy.client(), proxy.client()
+    reader.request(1, "thread/read", {"threadId": "t"})
+    proxy.core.notify("deprecationNotice", {"summary": "s"})
+    assert (hears(reader), hears(other)) == (["deprecationNotice"], [])
+    proxy.core.answer(proxy.core.got()[0]["id"], {})
+    reader.heard()
+    proxy.core.notify("deprecationNotice", {"summary": "s"})
+    assert (hears(reader), hears(other)) == (["deprecationNotice"], ["deprecationNotice"])
+
+
+def test_usage_repeated_after_a_resume_is_for_who_resumed(proxy: Proxy) -> None:
+    first, late = proxy.client(), proxy.client()
+    thread = proxy.thread(first)
+    usage = {"threadId": thread, "turnId": "old", "tokenUsage": {}}
+    late.request(1, "thread/resume", {"threadId": thread})
+    proxy.core.answer(proxy.core.got()[0]["id"], {"thread": {"id": thread}})
+    proxy.core.notify("thread/tokenUsage/updated", usage)
+    assert hears(first) == []
+    assert late.heard()[1]["method"] == "thread/tokenUsage/updated"
+
+    proxy.core.notify("thread/tokenUsage/updated", usage)
+    assert (hears(first), hears(late)) == (["thread/tokenUsage/updated"],) * 2
+    late.request(1, "thread/resume", {"threadId": thread})
+    proxy.core.answer(proxy.core.got()[0]["id"], {"thread": {"id": thread}})
+    late.leave()
+    proxy.core.notify("thread/tokenUsage/updated", usage)
+    assert hears(first) == ["thread/tokenUsage/updated"]
+
+
+@pytest.mark.parametrize("method", sorted(methods.UNLOADING))
+def test_a_thread_that_is_unloaded_is_forgotten_with_all_that_hung_on_it(
+    proxy: Proxy, method: str
+) -> None:
+    client = proxy.client()
+    thread = proxy.thread(client)
+    proxy.turn(client, thread)
+    proxy.core.ask(0, "item/tool/call", {"threadId": thread})
+    client.heard()
+    proxy.core.notify(method, {"threadId": thread})
+
+    assert hears(client) == [method, "serverRequest/resolved"]
+    board = proxy.hub.board
+    assert (len(board.turns), len(board.server_requests)) == (0, 0)
+    assert (board.subscribers.has(thread), board.placement.home(thread)) == (False, None)
+    assert (client.connection.threads, proxy.core.session.threads) == (set(), 0)
+    assert proxy.core.session.turns == 0
+    client.request(1, "thread/unsubscribe", {"threadId": thread})
+    assert client.heard() == [{"id": 1, "result": {"status": "notLoaded"}}]
+
+
+def test_a_status_of_not_loaded_unloads_and_any_other_does_not(proxy: Proxy) -> None:
+    client = proxy.client()
+    thread = proxy.thread(client)
+    for status in ({"type": "idle"}, {"type": 5}, None):
+        proxy.core.notify("thread/status/changed", {"threadId": thread, "status": status})
+    assert proxy.hub.board.subscribers.has(thread)
+    status = {"type": "notLoaded"}
+    proxy.core.notify("thread/status/changed", {"threadId": thread, "status": status})
+    assert not proxy.hub.board.subscribers.has(thread)
+
+
+def test_unsubscribing_is_answered_here_and_ends_the_events(proxy: Proxy) -> None:
+    client, other = proxy.client(), proxy.client()
+    thread = proxy.thread(client)
+    for request_id, who in enumerate((other, client, client)):
+        who.request(request_id, "thread/unsubscribe", {"threadId": thread})
+    proxy.core.notify("item/started", {"threadId": thread})
+    statuses = [each["result"]["status"] for each in other.heard() + client.heard()]
+    assert statuses == ["notSubscribed", "unsubscribed", "notSubscribed"]
+    assert proxy.core.got() == []
