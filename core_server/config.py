@@ -1,8 +1,10 @@
 """Configuration: read once in `cli`, passed down, never changed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from core_server.protocol.wire import ApprovalPolicy, SandboxMode
+ApprovalPolicy = Literal["untrusted", "on-request", "never"]
+SandboxMode = Literal["read-only", "workspace-write", "danger-full-access"]
 
 MIB = 1024 * 1024
 

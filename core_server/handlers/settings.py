@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from core_server.config import SandboxMode
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context
 from core_server.protocol.threads import (
@@ -17,7 +18,6 @@ from core_server.protocol.turns import TurnStartParams
 from core_server.protocol.wire import (
     FullAccess,
     ReadOnly,
-    SandboxMode,
     SandboxPolicy,
     WorkspaceWrite,
 )

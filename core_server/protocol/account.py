@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from core_server.protocol.wire import ApprovalPolicy, Nothing, SandboxMode, Wire
+from core_server.config import ApprovalPolicy, SandboxMode
+from core_server.protocol.wire import Nothing, Wire
 
 
 class AccountReadParams(Wire, frozen=True):

@@ -4,12 +4,12 @@ from typing import Literal
 
 import msgspec
 
+from core_server.config import SandboxMode
 from core_server.protocol.turns import Turn
 from core_server.protocol.wire import (
     AskForApproval,
     Nothing,
     Reviewer,
-    SandboxMode,
     SandboxPolicy,
     SortDirection,
     Wire,

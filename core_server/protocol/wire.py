@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from core_server.config import ApprovalPolicy
+
 PROTOCOL_VERSION = "0.169.0"
 """The app-server protocol that we speak. Clients read it as our version and gate on it
 (the official one wants >= 0.151.0), so it is not the version of this package."""
@@ -27,8 +29,6 @@ class ThreadParams(Wire, frozen=True):
     thread_id: str
 
 
-ApprovalPolicy = Literal["untrusted", "on-request", "never"]
-SandboxMode = Literal["read-only", "workspace-write", "danger-full-access"]
 SortDirection = Literal["asc", "desc"]
 Reviewer = Literal["user", "auto_review", "guardian_subagent"]
 
