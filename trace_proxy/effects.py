@@ -58,6 +58,10 @@ class Effects(Protocol):
         """It is no longer: measure how long people took."""
         ...
 
+    def core_waits(self, core: CoreSession) -> None:
+        """A core's process runs; it is greeted when its one client has spoken."""
+        ...
+
     def core_ready(self, core: CoreSession) -> None:
         """A core answered `initialize` and its threads are back."""
         ...

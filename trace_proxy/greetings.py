@@ -2,8 +2,11 @@
 
 A core knows one client: us. Clients are answered from what it said to us, each as if
 the core had spoken to it alone; who comes before the first core is up waits here.
+Where there is only one client ever, as in the wrapper on stdio, the core waits for its
+`initialize` and hears that: cores name threads and sign requests with the name in it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -29,25 +32,31 @@ Document = dict[str, msgspec.Raw]
 
 
 class Greetings:
-    """Who is initialized, and with what answer."""
+    """Who is initialized, and with what answer.
 
-    def __init__(self, board: Switchboard, version: str) -> None:
+    Args:
+        board: The hub's.
+        version: Ours.
+        alone: Whether there is one client, whose greeting a core hears instead of ours.
+
+    Attributes:
+        known: Called when it is known at last what a core hears.
+    """
+
+    def __init__(self, board: Switchboard, version: str, *, alone: bool) -> None:
         self._board = board
-        self._version = version
+        self._alone = alone
+        self._params = None if alone else _ours(version)
+        self.known: Callable[[], None] = lambda: None
         self._waiting: list[tuple[Connection, Pending]] = []
         self._lines: dict[tuple[str, bytes], bytes] = {}
 
     def __repr__(self) -> str:
         return f"<Greetings waiting={len(self._waiting)}>"
 
-    def params(self) -> bytes:
-        """What we say to a core: one client that wants everything."""
-        return msgspec.json.encode(
-            {
-                "clientInfo": {"name": OUR_NAME, "title": OUR_NAME, "version": self._version},
-                "capabilities": {"experimentalApi": True},
-            }
-        )
+    def params(self) -> bytes | None:
+        """What we say to a core; None until the one client has spoken."""
+        return self._params
 
     def initialize(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
         """Open a client's session; answer now, or when the first core is up."""
@@ -65,6 +74,9 @@ class Greetings:
         if core is None:
             connection.in_flight[id(pending)] = pending
             self._waiting.append((connection, pending))
+            if self._params is None and params is not None:
+                self._params = _theirs(params)
+                self.known()
         else:
             self._welcome(connection, pending, core)
 
@@ -113,7 +125,9 @@ class Greetings:
         board = self._board
         assert core.greeting is not None
         assert connection.session is not None
-        result = _personal(core.greeting, connection.session)
+        result = core.greeting
+        if not self._alone:
+            result = _personal(result, connection.session)
         board.send(connection, codec.result(pending.id, result))
         board.initialized[connection.key] = connection
         board.settled(pending, core=core)
@@ -122,6 +136,26 @@ class Greetings:
         for asked in board.server_requests.of_thread(None):
             if asked.ask(connection):
                 board.send(connection, asked.message())
+
+
+def _ours(version: str) -> bytes:
+    """One client that wants everything."""
+    return msgspec.json.encode(
+        {
+            "clientInfo": {"name": OUR_NAME, "title": OUR_NAME, "version": version},
+            "capabilities": {"experimentalApi": True},
+        }
+    )
+
+
+def _theirs(params: bytes) -> bytes:
+    """The client's own, but that it opts out of nothing: we watch, and leave out for it."""
+    document = msgspec.json.decode(params, type=Document)
+    capabilities = msgspec.json.decode(document.get("capabilities", b"null"), type=Document | None)
+    if capabilities is not None:
+        capabilities.pop("optOutNotificationMethods", None)
+        document["capabilities"] = msgspec.Raw(msgspec.json.encode(capabilities))
+    return msgspec.json.encode(document)
 
 
 def _personal(greeting: bytes, session: gate.Session) -> bytes:

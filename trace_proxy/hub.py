@@ -44,6 +44,7 @@ class Hub:
         broadcast: Whether every notification goes to everybody.
         version: Ours, as cores see it.
         content: Puts content on spans, None when none may be recorded.
+        alone: Whether there is one client only, for as long as we live.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -58,9 +59,10 @@ class Hub:
         broadcast: bool,
         version: str,
         content: Content | None = None,
+        alone: bool = False,
     ) -> None:
         self.board = Switchboard(effects, ids, cores, admission, drain, content)
-        greetings = Greetings(self.board, version)
+        greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, Merge(self.board))

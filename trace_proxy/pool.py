@@ -81,6 +81,7 @@ class Pool:
         self._board = board
         self._greetings = greetings
         self._restarts = restarts
+        greetings.known = self._greet_all
         self._returning: dict[int, _Returning] = {}
 
     def __repr__(self) -> str:
@@ -100,13 +101,24 @@ class Pool:
         """Its process runs: say hello."""
         core.epoch += 1
         core.state = CoreState.STARTING
+        self._greet(core)
+
+    def _greet_all(self) -> None:
+        for core in self._board.cores:
+            if core.state is CoreState.STARTING:
+                self._greet(core)
+
+    def _greet(self, core: CoreSession) -> None:
+        params = self._greetings.params()
+        if params is None:  # its one client has not spoken yet
+            self._board.effects.core_waits(core)
+            return
         epoch = core.epoch
 
         def greeted(answer: CoreMessage | None) -> None:
             if answer is not None and core.epoch == epoch:
                 self._greeted(core, answer)
 
-        params = self._greetings.params()
         self._board.ask(core, "initialize", params, greeted, at_once=True)
 
     def _greeted(self, core: CoreSession, answer: CoreMessage) -> None:

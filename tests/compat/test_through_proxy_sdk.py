@@ -158,11 +158,12 @@ async def test_its_version_gate_is_content(name: CoreName, tmp_path: Path, mark:
             thread.id, {"threadId": thread.id, "excludeTurns": True}
         )
         assert fork.thread.turns == []
-        version = openai_codex.__version__
-        assert codex.metadata.userAgent is not None
-        assert codex.metadata.userAgent.endswith(f"(codex_python_sdk; {version})")
-        assert codex.metadata.serverInfo is not None
-        assert codex.metadata.serverInfo.version
+        agent, info = codex.metadata.userAgent, codex.metadata.serverInfo
+        assert agent is not None
+        assert agent.startswith("codex_python_sdk/"), "the core knows it by its own name"
+        assert agent.endswith(f"(codex_python_sdk; {openai_codex.__version__})")
+        assert info is not None
+        assert info.name == ("core-server" if name == "ours" else "codex_python_sdk")
 
 
 @both_cores

@@ -60,6 +60,7 @@ class Recording:
         self.pending_approvals = 0
         self.rejected: list[Rejection] = []
         self.ready: list[int] = []
+        self.waiting: list[int] = []
         self.faulty: list[int] = []
         self.logged: list[str] = []
         self.counted: list[tuple[str, str]] = []
@@ -100,6 +101,9 @@ class Recording:
     def approval_settled(self, request: ServerRequest, now_ns: int) -> None:
         assert now_ns >= request.start_ns
         self.pending_approvals -= 1
+
+    def core_waits(self, core: CoreSession) -> None:
+        self.waiting.append(core.index)
 
     def core_ready(self, core: CoreSession) -> None:
         self.ready.append(core.index)
@@ -215,6 +219,7 @@ class Proxy:
         sampled: bool = True,
         drain: Drain | None = None,
         most_restarts: int = 5,
+        alone: bool = False,
     ) -> None:
         self.now_ns = 1_000_000_000_000_000_000
         self.effects = Recording()
@@ -231,6 +236,7 @@ class Proxy:
             drain=drain or Drain(timeout_s=0),
             broadcast=broadcast,
             version="9",
+            alone=alone,
         )
         self.cores = [Core(self, session) for session in sessions]
         self.core = self.cores[0]

@@ -1,6 +1,6 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
-from trace_proxy.config import Config, Delivery, Sessions
+from trace_proxy.config import Config, Delivery, ListenStdio, Sessions
 from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
@@ -58,4 +58,5 @@ def machine(
         broadcast=pool.delivery is Delivery.BROADCAST,
         version=version,
         content=content,
+        alone=all(isinstance(where, ListenStdio) for where in config.listen),
     )

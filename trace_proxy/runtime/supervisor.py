@@ -169,6 +169,10 @@ class Supervisor(Meters):
         """Give a core a line."""
         self.cores.write(core, line)
 
+    def core_waits(self, core: CoreSession) -> None:  # noqa: ARG002 - there is one
+        """A core's process runs, and its one client may speak."""
+        self.serving()
+
     def core_ready(self, core: CoreSession) -> None:
         """A core is up, with its threads."""
         _log.info("core.ready", core=core.index, epoch=core.epoch)
