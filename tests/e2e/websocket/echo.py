@@ -1,0 +1,77 @@
+"""Our websocket layer as an echo server, for tools that expect one; prints its port.
+
+    python -m tests.e2e.websocket.echo [--broken-pong]
+
+Sockets are set up as the listener does it; only who takes the messages differs. Binary
+messages are refused with 1003 here as there.
+"""
+
+import asyncio
+import sys
+
+import uvloop
+from aiohttp import web
+
+from trace_proxy.limits import Limits
+from trace_proxy.outbox import TotalOutbound
+from trace_proxy.runtime.bounds import outbox_bounds
+from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.frames import pong_frame
+from trace_proxy.runtime.websocket import Socket, WebsocketClient
+
+LIMITS = Limits()
+
+
+class Echo:
+    """Says every message back."""
+
+    def message(self, client: Client, data: bytes) -> None:
+        client.outbox.append(client.encode(data))
+        client.flush()
+
+
+class BrokenPong(WebsocketClient):
+    """Answers a ping with a payload of its own, against RFC 6455 section 5.5.3."""
+
+    def _ping(self, payload: bytes) -> bool:
+        self.outbox.append_control(pong_frame(payload[1:]))
+        self.flush()
+        return True
+
+
+class Server:
+    """One handler for all connections."""
+
+    def __init__(self, kind: type[WebsocketClient]) -> None:
+        self._kind = kind
+        self._total = TotalOutbound(LIMITS.max_client_queues_bytes)
+        self._next_key = 0
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Serve one client."""
+        key, self._next_key = self._next_key, self._next_key + 1
+        socket = Socket(LIMITS.cut_message_bytes)
+        await socket.prepare(request)
+        outbox = self._total.open(key, outbox_bounds(LIMITS))
+        client = self._kind(socket, request, outbox, LIMITS.slow_close_timeout_s)
+        try:
+            await client.run(Echo())
+        finally:
+            self._total.close(key)
+        return socket
+
+
+async def main(kind: type[WebsocketClient]) -> None:
+    """Serve until it is killed."""
+    application = web.Application()
+    application.router.add_get("/", Server(kind).serve)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    sys.stdout.write(f"{runner.addresses[0][1]}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(BrokenPong if "--broken-pong" in sys.argv else WebsocketClient))
