@@ -86,6 +86,7 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
         thread = await run(client, "/fail", {"traceparent": traceparent(failed)})
         await run(client, "/run false", {"traceparent": traceparent(trace_id)}, "accept")
         await client.error("thread/read", {"threadId": "nonsense"})
+        await client.request("model/list", {})
         await jaeger.trace(failed, until=2)
         await jaeger.trace(trace_id, until=4)
     assert await jaeger.services() >= {names.front, names.back}
@@ -99,7 +100,10 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
         ("execute_tool shell", "internal"),
         ("item/commandExecution/requestApproval", "client"),
     }
-    assert await jaeger.search(names.back, error="true") == {failed, trace_id}
+    # `error=true` finds nothing in Jaeger's memory storage: it compares text with a flag.
+    assert await jaeger.search(names.back, **{"error.type": "failed"}) == {failed, trace_id}
+    refused = await jaeger.search(names.front, **{"error.type": "-32600"})
+    assert len(refused) == 1
     assert await jaeger.search(names.back, **{"process.exit.code": "1"}) == {trace_id}
     assert await jaeger.search(names.back, **{"gen_ai.conversation.id": thread}) == {failed}
     assert trace_id in await jaeger.search(names.front, **{"trace_proxy.client.name": "e2e"})
@@ -178,11 +182,13 @@ async def test_an_interrupt_from_another_trace_links_to_the_turn(
     ]
 
 
-async def read_through_jaeger(jaeger: Jaeger, path: Path, trace_id: str) -> list[CollectedSpan]:
-    """Give Jaeger a trace file, line by line, as OTLP/HTTP JSON."""
+async def read_through_jaeger(
+    jaeger: Jaeger, lines: list[bytes], trace_id: str
+) -> list[CollectedSpan]:
+    """Give Jaeger the lines of a trace file, each as OTLP/HTTP JSON."""
     headers = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession() as session:
-        for line in path.read_bytes().splitlines():
+        for line in lines:
             url = f"{jaeger.otlp_url}/v1/traces"
             async with session.post(url, data=line, headers=headers) as response:
                 assert response.status == 200, await response.text()
@@ -201,4 +207,5 @@ async def test_every_line_of_a_trace_file_is_otlp_that_jaeger_takes(
         async with asyncio.timeout(10):
             while "invoke_agent" not in path.read_text():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.02)
-    assert tree(await read_through_jaeger(jaeger, path, trace_id)) == names.drawn(COMMAND_TREE)
+    lines = path.read_bytes().splitlines()
+    assert tree(await read_through_jaeger(jaeger, lines, trace_id)) == names.drawn(COMMAND_TREE)
