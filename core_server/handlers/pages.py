@@ -97,7 +97,15 @@ def loaded_list(context: Context, params: LoadedListParams) -> LoadedListResult:
 
 async def list_turns(context: Context, params: TurnsListParams) -> TurnsListResult:
     """`thread/turns/list`: newest first unless asked otherwise."""
-    store = await _store(context, params.thread_id)
+    return await turns_page(await _store(context, params.thread_id), params)
+
+
+async def turns_page(store: Store, params: TurnsListParams) -> TurnsListResult:
+    """A page of a thread's turns.
+
+    Raises:
+        WireError: the cursor is not one of ours.
+    """
     rows = await store.turns(params.thread_id)
     places = [row.ordinal for row in rows]
     page, after, before = _page(

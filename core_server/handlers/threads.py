@@ -7,9 +7,11 @@ import msgspec
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context, Reply
 from core_server.handlers.loading import check_id, load, stored, turns_of, unload
+from core_server.handlers.pages import turns_page
 from core_server.handlers.rows import thread_of, thread_row
 from core_server.handlers.settings import defaults, opened_with
 from core_server.protocol.goals import GoalUpdated
+from core_server.protocol.pages import TurnsListParams
 from core_server.protocol.threads import (
     Idle,
     NameUpdated,
@@ -68,9 +70,14 @@ async def resume(context: Context, params: ThreadResumeParams) -> Reply:
     if was_loaded is None:
         idle = StatusChanged(thread.id, Idle())
         context.notify.say("thread/status/changed", idle, thread)
-    return Reply(
-        thread.opened(turns), then=lambda: catch_up(context, thread, hydrated=bool(turns))
-    )
+    opened = thread.opened(turns)
+    if (wanted := params.initial_turns_page) is not None:
+        asked = TurnsListParams(
+            thread.id, None, wanted.limit, wanted.sort_direction, wanted.items_view
+        )
+        page = await turns_page(context.store_of(thread), asked)
+        opened = msgspec.structs.replace(opened, initial_turns_page=page)
+    return Reply(opened, then=lambda: catch_up(context, thread, hydrated=bool(turns)))
 
 
 def catch_up(context: Context, thread: ThreadMachine, *, hydrated: bool) -> None:

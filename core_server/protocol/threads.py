@@ -5,7 +5,8 @@ from typing import Literal
 import msgspec
 
 from core_server.config import SandboxMode
-from core_server.protocol.turns import Turn
+from core_server.protocol.pages import TurnsListResult
+from core_server.protocol.turns import ItemsView, Turn
 from core_server.protocol.wire import (
     AskForApproval,
     Nothing,
@@ -96,6 +97,14 @@ class ThreadStartParams(Wire, frozen=True):
     ephemeral: bool | None = None
 
 
+class TurnsPageParams(Wire, frozen=True):
+    """The first page of turns, wanted with the answer of a resume."""
+
+    limit: int | None = None
+    sort_direction: SortDirection | None = None
+    items_view: ItemsView | None = None
+
+
 class ThreadResumeParams(Wire, frozen=True):
     """`thread/resume`; what is given overrides what the thread had."""
 
@@ -108,6 +117,7 @@ class ThreadResumeParams(Wire, frozen=True):
     base_instructions: str | None = None
     developer_instructions: str | None = None
     exclude_turns: bool = False
+    initial_turns_page: TurnsPageParams | None = None
 
 
 class ThreadForkParams(Wire, frozen=True):
@@ -144,6 +154,7 @@ class OpenedThread(Wire, frozen=True):
     instruction_sources: tuple[str, ...] = ()
     active_permission_profile: None = None
     multi_agent_mode: Literal["explicitRequestOnly"] = "explicitRequestOnly"
+    initial_turns_page: TurnsListResult | msgspec.UnsetType = msgspec.UNSET
 
 
 class ThreadListParams(Wire, frozen=True):

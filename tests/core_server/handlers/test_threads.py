@@ -204,3 +204,17 @@ async def test_requests_of_one_thread_are_served_in_order() -> None:
         await client.answer(resumed)
         turn = (await client.answer(started))["turn"]
         assert (await completed(client, turn["id"]))["turn"]["status"] == "completed"
+
+
+async def test_a_resume_can_bring_the_first_page_of_turns() -> None:
+    async with served(experimental=True) as client:
+        thread_id = await start_thread(client)
+        ids = [(await run_turn(client, thread_id, f"words {n}"))["turn"]["id"] for n in range(3)]
+        params = {"threadId": thread_id, "excludeTurns": True, "initialTurnsPage": {"limit": 2}}
+        resumed = await client.request("thread/resume", params)
+        assert resumed["thread"]["turns"] == []
+        page = resumed["initialTurnsPage"]
+        assert [turn["id"] for turn in page["data"]] == ids[:0:-1]
+        more = {"threadId": thread_id, "cursor": page["nextCursor"]}
+        rest = await client.request("thread/turns/list", more)
+        assert [turn["id"] for turn in rest["data"]] == ids[:1]

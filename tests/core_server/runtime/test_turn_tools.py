@@ -288,3 +288,28 @@ async def test_instructions_and_a_schema_reach_the_engine(workspace: Path) -> No
         "be kind\n\nbe short",
         '{"type":"object"}',
     )
+
+
+async def test_under_policy_untrusted_only_known_readers_run_unasked(workspace: Path) -> None:
+    look = call("shell", command=["ls"])
+    touch = call("shell", command=["touch", "made"])
+    engine = ScriptedEngine([look], [touch])
+    async with served(_config(workspace, approval_policy="untrusted"), engine=engine) as client:
+        client.on_request = lambda _: {"result": {"decision": "accept"}}
+        await run_turn(client, await start_thread(client), "do it")
+    asked = [
+        m["params"]["command"] for m in client.received if "requestApproval" in m.get("method", "")
+    ]
+    assert asked == ["touch made"]
+    assert "made" in _files(workspace)
+
+
+async def test_an_approved_escalation_leaves_the_sandbox_of_a_model(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    escalated = call("shell", command=["touch", str(outside)], escalated=True)
+    engine = ScriptedEngine([escalated])
+    async with served(_config(inside, sandbox="workspace-write"), engine=engine) as client:
+        client.on_request = lambda _: {"result": {"decision": "accept"}}
+        await run_turn(client, await start_thread(client), "do it")
+    assert outside.exists()
