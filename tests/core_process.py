@@ -25,10 +25,11 @@ async def core(
     experimental: bool = False,
     env: dict[str, str] | None = None,
     store: str = "memory",
+    program: tuple[str, ...] = CORE,
 ) -> AsyncIterator[StdioClient]:
     """A running core with a client; checks all messages against the schema at the end."""
     where = ("--workspace", str(workspace)) if workspace else ()
-    argv = (*CORE, "--store", store, *where, *options)
+    argv = (*program, "--store", store, *where, *options)
     with tempfile.TemporaryDirectory() as home:
         # Commands run in a login shell; whose profile this machine has is not our subject.
         own = {"HOME": home, **(env or {})}

@@ -148,7 +148,7 @@ class Writer:
     Args:
         fd: Writable and non-blocking.
         on_broken: The client closed its end; called once.
-        on_progress: Bytes were taken after a write that did not fit.
+        on_progress: Bytes were taken.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Writer:
             self._fail()
             return
         self._moved.set()
-        if self._blocked and self.buffered_bytes < before:
+        if self.buffered_bytes < before:
             self._on_progress()
 
     def _writable(self) -> None:
