@@ -124,6 +124,8 @@ class Notices:
         board.deliver(audience, method, line)
         if isinstance(ended, EndedTurn):
             board.end_turn(ended)
+            for asked in board.server_requests.lose_turn(ended.turn):
+                board.resolve(asked, "resolved")
         else:
             board.end_span(ended)
 

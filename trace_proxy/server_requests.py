@@ -16,6 +16,7 @@ from trace_proxy import envelope, methods, semconv
 from trace_proxy.connection import Connection
 from trace_proxy.core_session import CoreSession
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.turn_spans import Turn
 
 ANSWERED_KEPT: Final = 1024
 """Answered requests whose `serverRequest/resolved` has not come; cores send it at once."""
@@ -177,6 +178,17 @@ class ServerRequests:
             self._remove(request)
         for key in [key for key in self._answered if key[0] == core.index]:
             del self._answered[key]
+        return lost
+
+    def lose_turn(self, turn: Turn) -> list[ServerRequest]:
+        """The turn is over, and its core said nothing of what it had asked."""
+        lost = [
+            each
+            for each in self.of_thread(turn.thread)
+            if each.parent is not None and each.parent.trace_id == turn.context.trace_id
+        ]
+        for request in lost:
+            self._remove(request)
         return lost
 
     def lose_thread(self, thread: str) -> list[ServerRequest]:

@@ -162,6 +162,22 @@ async def test_a_turn_that_the_drain_could_not_end_cleanly_is_an_error(
     assert turn.attributes["error.type"] == turn.attributes["trace_proxy.ended_by"] == "drain"
 
 
+async def test_an_approval_that_its_core_forgets_ends_with_its_turn(stage: Stage) -> None:
+    async with stage.scene() as scene:
+        turn_id = await scene.begin_turn("ask")
+        asked = await scene.client.wait(lambda each: "method" in each and "id" in each)
+        params = {"threadId": scene.thread, "turnId": turn_id}
+        await scene.client.request("turn/interrupt", params)
+        await scene.end_turn()
+        resolved = await scene.client.wait_for("serverRequest/resolved")
+        *_, approval = await scene.becomes(
+            TURN_START, TURN, "    core-server: item/commandExecution/requestApproval [client]"
+        )
+        await stage.metric_becomes("trace_proxy_approvals_pending", 0)
+    assert resolved["params"] == {"threadId": scene.thread, "requestId": asked["id"]}
+    assert approval.attributes["trace_proxy.approval.decision"] == "resolved"
+
+
 async def test_an_approval_answered_with_an_error_is_an_error(stage: Stage) -> None:
     async with stage.scene() as scene:
         await scene.begin_turn("ask")

@@ -83,7 +83,7 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
 ) -> None:
     failed, trace_id = new_trace_id(), new_trace_id()
     async with proxy.client() as client:
-        thread = await run(client, "/fail", {"traceparent": traceparent(failed)})
+        thread = await run(client, "/fail now", {"traceparent": traceparent(failed)})
         await run(client, "/run false", {"traceparent": traceparent(trace_id)}, "accept")
         await client.error("thread/read", {"threadId": "nonsense"})
         await client.request("model/list", {})
