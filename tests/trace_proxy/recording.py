@@ -51,6 +51,10 @@ class Recording:
     """`Effects` that only remember."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew."""
         self.sent: dict[int, list[bytes]] = {}
         self.closed: list[tuple[int, int]] = []
         self.written: dict[int, list[bytes]] = {}
