@@ -1,0 +1,136 @@
+"""What is kept of content when it may be recorded: cut, and only for spans that are exported."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trace_proxy.recording import CountingIds
+from trace_proxy import semconv
+from trace_proxy.connection import RequestSpan
+from trace_proxy.content import Content, RecordingTurns
+from trace_proxy.core_session import CoreSession
+from trace_proxy.envelope import decode_core
+from trace_proxy.lanes import LaneBounds, Lanes
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.trace_context import Resolution, Source
+from trace_proxy.turn_spans import Turn
+from trace_proxy.turns import EndedTurn
+
+SHARED: dict[str, AttributeValue] = {"shared": True}
+LIMIT = 12
+
+
+def context(*, sampled: bool = True) -> SpanContext:
+    return SpanContext(trace_id=1, span_id=2, flags=1 if sampled else 0)
+
+
+def span(*, sampled: bool = True) -> RequestSpan:
+    return RequestSpan(context(sampled=sampled), Resolution(Source.GENERATED), 5, SHARED)
+
+
+@pytest.fixture
+def content() -> Content:
+    return Content(LIMIT)
+
+
+def test_a_request_keeps_its_params_and_nothing_is_shared(content: Content) -> None:
+    kept = content.of_request(span(), b'{"a":1}')
+    assert kept.attributes == {"shared": True, semconv.CONTENT_PARAMS: '{"a":1}'}
+    assert SHARED == {"shared": True}
+    assert content.of_request(span(), None).attributes == SHARED
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "text"),
+    [
+        (b'{"id":1,"result":{"x":"a long result"}}', semconv.CONTENT_RESULT, '{"x":"a long'),
+        (b'{"id":1,"error":{"code":1}}', semconv.CONTENT_ERROR, '{"code":1}'),
+    ],
+    ids=["result", "error"],
+)
+def test_an_answer_is_added_to_its_request(
+    content: Content, line: bytes, name: str, text: str
+) -> None:
+    kept = content.of_request(span(), None)
+    content.of_answer(kept, decode_core(line))
+    assert kept.attributes == {"shared": True, name: text}
+
+
+def test_what_is_not_sampled_keeps_nothing(content: Content) -> None:
+    unsampled = span(sampled=False)
+    assert content.of_request(unsampled, b"{}") is unsampled
+    content.of_answer(unsampled, decode_core(b'{"id":1,"result":{}}'))
+    assert SHARED == {"shared": True}
+
+
+def test_an_approval_keeps_the_question_and_the_answer(content: Content) -> None:
+    record = SpanRecord(Service.CORE, "ask", Kind.CLIENT, context(), None, 1, 2, {})
+    content.of_approval(record, b'{"q":1}', b'{"a":2}')
+    assert record.attributes == {
+        semconv.CONTENT_PARAMS: '{"q":1}',
+        semconv.CONTENT_RESULT: '{"a":2}',
+    }
+
+
+@given(st.text(), st.integers(1, 40))
+def test_a_text_is_cut_at_the_limit_and_never_within_a_character(text: str, limit: int) -> None:
+    kept = Content(limit).text(text.encode("utf-8", "surrogatepass"))
+    if text.isascii() or "\ufffd" not in kept:
+        assert kept == text[:limit]
+    assert len(kept) <= limit
+
+
+def test_bytes_that_are_no_text_are_shown_all_the_same(content: Content) -> None:
+    assert content.text(b"a\xffb") == "a\ufffdb"
+    assert repr(content) == "<Content limit_chars=12>"
+
+
+def observed(method: str, **params: Any) -> bytes:
+    return json.dumps({"method": method, "params": {"threadId": "t", **params}}).encode()
+
+
+class Running:
+    """A turn that runs and is recorded."""
+
+    def __init__(self, content: Content, *, sampled: bool = True) -> None:
+        self.core = CoreSession(0, Lanes(LaneBounds()))
+        self.turns = RecordingTurns(CountingIds(), content)
+        own = context(sampled=sampled)
+        self.turns.begin(Turn("t", "turn", self.core, own, None, 1))
+
+    def observe(self, method: str, **params: Any) -> EndedTurn | SpanRecord | None:
+        return self.turns.observe(observed(method, **params), self.core, 9)
+
+    def end(self) -> EndedTurn:
+        ended = self.observe("turn/completed", turn={"id": "turn", "status": "completed"})
+        assert isinstance(ended, EndedTurn)
+        return ended
+
+
+def test_the_text_of_a_turn_is_kept_up_to_the_limit(content: Content) -> None:
+    running = Running(content)
+    for text in ("hello ", "there ", "world"):
+        running.turns.delta("turn", text, 5)
+    running.turns.delta("another", "text", 5)
+    record = running.end().records[-1]
+    assert record.attributes[semconv.CONTENT_OUTPUT] == "hello there "
+    assert record.attributes[semconv.OUTPUT_BYTES] == len("hello there world")
+
+
+def test_a_turn_without_text_or_span_has_no_content(content: Content) -> None:
+    assert semconv.CONTENT_OUTPUT not in Running(content).end().records[-1].attributes
+    unsampled = Running(content, sampled=False)
+    unsampled.turns.delta("turn", "text", 5)
+    assert unsampled.end().records == ()
+
+
+def test_a_tool_takes_its_item_along(content: Content) -> None:
+    running = Running(content)
+    item = {"type": "commandExecution", "id": "call"}
+    assert running.observe("item/started", turnId="turn", item=item) is None
+    record = running.observe("item/completed", turnId="turn", item=item)
+    assert isinstance(record, SpanRecord)
+    assert record.attributes[semconv.CONTENT_ITEM] == json.dumps(item)[:LIMIT]
