@@ -9,9 +9,12 @@ can be found in Jaeger. For people, not for scripts.
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import secrets
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -78,9 +81,26 @@ class Conversation:
         elif method in _APPROVALS:
             what = params.get("command") or "a file change"
             _say(f"\nAllow {what} ? [y/N] ")
-            answer = await asyncio.to_thread(sys.stdin.readline)
-            decision = "accept" if answer.strip().lower() in ("y", "yes") else "decline"
+            answer = (await _typed()).strip().lower()
+            decision = "accept" if answer in (b"y", b"yes") else "decline"
             await self._socket.send_json({"id": message["id"], "result": {"decision": decision}})
+
+
+async def _typed() -> bytes:
+    """The next line of stdin, read by a thread that nobody waits for when Ctrl-C comes."""
+    loop = asyncio.get_running_loop()
+    line = loop.create_future()
+
+    def read() -> None:
+        typed = b""
+        while (byte := os.read(0, 1)) not in (b"", b"\n"):
+            typed += byte
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and so is the question
+            loop.call_soon_threadsafe(line.set_result, typed)
+
+    threading.Thread(target=read, daemon=True).start()
+    answer: bytes = await line
+    return answer
 
 
 def _say(text: str) -> None:

@@ -2,8 +2,9 @@
 
 Run as a script, `python -I -S launch.py COMMAND [ARG...]`, because what must happen in
 the child cannot happen safely after a fork in a process with threads: unblock the
-signals that the proxy keeps blocked, and ask the kernel for SIGTERM when the proxy
-dies, however it dies. The core has its own session already. Imports nothing of ours.
+signals that the proxy keeps blocked, undo Python's ignoring of two (a shell's pipeline
+needs SIGPIPE), and ask the kernel for SIGTERM when the proxy dies, however it dies. The
+core has its own session already. Imports nothing of ours.
 """
 
 import ctypes
@@ -20,6 +21,8 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(143)  # the proxy died before it could be asked
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     try:
         os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the operator's own command
