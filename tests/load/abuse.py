@@ -3,18 +3,32 @@
     python -m tests.load.abuse [--requests 300] [--rounds 5]
 
 For each kind of abuse: how much resident memory the proxy gains at most while one client
-does it, and the 99th percentile of a well-behaved neighbour's requests meanwhile, beside
-that of an idle proxy. Rounds alternate, so that the ratio holds on a busy machine.
+does it, and the 99th percentile of a well-behaved neighbour's requests, without and with
+it: of those that the proxy answers itself, and of those that wait for a core which is
+small, slow and shared with the abuser. The abuser runs at the lowest priority, so that
+it competes for the proxy and not for the processor.
 """
 
 import argparse
 import asyncio
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Awaitable, Callable
 
+import aiohttp
+
 from tests.e2e.processes import resident_bytes
-from tests.e2e.proxy import Proxy, WebsocketClient, fake_core, trace_proxy, turn_params
+from tests.e2e.proxy import (
+    MAX_MESSAGE_BYTES,
+    Closed,
+    Proxy,
+    WebsocketClient,
+    fake_core,
+    trace_proxy,
+    turn_params,
+)
 from tests.load.figures import percentile, show
 
 MIB = 1024 * 1024
@@ -60,14 +74,19 @@ ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
 }
 
 
-async def latencies(neighbour: WebsocketClient, requests: int) -> list[float]:
+BY_PROXY = "thread/unsubscribe"
+BY_CORE = "model/list"
+
+
+async def latencies(neighbour: WebsocketClient, requests: int) -> dict[str, list[float]]:
     """How long a neighbour's requests take, each sent 5 ms after the answer before."""
-    took_s = []
-    for number in range(requests):
-        began_s = time.monotonic()
-        await neighbour.request("model/list", {"n": number})
-        took_s.append(time.monotonic() - began_s)
-        await asyncio.sleep(0.005)
+    took_s: dict[str, list[float]] = {BY_PROXY: [], BY_CORE: []}
+    for _ in range(requests):
+        for method, times_s in took_s.items():
+            began_s = time.monotonic()
+            await neighbour.request(method, {"threadId": "none"})
+            times_s.append(time.monotonic() - began_s)
+            await asyncio.sleep(0.005)
     return took_s
 
 
@@ -79,46 +98,65 @@ async def highest(proxy: Proxy, reached: list[int]) -> None:
 
 
 async def abused(
-    abuse: Callable[[WebsocketClient], Awaitable[None]], requests: int
-) -> tuple[int, list[float], list[float]]:
+    name: str, requests: int
+) -> tuple[int, dict[str, list[float]], dict[str, list[float]]]:
     """Memory gained, and the neighbour's latencies without and with the abuse."""
     async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as neighbour:
         await latencies(neighbour, 50)
         before = resident_bytes(proxy.pid)
         quiet = await latencies(neighbour, requests)
         reached = [before]
-        async with proxy.client() as client, asyncio.TaskGroup() as tasks:
+        # Another process: it must not slow down the clock that the neighbour is held to.
+        attacker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.load.abuse", "--attack", name, "--url", proxy.url)
+        )
+        try:
+            await proxy.logged("connection.opened", times=2)
+            async with asyncio.TaskGroup() as tasks:
+                watcher = tasks.create_task(highest(proxy, reached))
+                loud = await latencies(neighbour, requests)
+                watcher.cancel()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                attacker.kill()
+            await attacker.wait()
+        return max(reached) - before, quiet, loud
 
-            async def attack() -> None:
-                with contextlib.suppress(ConnectionError):
-                    await abuse(client)
 
-            attacker = tasks.create_task(attack())
-            watcher = tasks.create_task(highest(proxy, reached))
-            beside = await latencies(neighbour, requests)
-            attacker.cancel()
-            watcher.cancel()
-        return max(reached) - before, quiet, beside
+async def attack(name: str, url: str) -> None:
+    """Be the abusive client, until the connection or the process is ended."""
+    os.nice(19)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES) as socket,
+    ):
+        client = WebsocketClient(socket)
+        await client.initialize()
+        with contextlib.suppress(ConnectionError, Closed):
+            await ABUSES[name](client)
 
 
 async def measure(options: argparse.Namespace) -> None:
     """All kinds, several rounds."""
-    for name, abuse in ABUSES.items():
-        grown: list[int] = []
-        quiet: list[float] = []
-        beside: list[float] = []
-        for _ in range(options.rounds):
-            gained, without, with_abuse = await abused(abuse, options.requests)
-            grown.append(gained)
-            quiet += without
-            beside += with_abuse
-        p99_s = percentile(quiet, 0.99), percentile(beside, 0.99)
+    for name in ABUSES:
+        rounds = [await abused(name, options.requests) for _ in range(options.rounds)]
         show(
             abuse=name,
-            grown_mib=round(max(grown) / MIB, 1),
-            neighbour_p99_ms=[round(each * 1000, 2) for each in p99_s],
-            ratio=round(p99_s[1] / p99_s[0], 1),
+            grown_mib=round(max(gained for gained, _, _ in rounds) / MIB, 1),
+            p99_by_proxy=beside([(quiet[BY_PROXY], loud[BY_PROXY]) for _, quiet, loud in rounds]),
+            p99_by_core=beside([(quiet[BY_CORE], loud[BY_CORE]) for _, quiet, loud in rounds]),
         )
+
+
+def beside(rounds: list[tuple[list[float], list[float]]]) -> dict[str, float]:
+    """The 99th percentiles without and with the abuse, and their ratio."""
+    without_s = percentile([each for quiet, _ in rounds for each in quiet], 0.99)
+    with_s = percentile([each for _, loud in rounds for each in loud], 0.99)
+    return {
+        "without_ms": round(without_s * 1000, 2),
+        "with_ms": round(with_s * 1000, 2),
+        "ratio": round(with_s / without_s, 1),
+    }
 
 
 def main() -> None:
@@ -129,7 +167,10 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=300, help="of the neighbour, a round")
     parser.add_argument("--rounds", type=int, default=5, help="proxies for each abuse")
-    asyncio.run(measure(parser.parse_args()))
+    parser.add_argument("--attack", choices=ABUSES, help="only be this client, of --url")
+    parser.add_argument("--url", help="of a proxy")
+    options = parser.parse_args()
+    asyncio.run(attack(options.attack, options.url) if options.attack else measure(options))
 
 
 if __name__ == "__main__":

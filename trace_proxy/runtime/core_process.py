@@ -24,6 +24,9 @@ from trace_proxy.errors import StartError
 from trace_proxy.limits import Limits
 
 _LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
+_WHOLE_BYTES: Final = 256 * 1024
+"""A line longer than this is not copied only to put its newline behind it."""
+
 _EXIT_GRACE_S: Final = 0.2
 """For the last lines of a core that has exited: a grandchild may hold its pipes open."""
 
@@ -122,11 +125,14 @@ class CoreProcess(asyncio.SubprocessProtocol):
     def _flush(self) -> None:
         self._flushing = False
         lines, self._out = self._out, []
-        if self._stdin is not None and lines:
+        if self._stdin is None or not lines:
+            return
+        self._written_bytes += sum(map(len, lines)) + len(lines)
+        if len(lines) == 1 and len(lines[0]) > _WHOLE_BYTES:
+            self._stdin.writelines((lines[0], b"\n"))
+        else:
             lines.append(b"")
-            data = b"\n".join(lines)
-            self._written_bytes += len(data)
-            self._stdin.write(data)
+            self._stdin.write(b"\n".join(lines))
 
     @property
     def unread_bytes(self) -> int:
