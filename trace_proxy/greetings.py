@@ -68,7 +68,7 @@ class Greetings:
             return
         connection.session = session
         spans.introduce(connection, pending)
-        if session.opted_out or not session.experimental:
+        if session.opted_out:
             self._board.choosy += 1
         core = next((each for each in self._board.cores if each.greeting is not None), None)
         if core is None:
@@ -118,7 +118,7 @@ class Greetings:
 
     def _end_session(self, connection: Connection) -> None:
         session, connection.session = connection.session, None
-        if session is not None and (session.opted_out or not session.experimental):
+        if session is not None and session.opted_out:
             self._board.choosy -= 1
 
     def _welcome(self, connection: Connection, pending: Pending, core: CoreSession) -> None:

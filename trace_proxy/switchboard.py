@@ -18,6 +18,7 @@ from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
 from trace_proxy.envelope import CoreMessage
+from trace_proxy.experimental import NOTIFICATIONS
 from trace_proxy.flow import Admission
 from trace_proxy.gate import hears
 from trace_proxy.ids import Ids
@@ -47,7 +48,7 @@ class Switchboard:
         content: Puts content on spans, None when none may be recorded.
         connections: All clients, by key.
         initialized: Those that may hear notifications.
-        choosy: How many of them opted out of some notification or are not experimental.
+        choosy: How many of them opted out of some notification.
         strict: How many of them want `"jsonrpc":"2.0"`.
         broadcast: Whether every notification goes to everybody.
         now_ns: Unix nanoseconds of the event being handled.
@@ -100,7 +101,7 @@ class Switchboard:
 
     def deliver(self, audience: Iterable[Connection], method: str, line: bytes) -> None:
         """Queue a notification for those of the audience that want to hear it."""
-        if self.choosy:
+        if self.choosy or method in NOTIFICATIONS:
             audience = [each for each in audience if each.session and hears(each.session, method)]
         if self.strict:
             heard = list(audience)
