@@ -44,7 +44,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", choices=["app-server"], help="ignored; see README")
+    parser.add_argument(
+        "command", nargs="?", choices=["app-server"], help="accepted as the codex binary has it"
+    )
     parser.add_argument("--version", action="version", version=_version())
     for name, default, known, text in _options(environ):
         parser.add_argument(
@@ -54,9 +56,15 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
             help=f"{text} (default: {default})",
         )
     parser.add_argument(
-        "-c", "--config", action="append", metavar="KEY=VALUE", help="ignored; see README"
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as the codex binary has it: model, approval_policy, sandbox_mode; others are ignored",
     )
     options = parser.parse_args(arguments)
+    _override(parser, options)
     _check(parser, options)
     return options
 
@@ -106,6 +114,19 @@ def _options(
     ]
 
 
+def _override(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Take what a client of the codex binary configures by `-c KEY=VALUE` (TOML)."""
+    names = {"model": "model", "approval_policy": "approval_policy", "sandbox_mode": "sandbox"}
+    for pair in options.config:
+        key, is_pair, value = pair.partition("=")
+        if not is_pair:
+            parser.error(f"--config {pair}: write KEY=VALUE")
+        text = value.strip().strip("\"'")
+        if key.strip() in names:
+            text = "none" if text == "danger-full-access" else text
+            setattr(options, names[key.strip()], text)
+
+
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """What argparse does not check: values from the environment, and their meaning."""
     if options.listen != "stdio://":
@@ -120,7 +141,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         value = getattr(options, name.replace("-", "_"))
         if known is not None and value not in known:
             variable = PREFIX + name.upper().replace("-", "_")
-            parser.error(f"{variable}={value}: use one of {', '.join(known)}")
+            parser.error(f"--{name} or {variable}={value}: use one of {', '.join(known)}")
 
 
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

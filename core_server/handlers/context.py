@@ -59,6 +59,11 @@ class Notifier(Protocol):
 class Turns(Protocol):
     """Runs turns; see `runtime.turns`."""
 
+    @property
+    def running(self) -> int:
+        """Turns that run."""
+        ...
+
     def run(self, thread: ThreadMachine, turn: TurnMachine, work: "Work") -> None:
         """Begin; the turn has its row already."""
         ...

@@ -31,6 +31,8 @@ MAX_RUNNING: Final = 64
 
 DEFAULT_TIMEOUT_S: Final = 120.0
 DEFAULT_CAP_BYTES: Final = 1024 * 1024
+MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""Of an output that is not streamed: it is kept until the answer, whatever was asked."""
 
 
 async def execute(context: Context, params: ExecParams) -> ExecResult:
@@ -120,7 +122,6 @@ def _command(context: Context, params: ExecParams) -> Command:
     policy = params.sandbox_policy or policy_of(context.config.sandbox)
     size = params.size
     timeout_s = DEFAULT_TIMEOUT_S if params.timeout_ms is None else params.timeout_ms / 1000
-    cap = DEFAULT_CAP_BYTES if params.output_bytes_cap is None else params.output_bytes_cap
     terminal = (size.cols, size.rows) if size is not None else (80, 24)
     return Command(
         argv=params.command,
@@ -128,10 +129,17 @@ def _command(context: Context, params: ExecParams) -> Command:
         **confined(policy, os.path.normpath(cwd)),
         environment=params.env or {},
         timeout_s=None if params.disable_timeout else timeout_s,
-        output_cap_bytes=None if params.disable_output_cap else cap,
+        output_cap_bytes=_cap_bytes(params),
         tty=terminal if params.tty else None,
         stdin=params.stream_stdin,
     )
+
+
+def _cap_bytes(params: ExecParams) -> int | None:
+    cap = DEFAULT_CAP_BYTES if params.output_bytes_cap is None else params.output_bytes_cap
+    if params.stream_stdout_stderr:
+        return None if params.disable_output_cap else cap
+    return MAX_KEPT_BYTES if params.disable_output_cap else min(cap, MAX_KEPT_BYTES)
 
 
 def _told(key: str, output: Output) -> ExecOutput:

@@ -110,6 +110,8 @@ async def archive(context: Context, params: ThreadParams) -> Reply:
     check_id(params.thread_id)
     thread = context.threads.get(params.thread_id)
     if thread is not None:
+        if thread.facts.ephemeral:
+            raise invalid_request(f"an ephemeral thread cannot be archived: {thread.id}")
         await unload(context, thread)
         gone = StatusChanged(thread.id, NotLoaded())
         context.notify.say("thread/status/changed", gone, thread)

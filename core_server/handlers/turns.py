@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from core_server.errors import WireError, invalid_request
+from core_server.errors import WireError, invalid_request, overloaded
 from core_server.handlers.context import Context, Durable, Reply, Work
 from core_server.handlers.rows import item_row, preview_of, turn_row
 from core_server.handlers.settings import override
@@ -31,6 +31,9 @@ from core_server.protocol.wire import Nothing, ThreadParams
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import PutItem, PutTurn
+
+MAX_TURNS: Final = 1024
+"""At once; each may hold a connection to a model, or a command with its processes."""
 
 MAX_INPUT_CHARACTERS: Final = 1024 * 1024
 """The reference's limit, over all texts of an input."""
@@ -75,7 +78,13 @@ def _start(
 def begin(
     context: Context, thread: ThreadMachine, entries: tuple[InputItem, ...] = ()
 ) -> tuple[TurnMachine, Durable]:
-    """Begin a turn: it and its input go to disk in one write."""
+    """Begin a turn: it and its input go to disk in one write.
+
+    Raises:
+        WireError: too many turns run.
+    """
+    if context.turns.running >= MAX_TURNS:
+        raise overloaded(f"{MAX_TURNS} turns are running")
     turn = TurnMachine(context.new_id(), thread.turns, time.time_ns() // 1_000_000, entries)
     thread.begin(turn, "".join(preview_of(entry) for entry in entries))
     written = context.write(

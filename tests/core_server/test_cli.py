@@ -15,7 +15,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     options = cli.parse([], {"XDG_STATE_HOME": str(tmp_path)})
     assert vars(options) == {
         "command": None,
-        "config": None,
+        "config": [],
         "listen": "stdio://",
         "engine": "offline",
         "model": None,
@@ -41,6 +41,12 @@ def test_a_flag_wins_over_the_environment() -> None:
     assert found == ("memory", "untrusted", "debug", "app-server")
 
 
+def test_what_clients_of_the_codex_binary_configure_is_taken() -> None:
+    argv = ["--config", 'model="m"', "-c", "approval_policy=never", "app-server"]
+    options = cli.parse([*argv, "-c", 'sandbox_mode = "danger-full-access"', "-c", "a.b=1"], {})
+    assert (options.model, options.approval_policy, options.sandbox) == ("m", "never", "none")
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "message"),
     [
@@ -50,8 +56,14 @@ def test_a_flag_wins_over_the_environment() -> None:
         (["--max-message-bytes", "10"], {}, "at least 1024"),
         (["--approval-timeout", "soon"], {}, "a number of seconds"),
         (["--engine", "magic"], {}, "invalid choice"),
-        ([], {"CORE_SERVER_SANDBOX": "maybe"}, "CORE_SERVER_SANDBOX=maybe: use one of"),
+        (
+            [],
+            {"CORE_SERVER_SANDBOX": "maybe"},
+            "--sandbox or CORE_SERVER_SANDBOX=maybe: use one of",
+        ),
         (["serve"], {}, "invalid choice"),
+        (["-c", "model"], {}, "write KEY=VALUE"),
+        (["-c", 'sandbox_mode="soft"'], {}, "soft: use one of"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_and_ends_with_2(

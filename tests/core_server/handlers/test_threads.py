@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core_server.handlers import execution, turns
 from tests.core_process import completed, run_turn, start_thread, text
 from tests.core_server.in_process import served
 from tests.stdio_client import RpcError
@@ -120,6 +121,8 @@ async def test_an_ephemeral_thread_is_never_listed_and_gone_when_nobody_listens(
         assert (await client.request("thread/list", {}))["data"] == []
         read = await client.request("thread/read", {"threadId": thread_id, "includeTurns": True})
         assert (read["thread"]["ephemeral"], len(read["thread"]["turns"])) == (True, 1)
+        with pytest.raises(RpcError, match="cannot be archived"):
+            await client.request("thread/archive", {"threadId": thread_id})
         await client.request("thread/unsubscribe", {"threadId": thread_id})
         with pytest.raises(RpcError, match="thread not loaded"):
             await client.request("thread/read", {"threadId": thread_id})
@@ -218,3 +221,23 @@ async def test_a_resume_can_bring_the_first_page_of_turns() -> None:
         more = {"threadId": thread_id, "cursor": page["nextCursor"]}
         rest = await client.request("thread/turns/list", more)
         assert [turn["id"] for turn in rest["data"]] == ids[:1]
+
+
+async def test_more_turns_or_commands_than_the_bound_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "MAX_TURNS", 1)
+    monkeypatch.setattr(execution, "MAX_RUNNING", 0)
+    async with served() as client:
+        first, second = await start_thread(client), await start_thread(client)
+        await client.request("turn/start", {"threadId": first, "input": text("/slow 30")})
+        for method, params in (
+            ("turn/start", {"threadId": second, "input": text("hi")}),
+            ("command/exec", {"command": ["true"]}),
+        ):
+            with pytest.raises(RpcError) as error:
+                await client.request(method, params)
+            assert (error.value.code, error.value.data) == (
+                -32001,
+                {"reason": "overloaded", "retryable": True},
+            )
