@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.collector import Collector, tree
-from tests.e2e.processes import kill, marked
-from tests.e2e.proxy import PipeClient, Proxy, WebsocketClient, fake_core, trace_proxy
+from tests.e2e.processes import kill, marked, resident_bytes
+from tests.e2e.proxy import PipeClient, Proxy, WebsocketClient, fake_core, leave, trace_proxy
 
 TERM = signal.SIGTERM
 MCP = fake_core("mcp")
@@ -151,6 +151,27 @@ async def test_a_large_answer_and_a_flood_arrive_whole_and_in_order() -> None:
         assert len(answer["data"]) == 5_000_000
 
 
+async def test_a_core_that_floods_waits_for_its_client() -> None:
+    async with private() as proxy, proxy.client(initialize=False) as client:
+        request = await call(client, "flood", count=4000, size=10_000)
+        resident = resident_bytes(proxy.pid)
+        await asyncio.sleep(1.5)  # for 40 MB to come in, if anybody took them
+        assert resident_bytes(proxy.pid) - resident < 16 * 1024 * 1024
+        await client.answer(request)
+        numbers = [each["params"]["number"] for each in client.received if "params" in each]
+        assert numbers == list(range(4000))
+        assert await client.request("echo", {}) == {}
+
+
+async def test_a_client_that_takes_nothing_is_cut_and_its_core_ended() -> None:
+    async with private("--client-stall", "0.5") as proxy, proxy.client(initialize=False) as client:
+        await call(client, "flood", count=4000, size=10_000)
+        assert (await proxy.logged("connection.cut"))["reason"] == "slow_consumer"
+        await leave(client.socket)
+        await no_core_left(proxy)
+        assert (await proxy.get("/healthz"))[0] == 200
+
+
 async def test_nobody_has_to_say_initialize() -> None:
     async with connected("--initialize-timeout", "0.2") as client:
         await client.answer(await call(client, "slow", seconds=0.6))
@@ -167,6 +188,16 @@ async def test_stdio_is_a_client_too() -> None:
         assert await client.closed() is None
         assert await proxy.exit_code() == 0
         assert await proxy.survivors(within_s=0.5) == {}
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_behind_stdio_the_end_of_the_core_is_the_end_of_the_proxy(code: int) -> None:
+    async with private(listen="stdio://", pipes=True) as proxy:
+        client = PipeClient(proxy.process)
+        await call(client, "stop", code=code)
+        assert await client.closed() is None
+        assert await proxy.exit_code() == (1 if code else 0)
+        assert ("the core ended with code 3" in proxy.stderr) is (code == 3)
 
 
 async def test_ready_comes_at_once_and_no_core_runs_before_somebody_needs_it() -> None:

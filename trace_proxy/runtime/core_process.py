@@ -83,6 +83,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._written_bytes = 0
         self._taken_bytes = 0
         self._moved_at_s = loop.time()
+        self._paused = False
         self.ending = False
         self.pid = 0
 
@@ -147,7 +148,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         """For how long it has had input to take, took nothing and said nothing."""
         unread = self.unread_bytes
         taken = self._written_bytes - unread
-        if unread == 0 or taken > self._taken_bytes:
+        if unread == 0 or taken > self._taken_bytes or self._paused:
             self._taken_bytes = taken
             self._moved_at_s = now_s
         return now_s - self._moved_at_s
@@ -169,8 +170,22 @@ class CoreProcess(asyncio.SubprocessProtocol):
         elif fd == 1:
             self._drained.set()
 
+    def pause_output(self, *, paused: bool) -> None:
+        """Read its stdout no more, or again; meanwhile it blocks, but has not hung."""
+        if self._transport is None or paused is self._paused:
+            return
+        stdout = cast("asyncio.ReadTransport", self._transport.get_pipe_transport(1))
+        if stdout.is_closing():
+            return
+        self._paused = paused
+        if paused:
+            stdout.pause_reading()
+        else:
+            stdout.resume_reading()
+
     def process_exited(self) -> None:
-        """It is dead and reaped."""
+        """It is dead and reaped; what it said last is still in the pipe."""
+        self.pause_output(paused=False)
         self._exited.set()
 
     def pause_writing(self) -> None:

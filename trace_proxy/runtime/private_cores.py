@@ -2,6 +2,7 @@
 
 Started before the client's first message is read, ended when the client has left: end
 of input, then TERM, then KILL. If it exits first, its client's connection is closed.
+While its client is slow it is not read, so nothing is cut short that it says.
 Nothing is restarted, and the task of each is a child of the task that serves its client.
 `cores` looks after cores that are shared, and holds the living processes of both.
 """
@@ -9,10 +10,11 @@ Nothing is restarted, and the task of each is a child of the task that serves it
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from core_server.jsonrpc.framing import Oversized
 from trace_proxy.commands import StopCores
 from trace_proxy.connection import Connection
 from trace_proxy.core_session import CoreSession
@@ -26,7 +28,50 @@ if TYPE_CHECKING:
 _PATIENCE = StopCores()
 """A core gets as long when its client leaves as when the proxy stops."""
 
+LOOK_S: Final = 0.01
+"""How often a client that has enough is looked at; a pipe's worth each time is 100 MB/s."""
+
 _log = structlog.get_logger("trace_proxy.core")
+
+
+class _PrivateOwner(CoreOwner):
+    """Hears of a core whose only client may be slow: then the core has to wait.
+
+    Args:
+        supervisor: Whose clients they are.
+        core: The core.
+    """
+
+    def __init__(self, supervisor: "Supervisor", core: CoreSession) -> None:
+        super().__init__(supervisor, core)
+        limits = supervisor.config.limits
+        self._clients = supervisor.clients
+        self._key = core.index
+        self._loop = asyncio.get_running_loop()
+        self._most_bytes = limits.soft_client_queue_bytes // 2
+        self._most_messages = limits.soft_client_queue_messages // 2
+        self.process = CoreProcess(core.index, self, limits)
+
+    def core_lines(self, lines: list[bytes | Oversized]) -> None:
+        """Hand lines on; stop reading while the client has enough to take."""
+        super().core_lines(lines)
+        if self._client_is_full:
+            self.process.pause_output(paused=True)
+            self._loop.call_later(LOOK_S, self._look)
+
+    @property
+    def _client_is_full(self) -> bool:
+        client = self._clients.get(self._key)
+        return client is not None and (
+            client.unflushed_bytes > self._most_bytes
+            or client.outbox.messages > self._most_messages
+        )
+
+    def _look(self) -> None:
+        if self._client_is_full:
+            self._loop.call_later(LOOK_S, self._look)
+        else:
+            self.process.pause_output(paused=False)
 
 
 class PrivateCores:
@@ -51,8 +96,7 @@ class PrivateCores:
             alone: Nobody else will ever come: a core that fails is the proxy's failure.
         """
         supervisor, core = self._supervisor, self._machine.core_of(connection)
-        limits = supervisor.config.limits
-        process = CoreProcess(core.index, CoreOwner(supervisor, core), limits)
+        process = _PrivateOwner(supervisor, core).process
         try:
             await process.start(supervisor.config.pool.command)
         except OSError as error:  # no memory, no process, no descriptor left
