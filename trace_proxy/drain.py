@@ -161,6 +161,10 @@ class Drain:
             return self._interrupt(now_s + LEFT_S)
         return []
 
+    def output_ended(self, now_s: float) -> list[Command]:
+        """After `input_ended`: the client of `stdio://` listens no more, and nobody else can."""
+        return self._interrupt(now_s + LEFT_S) if self.state is State.DRAINING else []
+
     def failed(self) -> list[Command]:
         """No core is left and none will be: everything ends, with exit code 1."""
         if self.state in (State.CLOSING, State.STOPPED, State.FORCED):

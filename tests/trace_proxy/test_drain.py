@@ -195,6 +195,15 @@ def test_a_signal_and_the_end_of_input_together_mean_that_nobody_waits() -> None
     assert ended_first.tick(101.5) == closing(exit_code=3)
 
 
+def test_when_the_one_client_hears_no_more_nothing_is_worth_waiting_for() -> None:
+    drain = serving()
+    assert drain.output_ended(99) == [], "its input ends first"
+    drain.input_ended(100)
+    assert drain.work(turns=1, requests=0, unflushed=0) == []
+    assert drain.output_ended(101) == [InterruptTurns(), WakeAt(101.5)]
+    assert drain.work(turns=0, requests=0, unflushed=0) == closing(exit_code=3)
+
+
 def test_without_a_core_everything_ends_with_exit_code_1() -> None:
     drain = serving()
 

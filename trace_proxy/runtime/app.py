@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -31,6 +31,9 @@ from trace_proxy.trace_context import Handshake, Trust, inherit
 SWITCH_INTERVAL_S: Final = 0.001
 """How long the exporter thread may hold the interpreter: the default of 5 ms shows in p99."""
 
+LAST_METRICS_S: Final = 1.0
+"""For the last numbers, when the collector is slow."""
+
 LAST_LINES_S: Final = 0.5
 """For the last log lines, when whoever reads them is slow."""
 
@@ -38,6 +41,9 @@ _CONTENT: Final = (
     "--record-content: prompts, answers, commands, their output and file contents go into traces,"
     " with every secret in them; leave it out unless all who see the traces may see those"
 )
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.metrics_otlp import MetricsPush
 
 _log = structlog.get_logger("trace_proxy")
 
@@ -87,10 +93,23 @@ async def _main(config: Config) -> int:
     signals = SignalThread(deliver, supervisor.cores.kill_all)
     supervisor.steps.end_within = signals.limit
     signals.start()
+    push = _metrics_push(supervisor)
     try:
         return await Program(config, supervisor).run()
     finally:
+        if push is not None:
+            await push.shutdown(LAST_METRICS_S)
         signals.ended()
+
+
+def _metrics_push(supervisor: Supervisor) -> "MetricsPush | None":
+    """The metrics by OTLP as well, when the environment asks for it."""
+    if not os.environ.get("OTEL_METRICS_EXPORTER"):
+        return None
+    from trace_proxy.runtime.metrics_otlp import metrics_push  # noqa: PLC0415 - 5 MB, seldom used
+
+    instruments = supervisor.metrics.instruments()
+    return metrics_push(os.environ, instruments, supervisor.telemetry.resource)
 
 
 class Program:
@@ -192,6 +211,8 @@ class Program:
             supervisor.steps.carry_out(supervisor.drain.input_ended(loop.time()))
             supervisor.steps.work_changed()
             await client.finish()
+        if not self._sockets:
+            supervisor.steps.carry_out(supervisor.drain.output_ended(loop.time()))
         supervisor.closed(connection)
 
     async def _close(self) -> None:

@@ -7,6 +7,7 @@ drains, like a signal.
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
@@ -28,9 +29,10 @@ class Reader(Protocol):
 
 
 class _Output(asyncio.Protocol):
-    """The write side; tells when it is full."""
+    """The write side; tells when it is full, and when nobody reads any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
         self.paused = False
         self.resumed = asyncio.Event()
         self.resumed.set()
@@ -45,6 +47,7 @@ class _Output(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.resumed.set()
+        self._lost()
 
 
 class _Input(asyncio.Protocol):
@@ -92,7 +95,7 @@ class StdioClient(Client):
     def __init__(self, outbox: Outbox, wire: int, slow_close_s: float) -> None:
         super().__init__(outbox, slow_close_s)
         self._wire = wire
-        self._output = _Output()
+        self._output = _Output(self._nobody_reads)
         self._transport: asyncio.WriteTransport | None = None
         self._ended = asyncio.Event()
         self._source: _Input | None = None
@@ -129,10 +132,14 @@ class StdioClient(Client):
     async def send_close(self, code: int, reason: str) -> None:  # noqa: ARG002
         """End of output, behind all that was written."""
         assert self._transport is not None
-        self._transport.set_write_buffer_limits(high=0)  # from now on, drained means empty
-        self._transport.write(b"")
-        await self._output.resumed.wait()
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=0)  # from now on, drained means empty
+            self._transport.write(b"")
+            await self._output.resumed.wait()
         self.abort()
+
+    def _nobody_reads(self) -> None:
+        self.close(1001, "stdout was closed", drop=True)
 
     def abort(self) -> None:
         """Stop."""
