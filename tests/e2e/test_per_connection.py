@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from tests.collector import Collector, tree
 from tests.e2e.processes import kill, marked, resident_bytes
 from tests.e2e.proxy import PipeClient, Proxy, WebsocketClient, fake_core, leave, trace_proxy
+from trace_proxy.limits import Limits, option_of
 
 TERM = signal.SIGTERM
 MCP = fake_core("mcp")
@@ -126,6 +128,21 @@ async def test_each_client_has_a_core_of_its_own() -> None:
         assert sorted(cores(proxy)) == sorted([first, second])
         await call(one, "slow", seconds=3)
         assert await other.request("echo", {"quick": True}) == {"quick": True}
+
+
+async def test_with_every_bound_at_one_a_client_with_one_request_at_a_time_is_served() -> None:
+    ones = Limits.all_ones()
+    options = [
+        f"{option_of(each.name)}={getattr(ones, each.name):g}"
+        for each in fields(Limits)
+        if getattr(ones, each.name) == 1
+    ]
+    async with connected(*options) as client:
+        for number in range(20):
+            assert await client.request("echo", {"number": number}) == {"number": number}
+        assert (
+            len((await client.answer(await call(client, "big", size=100_000)))["data"]) == 100_000
+        )
 
 
 async def test_bad_input_is_answered_and_the_connection_lives() -> None:
