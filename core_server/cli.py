@@ -13,6 +13,10 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core_server.runtime.server import Server
 
 PREFIX = "CORE_SERVER_"
 EPILOG = """\
@@ -28,7 +32,7 @@ approved by the client (--approval-policy) and confined (--sandbox)."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    _hold_signals()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["schema"]:
         return _write_schema(arguments[1:])
@@ -174,11 +178,23 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"core-server: {error}\n")
         return 2
     try:
-        asyncio.run(Server(config, engine, store, ends).serve())
+        asyncio.run(_served(Server(config, engine, store, ends)))
     except StartError as error:
         sys.stderr.write(f"core-server: {error}\n")
         return 1
     return 0
+
+
+async def _served(server: "Server") -> None:
+    """Serve; a signal that comes while the interpreter ends changes nothing any more."""
+    try:
+        await server.serve()
+    finally:
+        _hold_signals()
+
+
+def _hold_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 def _write_schema(arguments: Sequence[str]) -> int:
