@@ -157,3 +157,20 @@ async def test_an_answer_with_the_wrong_type_of_id_does_not_count(tmp_path: Path
         await client.answer(running)
         await client.wait_for("turn/completed")
     assert not (tmp_path / "ran").exists()
+
+
+async def test_by_default_a_command_writes_in_the_workspace_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    async with core(workspace=inside) as client:
+        client.on_request = lambda _: {"result": {"decision": "accept"}}
+        thread_id = await start_thread(client)
+        await run_turn(client, thread_id, f"/run touch here; touch {outside}")
+        read_only = await client.request(
+            "command/exec", {"command": ["touch", "there"], "sandboxPolicy": {"type": "readOnly"}}
+        )
+    assert [path.name for path in inside.iterdir()] == ["here"]
+    assert not outside.exists()
+    assert read_only["exitCode"] != 0
