@@ -158,7 +158,7 @@ async def test_a_signal_while_it_starts_is_never_lost(after_ms: int) -> None:
         await asyncio.sleep(after_ms / 1000)  # the moment is the test
         proxy.signal(TERM)
         # Before the first instruction of ours, the kernel's default action ends Python.
-        assert await proxy.exit_code(timeout_s=5) in (143, -TERM, 0), proxy.stderr
+        assert await proxy.exit_code() in (143, -TERM, 0), proxy.stderr
         assert await proxy.survivors(within_s=2) == {}
 
 
@@ -366,3 +366,41 @@ def upgrade_request(proxy: Proxy) -> bytes:
         f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
+
+
+async def test_until_the_cores_are_gone_late_clients_hear_503_and_not_a_refusal() -> None:
+    core = fake_core("fake", "--ignore-eof", "--ignore-term")
+    async with trace_proxy(core=core) as proxy, proxy.client() as client:
+        proxy.signal(TERM)
+        assert await client.closed() == 1012
+        status, text, _ = await proxy.get("/readyz")
+        assert (status, json.loads(text)["state"]) == (503, "closing")
+        assert (await proxy.get("/healthz"))[0] == 200
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await proxy.connect()
+        assert refused.value.status == 503
+        await stopped(proxy)
+
+
+async def test_an_address_in_use_is_one_line_and_exit_code_1() -> None:
+    core = fake_core("fake")
+    async with (
+        trace_proxy(core=core) as first,
+        trace_proxy(listen=first.url, core=core, wait=False) as second,
+    ):
+        assert await second.exit_code() == 1
+        assert second.stderr == (
+            f"trace-proxy: cannot listen on {first.url}: Address already in use;"
+            " choose another with --listen\n"
+        )
+        assert await second.survivors(within_s=0.5) == {}
+
+
+async def test_a_request_whose_client_has_left_holds_nothing_up() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy:
+        async with proxy.client() as client:
+            await client.begin("account/read", {})  # never answered
+            await client.request("model/list", {})
+        await proxy.logged("connection.closed")
+        proxy.signal(TERM)
+        await stopped(proxy)

@@ -77,7 +77,7 @@ class Listener:
             else:
                 await self._open_unix(runner, where)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = (error.strerror or str(error)).partition(" (while")[0]
             raise StartError(
                 f"cannot listen on {where.url}: {reason}; choose another with --listen"
             ) from None
