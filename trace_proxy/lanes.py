@@ -72,6 +72,10 @@ class Lanes:
     def __len__(self) -> int:
         return self._waiting
 
+    def narrow(self, window: int) -> None:
+        """Never have more than so many requests unanswered, whatever the bound allows."""
+        self._window = min(self._bounds.window, window)
+
     def clear(self) -> None:
         """Forget everything: the core died, and the router settles what it had."""
         self.outstanding = 0

@@ -100,8 +100,10 @@ class Limits:
     # As many as may be under way in all: what was admitted finds room.
     max_core_queue_messages: int = _bound(2048, "messages that wait for one core's stdin")
     max_core_queue_bytes: int = _bound(16 * MIB, "and their bytes together")
-    # The reference server refuses or loses requests beyond 128: half of it is safe.
-    max_core_outstanding: int = _bound(64, "requests that one core works on at a time")
+    # As many as may be under way in all; the reference server gets at most 64 (see pool).
+    max_core_outstanding: int = _bound(
+        2048, "requests that one core works on at a time; codex app-server gets 64 at most"
+    )
     # A pipe holds 64 KiB: a core that takes nothing for so long has hung.
     core_stall_s: float = _bound(10.0, "time without input taken or output until a core has hung")
     # A thread with images comes back as one line, several times a message's size.

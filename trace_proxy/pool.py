@@ -33,6 +33,24 @@ RESUMES_AT_ONCE: Final = 32
 _encode = msgspec.json.Encoder().encode
 
 
+REFERENCE_WINDOW: Final = 64
+"""The reference server refuses or loses requests beyond 128 at a time: half of it is safe."""
+
+
+class _Greeting(msgspec.Struct, rename="camel"):
+    codex_home: str | None = None
+    server_info: object = msgspec.UNSET
+
+
+def _is_reference(greeting: bytes) -> bool:
+    """Whether a core answered `initialize` as codex app-server does: no `serverInfo`."""
+    try:
+        hello = msgspec.json.decode(greeting, type=_Greeting)
+    except msgspec.DecodeError:
+        return False
+    return hello.codex_home is not None and hello.server_info is msgspec.UNSET
+
+
 class Restarts:
     """When a core that died may start again, and when it has failed for good.
 
@@ -124,6 +142,8 @@ class Pool:
     def _greeted(self, core: CoreSession, answer: CoreMessage) -> None:
         """It answered; bring its threads back, then let others in."""
         core.greeting = bytes(answer.result) if answer.result is not UNSET else b"{}"
+        if _is_reference(core.greeting):
+            core.lanes.narrow(REFERENCE_WINDOW)
         self._board.effects.write(core, envelope.notification("initialized", None))
         threads: deque[str] = deque()
         for thread in self._board.placement.of(core):

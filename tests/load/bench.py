@@ -99,7 +99,7 @@ class Bench:
             command = [
                 *(sys.executable, "-m", "trace_proxy", "--listen", f"ws://127.0.0.1:{port}"),
                 *("--delivery", "broadcast", "--max-connections-per-ip", "2000"),
-                *("--max-connections", "2000", "--max-core-outstanding", "2048"),
+                *("--max-connections", "2000"),
                 *("--", self._child),
             ]
         pinned = [] if pin is None else ["taskset", "-c", str(pin)]
