@@ -4,7 +4,7 @@ Some answers tell more than their asker: a thread now lives here, a turn now run
 That is noted for connections that have left as well, because the core goes on.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET
@@ -18,9 +18,15 @@ from trace_proxy.span_record import SpanContext
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn
 
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+
 
 class _Id(msgspec.Struct):
-    id: str = ""
+    id: _Name
+
+
+class _ReviewResult(msgspec.Struct, rename="camel"):
+    review_thread_id: _Name
 
 
 class _ThreadResult(msgspec.Struct):
@@ -34,8 +40,11 @@ class _TurnResult(msgspec.Struct):
 
 _THREAD = msgspec.json.Decoder(_ThreadResult)
 _TURN = msgspec.json.Decoder(_TurnResult)
+_REVIEW = msgspec.json.Decoder(_ReviewResult)
 
-_TELLING: Final = methods.SUBSCRIBING | methods.TURN_CONTROL | {"turn/start"}
+_TELLING: Final = (
+    methods.SUBSCRIBING | methods.TURN_CONTROL | frozenset({"turn/start", "review/start"})
+)
 
 
 class Answers:
@@ -96,6 +105,8 @@ class Answers:
                 return self._turn_started(core, pending, _TURN.decode(message.result).turn.id)
             if pending.method in methods.SUBSCRIBING:
                 self._thread_loaded(core, pending, _THREAD.decode(message.result))
+            elif pending.method == "review/start":
+                self._review_started(core, pending, _REVIEW.decode(message.result))
         except msgspec.DecodeError:
             board.not_started(pending)
             board.effects.log("core.answer_not_understood", core=core.index, method=pending.method)
@@ -115,6 +126,19 @@ class Answers:
         if pending.method == "thread/resume":
             board.subscribers.resumed(thread, pending.connection)
             board.server_requests.resumed(thread)
+
+    def _review_started(self, core: CoreSession, pending: Pending, result: _ReviewResult) -> None:
+        """A review may run in a thread of its own; who asked for it hears it."""
+        board, thread, span = self._board, result.review_thread_id, pending.span
+        if thread == pending.thread or board.turns.of_thread(thread) is not None:
+            return
+        board.not_started(pending)
+        pending.thread = thread
+        board.placement.place(thread, core)
+        if span is not None:
+            board.turns.starter(thread, span)
+        if pending.connection is not None:
+            board.subscribers.add(thread, pending.connection)
 
     def _turn_started(
         self, core: CoreSession, pending: Pending, turn_id: str

@@ -164,6 +164,43 @@ def test_a_turn_without_a_start_of_its_own_is_a_child_of_what_began_it(
     assert turn.context.trace_id == request.context.trace_id
 
 
+def test_a_detached_review_is_heard_by_who_asked_and_is_its_child(
+    proxy: Proxy, client: Client
+) -> None:
+    client.request(1, "review/start", {"threadId": "t"})
+    answer = {"turn": {"id": "v"}, "reviewThreadId": "r"}
+    proxy.core.answer(proxy.core.got()[0]["id"], answer)
+    proxy.core.notify("turn/started", {"threadId": "r", "turn": {"id": "v"}})
+    proxy.core.notify("turn/completed", {"threadId": "r", "turn": {"id": "v"}})
+    assert [each.get("method") for each in client.heard()] == [
+        None,
+        "turn/started",
+        "turn/completed",
+    ]
+    started(proxy)
+    completed(proxy)
+    request, review, nowhere = proxy.spans()
+    assert (review.parent, nowhere.parent) == (request.context, None)
+    client.request(1, "review/start", {"threadId": "t"})
+    proxy.core.answer(proxy.core.got()[0]["id"], {"turn": {"id": "w"}, "reviewThreadId": "t"})
+    started(proxy, "w")
+    completed(proxy, "w")
+    request, inline = proxy.spans()
+    assert inline.parent == request.context
+
+
+@pytest.mark.parametrize("result", [{"turn": {"id": ""}}, {"turn": {}}, {"thread": {"id": ""}}, 5])
+def test_an_answer_that_names_nothing_begins_nothing(
+    proxy: Proxy, client: Client, result: Json
+) -> None:
+    for method in ("turn/start", "thread/start", "thread/resume", "review/start"):
+        client.request(1, method, {"threadId": "x"})
+        proxy.core.answer(proxy.core.got()[0]["id"], result)
+    board = proxy.hub.board
+    assert (len(board.turns), client.connection.threads) == (0, {"t"})
+    assert [each["result"] for each in client.heard()] == [result] * 4
+
+
 def test_a_start_that_failed_has_no_turn(proxy: Proxy, client: Client) -> None:
     client.request(1, "turn/start", {"threadId": "t"})
     proxy.core.fail(proxy.core.got()[0]["id"], -32600, CANARY)
