@@ -15,6 +15,7 @@ signals and the end do not depend on the reader.
 
 import asyncio
 import os
+import select
 import stat
 import threading
 from collections import deque
@@ -235,9 +236,18 @@ class Writer:
             self.flush()
 
     def _watch(self) -> None:
-        """Learn of a closed reader without writing: a pipe's write end polls as in error."""
-        if stat.S_ISFIFO(os.fstat(self._fd).st_mode):
-            self._loop.add_reader(self._fd, self._fail)
+        """Learn of a closed reader without writing: its end polls as hung up or in error."""
+        mode = os.fstat(self._fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            self._loop.add_reader(self._fd, self._peer_moved)
+
+    def _peer_moved(self) -> None:
+        events = select.poll()
+        events.register(self._fd, 0)  # hung up and error are always told
+        if events.poll(0):
+            self._fail()
+        else:  # a socket with something to read, which is stdin's business
+            self._loop.remove_reader(self._fd)
 
     def _fail(self) -> None:
         if not self._broken:

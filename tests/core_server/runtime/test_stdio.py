@@ -1,5 +1,6 @@
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 from core_server.jsonrpc.framing import Oversized
@@ -77,6 +78,26 @@ async def test_a_reader_that_is_gone_is_noticed_without_writing() -> None:
     writer.flush()
     assert writer.buffered_bytes == 0
     await writer.close(1, None)
+
+
+async def test_a_closed_socket_is_noticed_and_one_with_input_is_left_alone() -> None:
+    theirs, ours = socket.socketpair()
+    broken = asyncio.Event()
+    writer = Writer(ours.detach(), broken.set, _nothing)
+    theirs.send(b"input")
+    await asyncio.sleep(0)
+    writer.write(b"still here")
+    writer.flush()
+    assert await asyncio.to_thread(theirs.recv, 100) == b"still here\n"
+    assert not broken.is_set()
+    await writer.close(1, None)
+    theirs.close()
+    left, right = socket.socketpair()
+    watching = Writer(right.detach(), broken.set, _nothing)
+    left.close()
+    async with asyncio.timeout(5):
+        await broken.wait()
+    await watching.close(1, None)
 
 
 async def test_closing_gives_up_on_a_client_that_does_not_read() -> None:
