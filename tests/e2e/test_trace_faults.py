@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.collector import Collector
+from tests.e2e.processes import kill
 from tests.e2e.proxy import RpcError, fake_core, turn_params
 from tests.e2e.traces import Scene, Stage, traced
 
@@ -79,6 +80,26 @@ async def test_a_core_that_dies_ends_what_it_held(stage: Stage) -> None:
         assert each.attributes["trace_proxy.ended_by"] == "core_lost"
     assert approval.attributes["trace_proxy.approval.decision"] == "core_lost"
     assert span.attributes["error.type"] == "-32003"
+
+
+async def test_a_tool_that_runs_when_its_core_is_killed_is_an_error(collector: Collector) -> None:
+    async with traced(collector=collector) as stage, stage.scene() as scene:
+        await scene.begin_turn("/run echo begun; sleep 30")
+        await scene.decide("accept")
+        await scene.client.wait_for("item/commandExecution/outputDelta")
+        kill(stage.proxy.core_pid())
+        await scene.end_turn()
+        _, turn, tool, approval = await scene.becomes(
+            TURN_START,
+            f"{TURN} ERROR",
+            "    core-server: execute_tool shell [internal] ERROR",
+            "      core-server: item/commandExecution/requestApproval [client]",
+        )
+        assert await stage.proxy.logged("core.ready", times=2)
+    assert tool.message == "The core died while the tool ran."
+    assert tool.attributes["error.type"] == tool.attributes["trace_proxy.ended_by"] == "core_lost"
+    assert turn.end_ns == tool.end_ns
+    assert approval.attributes["trace_proxy.approval.decision"] == "accept"
 
 
 async def test_a_shed_request_is_an_error_that_says_so(collector: Collector) -> None:
