@@ -39,6 +39,7 @@ class ServerRequest(msgspec.Struct):
         start_ns: When it was first asked.
         asked: Keys of the connections that have seen it and are still there.
         times: How many have seen it.
+        repeats: How often its core may ask it again, since its thread was resumed so often.
     """
 
     request_id: int
@@ -52,6 +53,7 @@ class ServerRequest(msgspec.Struct):
     start_ns: int
     asked: set[int] = msgspec.field(default_factory=set)
     times: int = 0
+    repeats: int = 0
 
     def ask(self, connection: Connection) -> bool:
         """Note that a connection is asked; False when it was before."""
@@ -72,12 +74,12 @@ class _Answered(msgspec.Struct):
     Attributes:
         request_id: Ours.
         thread: Whose it was.
-        repeats: Its thread was resumed meanwhile: the core may ask again, and means the same.
+        repeats: As while it was pending; a repeat may cross the answer.
     """
 
     request_id: int
     thread: str | None
-    repeats: bool = False
+    repeats: int
 
 
 class ServerRequests:
@@ -105,20 +107,25 @@ class ServerRequests:
 
     def known(self, core: CoreSession, core_id: int | str) -> ServerRequest | None:
         """A pending request that a core asks again (on a second `thread/resume`)."""
-        return self._by_core.get((core.index, core_id))
+        request = self._by_core.get((core.index, core_id))
+        if request is not None and request.repeats:
+            request.repeats -= 1
+        return request
 
     def resumed(self, thread: str) -> None:
         """A thread was resumed: its core asks again what it believes to be unanswered."""
+        for request in self.of_thread(thread):
+            request.repeats += 1
         for answered in self._answered.values():
             if answered.thread == thread:
-                answered.repeats = True
+                answered.repeats += 1
 
     def repeated(self, core: CoreSession, core_id: int | str) -> bool:
         """Whether a request only repeats one whose answer is on its way; true once each."""
         answered = self._answered.get((core.index, core_id))
         if answered is None or not answered.repeats:
             return False
-        answered.repeats = False
+        answered.repeats -= 1
         return True
 
     def open(self, request: ServerRequest) -> None:
@@ -151,7 +158,7 @@ class ServerRequests:
         if request.thread is not None and request.thread not in connection.threads:
             return None
         self._remove(request)
-        answered = _Answered(request.request_id, request.thread)
+        answered = _Answered(request.request_id, request.thread, request.repeats)
         self._answered[request.core.index, request.core_id] = answered
         if len(self._answered) > ANSWERED_KEPT:
             del self._answered[next(iter(self._answered))]

@@ -150,6 +150,22 @@ def test_a_question_repeated_while_its_answer_travels_is_not_asked_again() -> No
     assert [each.get("id") for each in one.heard()] == [None, 1], "now it is a new one"
 
 
+def test_an_answer_that_overtakes_the_repeat_after_a_resume_is_the_last_word() -> None:
+    proxy = Proxy().up()
+    one, two = proxy.client(), proxy.client()
+    proxy.thread(one)
+    proxy.core.ask(5, APPROVAL, {"threadId": "t"})
+    two.request("r", "thread/resume", {"threadId": "t"})
+    proxy.core.answer(proxy.core.got()[0]["id"], {"thread": {"id": "t"}})
+    assert [each["id"] for each in two.heard()] == ["r", 0]
+    two.answer(0, ACCEPT)
+    one.heard()
+    proxy.core.ask(5, APPROVAL, {"threadId": "t"})
+    assert (one.heard(), two.heard()) == ([], [])
+    proxy.core.notify("serverRequest/resolved", {"threadId": "t", "requestId": 5})
+    assert [each["params"]["requestId"] for each in (*one.heard(), *two.heard())] == [0, 0]
+
+
 def test_a_core_that_settles_it_itself_tells_everybody() -> None:
     proxy = Proxy().up()
     client = proxy.client()
