@@ -8,7 +8,7 @@ Whether work is left is answered from here too: a turn runs until the core says
 `turn/completed`, long after `turn/start` was answered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -165,6 +165,11 @@ class Turns:
     def starter(self, thread: str, span: RequestSpan) -> None:
         """A request that will begin a turn was sent; `turn/started` may come before its answer."""
         self._starters[thread] = span
+
+    @property
+    def announced(self) -> Collection[str]:
+        """Threads whose turn was asked for and not refused, and has not been seen to begin."""
+        return self._starters.keys()
 
     def not_started(self, thread: str, span: RequestSpan) -> None:
         """It was refused: the thread's next turn is not its child."""

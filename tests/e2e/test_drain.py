@@ -318,6 +318,17 @@ async def test_a_burst_of_turns_at_the_signal_is_admitted_or_refused_never_lost(
         await stopped(proxy)
 
 
+async def test_a_turn_that_was_promised_but_has_not_begun_is_waited_for() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.request("thread/compact/start", {"threadId": thread})
+        await draining(proxy)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["status"] == "completed"
+        assert await client.closed() == 1012
+        await stopped(proxy)
+
+
 async def test_end_of_input_drains_a_wrapper() -> None:
     async with trace_proxy(listen="stdio://", pipes=True) as proxy:
         client = await proxy.pipe_client()

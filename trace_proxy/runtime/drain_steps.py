@@ -8,7 +8,7 @@ sequence in a task.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -35,6 +35,10 @@ IDLE_BATCH: Final = 64
 """Idle connections closed in one tick: their clients do not come back all at once."""
 
 
+ANNOUNCED_S: Final = 1.0
+"""For a turn to begin after the request for it was answered; cores take milliseconds."""
+
+
 class DrainSteps:
     """Carries out the drain's commands.
 
@@ -49,6 +53,7 @@ class DrainSteps:
         self._closing: deque[commands.Command] = deque()
         self._wake = asyncio.Event()
         self._interrupted: set[str] = set()
+        self._announced_until_s: float | None = None
         self.exit_code: int | None = None
         self.end_within: Callable[[float, int], None] = lambda _within_s, _code: None
 
@@ -121,8 +126,10 @@ class DrainSteps:
     def _busy(self, connection: Connection) -> bool:
         if connection.in_flight:
             return True
-        running = self._supervisor.hub.board.turns.of_thread
-        return any(running(thread) is not None for thread in connection.threads)
+        running, announced = self._supervisor.hub.board.turns.of_thread, self._announced()
+        return any(
+            running(thread) is not None or thread in announced for thread in connection.threads
+        )
 
     def work_changed(self) -> None:
         """Ask whether the last piece of work is done."""
@@ -130,10 +137,21 @@ class DrainSteps:
         if supervisor.drain.state not in (State.DRAINING, State.INTERRUPTING):
             return
         board = supervisor.hub.board
+        turns = len(board.turns) + len(self._announced())
         unflushed = sum(client.unflushed_bytes for client in supervisor.clients.values())
-        self.carry_out(
-            supervisor.drain.work(len(board.turns), board.admission.requests, unflushed)
-        )
+        self.carry_out(supervisor.drain.work(turns, board.admission.requests, unflushed))
+
+    def _announced(self) -> Collection[str]:
+        """Threads whose turn is waited for though it has not begun; none of them for ever.
+
+        A compaction is answered before its turn begins: between the two nothing seems to be
+        left to do. But a core may also have found that there is nothing to compact.
+        """
+        threads = self._supervisor.hub.board.turns.announced
+        now_s = self._loop.time()
+        if not threads or self._announced_until_s is None:
+            self._announced_until_s = now_s + ANNOUNCED_S
+        return threads if now_s < self._announced_until_s else ()
 
     def tick(self, now_s: float) -> None:
         """Notice deadlines, idle connections and approvals that nobody can give."""

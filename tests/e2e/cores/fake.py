@@ -64,6 +64,14 @@ class Core:
             case "turn/interrupt":
                 self.answer(message, {})
                 self.end(params["threadId"], "interrupted")
+            case "thread/compact/start":
+                self.compact(message, params["threadId"])
+            case _:
+                self.small(message, method, params)
+
+    def small(self, message: Json, method: str, params: Json) -> None:
+        """Handle a request about no turn."""
+        match method:
             case "model/list":
                 self.answer(message, params)
             case "account/read":
@@ -94,6 +102,15 @@ class Core:
         self.notify("turn/started", thread, turn={"id": turn, "status": "inProgress"})
         if TURNS[word](self, thread, *rest):
             self.end(thread, "completed")
+
+    def compact(self, message: Json, thread: str) -> None:
+        """A turn that begins a while after the request for it was answered."""
+        self.answer(message, {})
+        time.sleep(0.4)
+        turn = self.running[thread] = f"compact-{os.getpid()}"
+        self.notify("turn/started", thread, turn={"id": turn, "status": "inProgress"})
+        time.sleep(0.2)
+        self.end(thread, "completed")
 
     def delta(self, thread: str, text: str) -> None:
         """Stream text."""
