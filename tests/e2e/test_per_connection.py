@@ -268,12 +268,16 @@ async def test_a_core_that_crashes_at_once_costs_one_connection_each_time() -> N
 
 
 async def test_a_core_that_cannot_be_started_for_want_of_descriptors_closes_its_client() -> None:
-    limit = 32
     async with private() as proxy:
+        async with proxy.client(initialize=False) as client:
+            await core_of(client)
+        await no_core_left(proxy)
+        before = descriptors(proxy)
+        limit = before + 20  # for one client and its core, perhaps two
         resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (limit, limit))
         async with contextlib.AsyncExitStack() as stack:
             closed = None
-            for _ in range(limit):
+            for _ in range(4):
                 client = await stack.enter_async_context(proxy.client(initialize=False))
                 await client.begin("echo", {})
                 message = await client.socket.receive()
@@ -281,7 +285,7 @@ async def test_a_core_that_cannot_be_started_for_want_of_descriptors_closes_its_
                     closed = (message.data, message.extra)
                     break
             assert closed == (1011, "the core cannot be started")
-        await no_core_left(proxy)
+        await until(lambda: descriptors(proxy) <= before)
         async with proxy.client(initialize=False) as client:
             assert await client.request("echo", {}) == {}
 

@@ -27,6 +27,9 @@ _LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
 _WHOLE_BYTES: Final = 256 * 1024
 """A line longer than this is not copied only to put its newline behind it."""
 
+_SPAWN_DESCRIPTORS: Final = 12
+"""Three socket pairs and what libuv needs meanwhile are 9."""
+
 _EXIT_GRACE_S: Final = 0.2
 """For the last lines of a core that has exited: a grandchild may hold its pipes open."""
 
@@ -101,7 +104,12 @@ class CoreProcess(asyncio.SubprocessProtocol):
         return self._stderr.tail
 
     async def start(self, command: tuple[str, ...]) -> None:
-        """Start it, in a session of its own: a Ctrl-C for us is none for it."""
+        """Start it, in a session of its own: a Ctrl-C for us is none for it.
+
+        Raises:
+            OSError: no process, memory or descriptor is left.
+        """
+        _require_descriptors()
         transport, _ = await self._loop.subprocess_exec(
             lambda: self,
             sys.executable,
@@ -250,6 +258,17 @@ class CoreProcess(asyncio.SubprocessProtocol):
             else:
                 return
         await self._exited.wait()  # nothing survives KILL
+
+
+def _require_descriptors() -> None:
+    """Fail while nothing is open yet: uvloop leaks what it has opened when it runs out."""
+    held: list[int] = []
+    try:
+        for _ in range(_SPAWN_DESCRIPTORS):
+            held.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - kept if one fails
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 class StderrLog:
