@@ -41,6 +41,7 @@ class Keeping:
                 (sys.executable, "-I", "-S", _KEEPER),
                 stdin=out,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # or who reads ours to its end would wait for it
                 cwd="/",
                 start_new_session=True,
             )

@@ -87,13 +87,14 @@ class Supervisor(Meters):
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
-        self.clients.pop(connection.key, None)
+        client = self.clients.pop(connection.key, None)
+        code = None if client is None or client.closing is None else client.closing[0]
         self.total.close(connection.key)
         self.hub.closed(connection, time.time_ns())
         self.metrics.connections = len(self.clients)
         if not self.clients:
             self.nobody.set()
-        _log.info("connection.closed", connection=connection.key)
+        _log.info("connection.closed", connection=connection.key, code=code)
         self.steps.work_changed()
 
     def message(self, client: Client, data: bytes) -> None:
