@@ -124,7 +124,7 @@ class Notices:
         board.deliver(audience, method, line)
         if isinstance(ended, EndedTurn):
             board.end_turn(ended)
-            for asked in board.server_requests.lose_turn(ended.turn):
+            for asked in board.server_requests.lose_turn(ended.turn.thread, ended.turn.context):
                 board.resolve(asked, "resolved")
         else:
             board.end_span(ended)

@@ -16,7 +16,6 @@ from trace_proxy import envelope, methods, semconv
 from trace_proxy.connection import Connection
 from trace_proxy.core_session import CoreSession
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.turn_spans import Turn
 
 ANSWERED_KEPT: Final = 1024
 """Answered requests whose `serverRequest/resolved` has not come; cores send it at once."""
@@ -187,12 +186,12 @@ class ServerRequests:
             del self._answered[key]
         return lost
 
-    def lose_turn(self, turn: Turn) -> list[ServerRequest]:
+    def lose_turn(self, thread: str, turn: SpanContext) -> list[ServerRequest]:
         """The turn is over, and its core said nothing of what it had asked."""
         lost = [
             each
-            for each in self.of_thread(turn.thread)
-            if each.parent is not None and each.parent.trace_id == turn.context.trace_id
+            for each in self.of_thread(thread)
+            if each.parent is not None and each.parent.trace_id == turn.trace_id
         ]
         for request in lost:
             self._remove(request)

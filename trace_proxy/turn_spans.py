@@ -11,6 +11,31 @@ from trace_proxy import semconv
 from trace_proxy.core_session import CoreSession
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
+TOOL_NAME_CHARS: Final = 64
+
+_TOOLS: Final = {
+    "commandExecution": "shell",
+    "fileChange": "apply_patch",
+    "mcpToolCall": None,
+    "dynamicToolCall": None,
+    "collabAgentToolCall": None,
+    "webSearch": "web_search",
+    "imageGeneration": "image_generation",
+    "imageView": "view_image",
+}
+"""Items that do something, and the tool's name (None: the item's own `tool`)."""
+
+TURN_STATUS: Final = frozenset({"completed", "interrupted", "failed"})
+TOOL_STATUS: Final = frozenset({"inProgress", "completed", "failed", "declined", "interrupted"})
+"""What a core may say of how it went; anything else is recorded as `other`."""
+
+
+def tool_name(kind: str, tool: str | None) -> str | None:
+    """What a tool call is called, None for an item that does nothing."""
+    if kind not in _TOOLS:
+        return None
+    return _TOOLS[kind] or (tool or kind)[:TOOL_NAME_CHARS]
+
 
 class Tool(msgspec.Struct, frozen=True):
     """A tool call that runs."""

@@ -18,34 +18,25 @@ from trace_proxy.connection import RequestSpan
 from trace_proxy.core_session import CoreSession
 from trace_proxy.ids import Ids
 from trace_proxy.span_record import SpanContext, SpanRecord
-from trace_proxy.turn_spans import Tool, Turn, tool_record, turn_record
+from trace_proxy.turn_spans import (
+    TOOL_STATUS,
+    TURN_STATUS,
+    Tool,
+    Turn,
+    tool_name,
+    tool_record,
+    turn_record,
+)
 from trace_proxy.w3c import own_flags
 
 ITEMS_PER_TURN: Final = 1024
 """Tool calls that may run at once in a turn before further ones get no span."""
-
-TOOL_NAME_CHARS: Final = 64
 
 ENDED_KEPT: Final = 256
 """Turns that ended, in case their `turn/start` is answered later, or they end twice."""
 
 _LATEST_MS: Final = 2**43
 """In the year 2248; nanoseconds of what is later do not fit into a span."""
-
-_TURN_STATUS: Final = frozenset({"completed", "interrupted", "failed"})
-_ITEM_STATUS: Final = frozenset({"inProgress", "completed", "failed", "declined", "interrupted"})
-
-_TOOLS: Final = {
-    "commandExecution": "shell",
-    "fileChange": "apply_patch",
-    "mcpToolCall": None,
-    "dynamicToolCall": None,
-    "collabAgentToolCall": None,
-    "webSearch": "web_search",
-    "imageGeneration": "image_generation",
-    "imageView": "view_image",
-}
-"""Items that do something, and the tool's name (None: the item's own `tool`)."""
 
 
 class _Usage(msgspec.Struct, rename="camel"):
@@ -268,7 +259,7 @@ class Turns:
     ) -> EndedTurn | None:
         """A turn may end before we heard of it: then it began with this."""
         self._started(thread, turn.id, core, now_ns)
-        status = turn.status if turn.status in _TURN_STATUS else "other"
+        status = turn.status if turn.status in TURN_STATUS else "other"
         return self.end(turn.id, status, now_ns)
 
     def _started(self, thread: str, turn_id: str, core: CoreSession, now_ns: int) -> None:
@@ -303,11 +294,11 @@ class Turns:
 
     def _tool_started(self, turn_id: str, item: _Item, start_ns: int) -> None:
         turn = self._by_id.get(turn_id)
-        if turn is None or item.type not in _TOOLS or item.id in turn.tools:
+        name = tool_name(item.type, item.tool)
+        if turn is None or name is None or item.id in turn.tools:
             return
         if len(turn.tools) >= ITEMS_PER_TURN:
             return
-        name = _TOOLS[item.type] or (item.tool or item.type)[:TOOL_NAME_CHARS]
         context = SpanContext(
             turn.context.trace_id,
             self._ids.new_span_id(),
@@ -321,7 +312,7 @@ class Turns:
         tool = turn.tools.pop(item.id, None) if turn is not None else None
         if turn is None or tool is None or not turn.context.flags & 1:
             return None
-        status = item.status if item.status in _ITEM_STATUS else "other"
+        status = item.status if item.status in TOOL_STATUS else "other"
         return tool_record(turn, item.id, tool, end_ns, status, item.exit_code)
 
     def end(self, turn_id: str, status: str, now_ns: int, why: str = "") -> EndedTurn | None:
