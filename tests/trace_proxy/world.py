@@ -8,60 +8,19 @@ each answer went to its asker under its own id, nobody heard what was not for th
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from tests.trace_proxy.fake_core import FakeCore, Shelf
-from tests.trace_proxy.recording import Client, Json, Proxy
+from tests.trace_proxy.people import IDS, METHODS, Person, Wire, check_spans
+from tests.trace_proxy.recording import Json, Proxy
 from trace_proxy.core_session import CoreState
 from trace_proxy.drain import Drain, State
 from trace_proxy.flow import AdmissionBounds
 from trace_proxy.lanes import LaneBounds
-from trace_proxy.span_record import Kind, SpanRecord
 
-IDS: Final = (b"0", b"1", b'"1"', b"-1", b"9223372036854775807", b'"\\u0061"', b'""')
-METHODS: Final = (
-    ("turn/start", True),
-    ("thread/start", False),
-    ("thread/resume", True),
-    ("model/list", False),
-    ("thread/unsubscribe", True),
-    ("turn/interrupt", True),
-    ("turn/steer", True),
-    ("thread/compact/start", True),
-    ("thread/fork", True),
-    ("thread/archive", True),
-    ("thread/list", False),
-    ("thread/loaded/list", False),
-    ("command/exec", False),
-    ("fs/watch", False),
-    ("fs/unwatch", False),
-    ("no/such/method", False),
-)
 MAX_CLIENTS: Final = 5
-
-
-class _Wire(msgspec.Struct):
-    id: msgspec.Raw = msgspec.Raw(b"")
-    method: str = ""
-    params: Json = None
-    result: Json = None
-    error: Json = None
-    jsonrpc: str = ""
-
-
-@dataclass(eq=False)
-class Person:
-    """A client and what it may expect."""
-
-    client: Client
-    strict: bool
-    experimental: bool
-    initialized: bool = False
-    waiting: dict[int, bytes] = field(default_factory=dict)
-    asked: dict[int, str | None] = field(default_factory=dict)
 
 
 class World:
@@ -282,7 +241,7 @@ class World:
         assert pending <= sum(len(core.approvals) for core in self.cores)
 
     def _heard(self, person: Person, raw: bytes) -> None:
-        message = msgspec.json.decode(raw, type=_Wire)
+        message = msgspec.json.decode(raw, type=Wire)
         assert message.jsonrpc == ("2.0" if person.strict else "")
         if not message.method:
             self._answered(person, message)
@@ -291,7 +250,7 @@ class World:
         else:
             self._notified(person, message)
 
-    def _answered(self, person: Person, message: _Wire) -> None:
+    def _answered(self, person: Person, message: Wire) -> None:
         request_id = bytes(message.id)
         body = message.error.get("data") if message.error else message.result
         serial = body.get("serial") if isinstance(body, dict) else None
@@ -307,7 +266,7 @@ class World:
             thread = message.result["thread"]["id"]
             self.subscribed.setdefault(thread, set()).add(person.client.key)
 
-    def _asked(self, person: Person, message: _Wire) -> None:
+    def _asked(self, person: Person, message: Wire) -> None:
         assert person.initialized
         thread = message.params.get("threadId")
         if thread is not None:
@@ -317,7 +276,7 @@ class World:
         assert asked not in person.asked, "asked once"
         person.asked[asked] = thread
 
-    def _notified(self, person: Person, message: _Wire) -> None:
+    def _notified(self, person: Person, message: Wire) -> None:
         assert person.initialized
         thread = message.params.get("threadId")
         if message.method.startswith(("item/", "turn/", "serverRequest/", "thread/tokenUsage")):
@@ -345,7 +304,7 @@ class World:
             self.check()
         assert self.settled == self.requests
         self._check_rest()
-        self._check_spans(self.proxy.effects.spans)
+        check_spans(self.proxy.effects.spans, self.requests, self.shelf.turns)
 
     def _end_work(self, core: FakeCore) -> None:
         self.proxy.hub.core_writable(core.core.session, writable=True)
@@ -372,16 +331,3 @@ class World:
             session = core.core.session
             assert len(session.router) == len(core.asked)
             assert session.lanes.outstanding == len(core.asked)
-
-    def _check_spans(self, spans: list[SpanRecord]) -> None:
-        contexts = {each.context.span_id for each in spans}
-        assert len(contexts) == len(spans), "one record for each span"
-        assert sum(each.kind is Kind.SERVER for each in spans) == self.requests
-        turns = [each for each in spans if each.name == "invoke_agent"]
-        ids = Counter(str(each.attributes["trace_proxy.turn.id"]) for each in turns)
-        assert ids == Counter(self.shelf.turns), "one span for each turn"
-        for each in spans:
-            assert each.start_ns <= each.end_ns
-            if each.parent is not None:
-                assert each.parent.span_id in contexts, each
-                assert each.parent.trace_id == each.context.trace_id
