@@ -205,7 +205,7 @@ class Program:
     async def _converse(self, connection: Connection, client: StdioClient) -> None:
         supervisor, loop = self._supervisor, asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(client.run_writer())
+            client.writes_in(tasks)
             await client.run(supervisor, self._config.limits.max_message_bytes)
             await supervisor.ready.wait()  # its last words may have come before the core
             supervisor.steps.carry_out(supervisor.drain.input_ended(loop.time()))

@@ -33,7 +33,8 @@ class Client(ABC):
         self.written_bytes = 0
         self.input_ended = False
         self._slow_close_s = slow_close_s
-        self._wake = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._draining: asyncio.Timeout | None = None
 
     def __repr__(self) -> str:
@@ -88,7 +89,7 @@ class Client(ABC):
             self.write(data)
         if (self.paused or len(self.outbox)) and not self.congested:
             self.congested = True
-            self._wake.set()
+            self._start_writer()
 
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
         """End it with a Close, behind what is queued unless that is dropped.
@@ -100,7 +101,7 @@ class Client(ABC):
         if self.closing is not None:
             return
         self.closing = (code, reason)
-        self._wake.set()
+        self._start_writer()
         if self._draining is not None:
             self._draining.reschedule(0)  # long past: the writer stops waiting for room
 
@@ -112,14 +113,25 @@ class Client(ABC):
             self.outbox.join_deltas(self.decode, self.encode)
         return verdict
 
-    async def run_writer(self) -> None:
+    def writes_in(self, tasks: asyncio.TaskGroup) -> None:
+        """Give it the parent of its writer task, before anything is written."""
+        self._tasks = tasks
+        if self.congested or self.closing is not None:
+            self._start_writer()
+
+    def _start_writer(self) -> None:
+        """Start the writer task, unless it runs: an idle client does without one."""
+        if self._writer is None and self._tasks is not None:
+            self._writer = self._tasks.create_task(self._run_writer())
+
+    async def _run_writer(self) -> None:
         """The writer task: waits for the peer, so that nobody else has to."""
         try:
-            while self.closing is None:
-                await self._wake.wait()
-                self._wake.clear()
-                if self.congested and self.closing is None:
-                    await self._wait_for_room()
+            while self.congested and self.closing is None:
+                await self._wait_for_room()
+            if self.closing is None:
+                self._writer = None  # no await since it was asked: nobody is congested now
+                return
             code, reason = self.closing
             async with asyncio.timeout(self._slow_close_s):
                 while len(self.outbox):

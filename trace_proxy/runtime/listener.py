@@ -49,10 +49,10 @@ class Listener:
         self._count = count
         self._trust = Trust(self._config.tracing.trust_context.value)
         self._door = Door(bound_ips=(), port=0)
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._server: asyncio.Server | None = None
         self._unix_path: Path | None = None
-        self._greeted: set[object] = set()
+        self._strangers: dict[asyncio.Protocol, asyncio.TimerHandle] = {}
         self.url = ""
 
     def __repr__(self) -> str:
@@ -64,11 +64,8 @@ class Listener:
         Raises:
             StartError: the address cannot be had.
         """
-        application = web.Application(client_max_size=1024)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(
-            application, handle_signals=False, access_log=None, shutdown_timeout=0.1
-        )
+        server = web.Server(self._handle, access_log=None)
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.1)
         await runner.setup()
         self._runner = runner
         try:
@@ -82,7 +79,7 @@ class Listener:
                 f"cannot listen on {where.url}: {reason}; choose another with --listen"
             ) from None
 
-    async def _open_tcp(self, runner: web.AppRunner, where: ListenTcp) -> None:
+    async def _open_tcp(self, runner: web.ServerRunner, where: ListenTcp) -> None:
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in where.host else socket.AF_UNSPEC
         found = await loop.getaddrinfo(
@@ -103,7 +100,7 @@ class Listener:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"ws://{shown}:{port}"
 
-    async def _open_unix(self, runner: web.AppRunner, where: ListenUnix) -> None:
+    async def _open_unix(self, runner: web.ServerRunner, where: ListenUnix) -> None:
         path = Path(where.path)
         await asyncio.to_thread(_remove_stale, path)
         listening = await asyncio.to_thread(_bind_private, path)
@@ -113,19 +110,19 @@ class Listener:
         self._unix_path = path
         self.url = where.url
 
-    def _greet(self, runner: web.AppRunner) -> asyncio.Protocol:
+    def _greet(self, runner: web.ServerRunner) -> asyncio.Protocol:
         """A new connection: it has `handshake_timeout_s` to send a whole request."""
         assert runner.server is not None
         protocol = runner.server()
 
-        def check() -> None:
-            if protocol in self._greeted:
-                self._greeted.discard(protocol)
-            elif protocol.transport is not None:
+        def hang_up() -> None:
+            del self._strangers[protocol]
+            if protocol.transport is not None:
                 protocol.transport.abort()
 
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._config.limits.handshake_timeout_s, check)
+        self._strangers[protocol] = asyncio.get_running_loop().call_later(
+            self._config.limits.handshake_timeout_s, hang_up
+        )
         return protocol
 
     async def close(self) -> None:
@@ -138,8 +135,10 @@ class Listener:
             with contextlib.suppress(FileNotFoundError):
                 self._unix_path.unlink()
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self._greeted.add(request.protocol)
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        timer = self._strangers.pop(request.protocol, None)
+        if timer is not None:
+            timer.cancel()
         refused = self._door.check(
             RequestFacts(
                 path=request.path,
@@ -155,7 +154,7 @@ class Listener:
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
         return self._page(request)
 
-    def _page(self, request: web.Request) -> web.Response:
+    def _page(self, request: web.BaseRequest) -> web.Response:
         supervisor = self._supervisor
         match request.path:
             case "/healthz":
@@ -171,7 +170,7 @@ class Listener:
             case _:
                 return web.Response(status=404, text="There is nothing here.\n")
 
-    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+    async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._supervisor.drain.state not in (State.SERVING, State.STARTING):
             return _unavailable("The server is draining; reconnect.")
         peer = _peer(request)
@@ -184,36 +183,38 @@ class Listener:
         finally:
             self._count.release(address)
 
-    async def _serve(self, request: web.Request, peer: Peer) -> web.StreamResponse:
-        supervisor, limits = self._supervisor, self._config.limits
-        websocket = Socket(limits.cut_message_bytes)
+    async def _serve(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
+        websocket = Socket(self._config.limits.cut_message_bytes)
+        connection, client = await self._shake_hands(request, websocket, peer)
+        private = self._supervisor.private
+        if private is None:
+            await self._converse_within_time(connection, client)
+        else:
+            await private.serve(connection, partial(self._converse, connection, client))
+        return websocket
+
+    async def _shake_hands(
+        self, request: web.BaseRequest, websocket: Socket, peer: Peer
+    ) -> tuple[Connection, WebsocketClient]:
+        """Answer the upgrade; what only it needs is not kept for as long as the client stays."""
         handshake = self._propagation.handshake(request.headers.items())
         context = inherit(handshake, self._propagation.environment, self._trust)
         await websocket.prepare(request)
+        slow_close_s = self._config.limits.slow_close_timeout_s
 
         def make(outbox: Outbox) -> WebsocketClient:
-            return WebsocketClient(websocket, request, outbox, limits.slow_close_timeout_s)
+            return WebsocketClient(websocket, request, outbox, slow_close_s)
 
-        connection, client = supervisor.open(make, peer, context)
+        connection, client = self._supervisor.open(make, peer, context)
         for rejection in handshake.rejections:
-            supervisor.context_rejected(connection, rejection)
-
-        if supervisor.private is None:
-            await self._converse_within_time(connection, client)
-        else:
-            converse = partial(self._converse, connection, client)
-            await supervisor.private.serve(connection, converse)
-        return websocket
+            self._supervisor.context_rejected(connection, rejection)
+        return connection, client
 
     async def _converse_within_time(self, connection: Connection, client: WebsocketClient) -> None:
         """Serve a client that has to send `initialize` soon."""
-
-        def must_be_initialized() -> None:
-            if connection.session is None:
-                client.close(1008, "send initialize first")
-
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._config.limits.initialize_timeout_s, must_be_initialized)
+        timer = asyncio.get_running_loop().call_later(
+            self._config.limits.initialize_timeout_s, _must_be_initialized, connection, client
+        )
         try:
             await self._converse(connection, client)
         finally:
@@ -224,6 +225,11 @@ class Listener:
             await client.run(self._supervisor)
         finally:
             self._supervisor.closed(connection)
+
+
+def _must_be_initialized(connection: Connection, client: WebsocketClient) -> None:
+    if connection.session is None:
+        client.close(1008, "send initialize first")
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -243,7 +249,7 @@ def _unavailable(text: str) -> web.Response:
     return web.Response(status=503, text=text + "\n", headers={"Retry-After": RETRY_AFTER_S})
 
 
-def _peer(request: web.Request) -> Peer:
+def _peer(request: web.BaseRequest) -> Peer:
     assert request.transport is not None
     name = request.transport.get_extra_info("peername")
     if isinstance(name, tuple):

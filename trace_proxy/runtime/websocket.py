@@ -77,19 +77,17 @@ class WebsocketClient(Client):
     """
 
     def __init__(
-        self, socket: Socket, request: web.Request, outbox: Outbox, slow_close_s: float
+        self, socket: Socket, request: web.BaseRequest, outbox: Outbox, slow_close_s: float
     ) -> None:
         super().__init__(outbox, slow_close_s)
         transport = request.transport
         assert transport is not None
         self._socket = socket
         self._protocol = request.protocol
-        self._writer = request.writer
+        self._stream = request.writer
         self._transport: asyncio.Transport = transport
-        self._ended = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._ended = asyncio.get_running_loop().create_future()
+        self._room: asyncio.Event | None = None
 
     def encode(self, message: bytes) -> bytes:
         """A text frame."""
@@ -120,25 +118,27 @@ class WebsocketClient(Client):
         In a task of its own, because aiohttp's `drain` must not be cancelled: whoever
         asks after that would find its waiter cancelled.
         """
-        if self.paused:
-            if self._room.is_set():
-                self._room.clear()
-                self._tasks.create_task(self._make_room())
-            await self._room.wait()
+        if self.paused and self._tasks is not None:
+            room = self._room
+            if room is None:
+                room = self._room = asyncio.Event()
+                self._tasks.create_task(self._make_room(room))
+            await room.wait()
         if self._transport.is_closing():
             raise ConnectionResetError("the peer is gone")
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, room: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
-            await self._writer.drain()
-        self._room.set()
+            await self._stream.drain()
+        self._room = None
+        room.set()
 
     async def send_close(self, code: int, reason: str) -> None:
         """Send Close behind all that was written, and wait a little for the peer's."""
         self.write(close_frame(code, reason))
         await self.drained()
         async with asyncio.timeout(CLOSE_WAIT_S):
-            await self._ended.wait()
+            await self._ended
         self._hang_up()
 
     def abort(self) -> None:
@@ -152,13 +152,16 @@ class WebsocketClient(Client):
 
     async def run(self, reader: Reader) -> None:
         """Serve it until it is gone."""
-        async with self._tasks:
-            writer = self._tasks.create_task(self.run_writer())
-            try:
-                await self._read(reader)
-            finally:
-                if self.closing is None:
-                    writer.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self.writes_in(tasks)
+                try:
+                    await self._read(reader)
+                finally:
+                    if self._writer is not None and self.closing is None:
+                        self._writer.cancel()
+        finally:
+            self._tasks = None  # what is flushed now goes nowhere
 
     async def _read(self, reader: Reader) -> None:
         handled = 0
@@ -196,7 +199,8 @@ class WebsocketClient(Client):
             return False  # the peer still sends: only its end or our patience ends the wait
         if kind is WSMsgType.CLOSE:
             self._closed_by_peer(data)
-        self._ended.set()
+        if not self._ended.done():
+            self._ended.set_result(None)
         return False
 
     def _ping(self, payload: bytes) -> bool:
