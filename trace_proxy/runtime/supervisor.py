@@ -109,7 +109,11 @@ class Supervisor(Meters):
             limit = self.config.limits.max_message_bytes
             self.hub.too_large(connection, data[:HEAD_BYTES], limit)
             return
-        self.hub.client_message(connection, data, time.time_ns())
+        try:
+            self.hub.client_message(connection, data, time.time_ns())
+        except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
+            _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
+            client.close(1011, "a fault of this server: reconnect and resume")
 
     def oversized(self, client: Client, line: Oversized) -> None:
         """A line of the stdio client is over the limit."""
