@@ -141,9 +141,9 @@ def test_threads_return_a_few_at_a_time() -> None:
     assert len(more) == 5
     for each in asked[5:] + more[:-1]:
         proxy.core.answer(each["id"], {})
-    assert proxy.core.session.state is CoreState.STARTING
+    assert proxy.effects.ready == [0]
     proxy.core.answer(more[-1]["id"], {})
-    assert proxy.core.session.state is CoreState.READY
+    assert proxy.effects.ready == [0, 0]
 
 
 def test_a_thread_that_does_not_return_is_closed_for_who_heard_it() -> None:
