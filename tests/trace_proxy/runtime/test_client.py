@@ -1,0 +1,198 @@
+"""A client's queue and its writer task, on a virtual clock that raises when nothing can go on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import async_solipsism
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trace_proxy.outbox import Outbox, OutboxBounds, TotalOutbound, Verdict
+from trace_proxy.runtime.client import Client
+
+T = TypeVar("T")
+
+SLOW_CLOSE_S = 5.0
+
+
+class Peer(Client):
+    """A client whose transport holds `room` bytes until its peer reads them."""
+
+    def __init__(self, outbox: Outbox, room: int = 10) -> None:
+        super().__init__(outbox, SLOW_CLOSE_S)
+        self._room = room
+        self._waiting = b""
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self.got = b""
+        self.closed_with: tuple[int, str] | None = None
+        self.aborted_at_s: float | None = None
+
+    def encode(self, message: bytes) -> bytes:
+        return message
+
+    def decode(self, frame: bytes) -> bytes:
+        return frame
+
+    @property
+    def paused(self) -> bool:
+        return len(self._waiting) >= self._room
+
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._waiting)
+
+    def write(self, data: bytes) -> None:
+        assert self.closed_with is None, "nothing is written behind a Close"
+        self._waiting += data
+        if self.paused:
+            self._resumed.clear()
+
+    async def drained(self) -> None:
+        await self._resumed.wait()
+
+    async def send_close(self, code: int, reason: str) -> None:
+        self.closed_with = (code, reason)
+
+    def abort(self) -> None:
+        self.aborted_at_s = asyncio.get_running_loop().time()
+
+    def read(self) -> None:
+        """The peer takes everything that its kernel holds."""
+        self.got += self._waiting
+        self._waiting = b""
+        self._resumed.set()
+
+    def send(self, message: bytes) -> None:
+        self.outbox.append(message)
+        if not self.congested:
+            self.flush()
+
+
+def virtually(story: Callable[[], Awaitable[T]]) -> T:
+    """Run a story in a moment, however long it takes; raise if it comes to a standstill."""
+
+    async def told() -> T:
+        return await story()
+
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        return runner.run(told())
+
+
+def outbox(**bounds: int) -> Outbox:
+    return TotalOutbound(1 << 30).open(0, OutboxBounds(**bounds))
+
+
+def test_what_a_slow_peer_could_not_take_goes_out_when_it_reads() -> None:
+    async def story() -> bytes:
+        peer = Peer(outbox())
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            for number in range(100):
+                peer.send(b"%04d" % number)
+            while len(peer.outbox):
+                peer.read()
+                await asyncio.sleep(1)
+            peer.read()
+            peer.close(1000, "done")
+        return peer.got
+
+    assert virtually(story) == b"".join(b"%04d" % number for number in range(100))
+
+
+def test_a_close_waits_for_what_is_queued() -> None:
+    async def story() -> Peer:
+        peer = Peer(outbox())
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            for _ in range(5):
+                peer.send(b"x" * 10)
+            peer.close(1012, "restart")
+            while peer.closed_with is None:
+                await asyncio.sleep(0.1)
+                peer.read()
+        return peer
+
+    peer = virtually(story)
+    assert (len(peer.got), peer.closed_with) == (50, (1012, "restart"))
+
+
+def test_a_peer_that_takes_nothing_is_aborted_when_its_time_is_over() -> None:
+    async def story() -> tuple[Peer, float]:
+        peer = Peer(outbox())
+        began_s = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            peer.send(b"x" * 10)
+            peer.send(b"y" * 10)
+            peer.close(1012, "restart")
+        return peer, began_s
+
+    peer, began_s = virtually(story)
+    assert peer.closed_with is None
+    assert peer.aborted_at_s == pytest.approx(began_s + SLOW_CLOSE_S)
+
+
+def test_a_cut_drops_what_waits_and_says_why() -> None:
+    async def story() -> Peer:
+        peer = Peer(outbox())
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            for _ in range(5):
+                peer.send(b"x" * 10)
+            peer.close(1013, "too slow", drop=True)
+            peer.read()
+        return peer
+
+    peer = virtually(story)
+    assert (peer.got, peer.closed_with) == (b"x" * 10, (1013, "too slow"))
+
+
+def test_without_progress_the_verdict_is_to_cut() -> None:
+    async def story() -> list[Verdict]:
+        peer = Peer(outbox(stall_s=10))
+        verdicts = []
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            peer.send(b"x" * 10)
+            peer.send(b"x" * 10)
+            for _ in range(3):
+                verdicts.append(peer.judge(asyncio.get_running_loop().time()))
+                await asyncio.sleep(5)
+            peer.close(1013, "too slow", drop=True)
+            peer.read()
+        return verdicts
+
+    assert virtually(story) == [Verdict.OK, Verdict.OK, Verdict.CUT]
+
+
+@given(
+    st.lists(st.sampled_from(["send", "read", "wait"]), max_size=60),
+    st.integers(1, 30),
+    st.integers(0, 2**32),
+)
+def test_no_interleaving_stalls_loses_or_reorders(steps: list[str], room: int, end: int) -> None:
+    async def story() -> tuple[bytes, bytes]:
+        peer, sent = Peer(outbox(), room), b""
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            for number, step in enumerate(steps):
+                if step == "send":
+                    message = b"<%d>" % number
+                    sent += message
+                    peer.send(message)
+                elif step == "read":
+                    peer.read()
+                else:
+                    await asyncio.sleep(1)
+            peer.close(1000 + end % 10, "end")
+            while peer.closed_with is None:
+                peer.read()
+                await asyncio.sleep(0.1)
+            peer.read()
+        return sent, peer.got
+
+    sent, got = virtually(story)
+    assert got == sent
