@@ -20,209 +20,45 @@ import signal
 import sys
 import tempfile
 import uuid
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from tests.e2e.clients import (
+    WAIT_S,
+    Client,
+    Closed,
+    Json,
+    PipeClient,
+    RpcError,
+    WebsocketClient,
+    turn_params,
+)
 from tests.e2e.processes import MARK, POLL_S, kill, marked, nobody_left
 
-Json = dict[str, Any]
+__all__ = [
+    "Client",
+    "Closed",
+    "Json",
+    "PipeClient",
+    "Proxy",
+    "RpcError",
+    "WebsocketClient",
+    "fake_core",
+    "trace_proxy",
+    "turn_params",
+]
 
 ROOT = Path(__file__).parents[2]
 CORES = Path(__file__).with_name("cores")
-WAIT_S = 15.0
-"""Nothing here takes so long; other work on the machine may."""
-
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 
 
 def fake_core(name: str, *arguments: str) -> list[str]:
     """The command of one of the small cores in `cores/`."""
     return [sys.executable, "-u", str(CORES / f"{name}.py"), *arguments]
-
-
-class RpcError(Exception):
-    """An error answer."""
-
-    def __init__(self, error: Json) -> None:
-        super().__init__(error["message"])
-        self.code: int = error["code"]
-        self.message: str = error["message"]
-        self.data: Any = error.get("data")
-
-
-class Closed(Exception):  # noqa: N818 - what happened, not an error by itself
-    """The connection has ended; `code` is None when it did without a Close."""
-
-    def __init__(self, code: int | None) -> None:
-        super().__init__(f"closed with {code}")
-        self.code = code
-
-
-class Client(ABC):
-    """One client, however it is connected.
-
-    Attributes:
-        received: Every message read so far, in order.
-    """
-
-    def __init__(self) -> None:
-        self.received: list[Json] = []
-        self._unseen: deque[Json] = deque()
-        self._next_id = 0
-
-    @abstractmethod
-    async def write(self, text: str) -> None:
-        """Send any text as one message."""
-
-    @abstractmethod
-    async def read(self) -> str | bytes:
-        """The next message; raises `Closed`."""
-
-    async def send(self, message: Json) -> None:
-        """Send a message as it is."""
-        await self.write(json.dumps(message))
-
-    async def begin(self, method: str, params: object = None, **more: object) -> int:
-        """Send a request; returns its id."""
-        self._next_id += 1
-        message: Json = {"id": self._next_id, "method": method, **more}
-        if params is not None:
-            message["params"] = params
-        await self.send(message)
-        return self._next_id
-
-    async def answer(self, request_id: object, timeout_s: float = WAIT_S) -> Json:
-        """The result of a request; raises `RpcError` when it failed."""
-        message = await self.wait(
-            lambda each: each.get("id") == request_id and "method" not in each, timeout_s
-        )
-        if "error" in message:
-            raise RpcError(message["error"])
-        result: Json = message["result"]
-        return result
-
-    async def request(self, method: str, params: object = None, **more: object) -> Json:
-        """Send a request and wait for its result."""
-        return await self.answer(await self.begin(method, params, **more))
-
-    async def error(self, method: str, params: object = None) -> RpcError:
-        """Send a request that must fail."""
-        try:
-            result = await self.request(method, params)
-        except RpcError as error:
-            return error
-        raise AssertionError(f"{method} did not fail: {result}")
-
-    async def initialize(self, *, experimental: bool = False) -> Json:
-        """The handshake."""
-        params: Json = {
-            "clientInfo": {"name": "e2e", "version": "1"},
-            "capabilities": {"experimentalApi": experimental},
-        }
-        result = await self.request("initialize", params)
-        await self.send({"method": "initialized"})
-        return result
-
-    async def thread(self) -> str:
-        """Start a thread; returns its id."""
-        result = await self.request("thread/start", {})
-        thread: str = result["thread"]["id"]
-        return thread
-
-    async def turn(self, thread: str, text: str) -> str:
-        """Start a turn; returns its id."""
-        result = await self.request("turn/start", turn_params(thread, text))
-        turn: str = result["turn"]["id"]
-        return turn
-
-    async def wait_for(self, method: str, timeout_s: float = WAIT_S) -> Json:
-        """The next message with this method that nobody waited for yet."""
-        return await self.wait(lambda each: each.get("method") == method, timeout_s)
-
-    async def wait(self, fits: Callable[[Json], bool], timeout_s: float = WAIT_S) -> Json:
-        """The first message that fits and was not returned before."""
-        for message in self._unseen:
-            if fits(message):
-                self._unseen.remove(message)
-                return message
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not fits(message := await self._read()):
-                    self._unseen.append(message)
-                return message
-        except TimeoutError:
-            raise AssertionError(f"nothing fits; last: {self.received[-3:]}") from None
-
-    async def _read(self) -> Json:
-        read: Json = json.loads(await self.read())
-        self.received.append(read)
-        return read
-
-    async def closed(self, timeout_s: float = WAIT_S) -> int | None:
-        """Read until the connection ends; returns its close code."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    self._unseen.append(await self._read())
-        except Closed as closed:
-            return closed.code
-
-    def methods(self) -> list[str]:
-        """The methods of all that was read."""
-        return [each["method"] for each in self.received if "method" in each]
-
-
-class WebsocketClient(Client):
-    """A client with a websocket."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        super().__init__()
-        self.socket = socket
-
-    async def write(self, text: str) -> None:
-        """Send a text message."""
-        await self.socket.send_str(text)
-
-    async def read(self) -> str | bytes:
-        """The next text message."""
-        message = await self.socket.receive()
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            raise Closed(self.socket.close_code)
-        text: str = message.data
-        return text
-
-
-class PipeClient(Client):
-    """A client at the other end of the proxy's own stdin and stdout."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        super().__init__()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.stdin = process.stdin
-        self.stdout = process.stdout
-
-    async def write(self, text: str) -> None:
-        """Send a line."""
-        self.stdin.write(text.encode() + b"\n")
-        await self.stdin.drain()
-
-    async def read(self) -> str | bytes:
-        """The next line."""
-        line = await self.stdout.readline()
-        if not line:
-            raise Closed(None)
-        return line
-
-
-def turn_params(thread: str, text: str) -> Json:
-    """Params of `turn/start`."""
-    return {"threadId": thread, "input": [{"type": "text", "text": text}]}
 
 
 class Proxy:

@@ -5,18 +5,15 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import fields
-from functools import partial
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from tests.e2e.clients import text_of
 from tests.e2e.processes import kill
-from tests.e2e.proxy import Client, Json, Proxy, fake_core, trace_proxy
+from tests.e2e.proxy import Client, fake_core, trace_proxy
 from tests.e2e.proxy import turn_params as params
-from trace_proxy.limits import Limits, option_of
 
 FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
 CORE = fake_core("fake")
@@ -30,17 +27,6 @@ async def undisturbed(neighbour: Client, times: int = 20) -> float:
         assert await neighbour.request("model/list", {"n": number}) == {"n": number}
         slowest_s = max(slowest_s, time.monotonic() - began_s)
     return slowest_s
-
-
-def has_id(request_id: int, message: Json) -> bool:
-    """Whether this is the answer."""
-    return message.get("id") == request_id and "method" not in message
-
-
-def text_of(client: Client) -> str:
-    """All text that was streamed to it."""
-    deltas = [each for each in client.received if each.get("method", "").endswith("/delta")]
-    return "".join(each["params"]["delta"] for each in deltas)
 
 
 def answers(client: Client) -> Counter[object]:
@@ -299,74 +285,3 @@ async def test_two_hundred_slow_handshakes_hold_nobody_up() -> None:
         finally:
             for _, writer in slow:
                 writer.close()
-
-
-def smallest() -> list[str]:
-    """Every bound at its smallest, as options."""
-    ones = Limits.all_ones()
-    options: list[str] = []
-    for bound in fields(ones):
-        options += [option_of(bound.name), str(getattr(ones, bound.name))]
-    return [*options, *FAST]
-
-
-async def say_hello(_: Proxy, client: Client, thread: str) -> None:
-    await client.turn(thread, "hello")
-    await client.wait_for("turn/completed")
-    assert text_of(client) == "hello"
-
-
-async def flood(_: Proxy, client: Client, thread: str) -> None:
-    await client.turn(thread, "flood 300 1000")
-    await client.wait_for("turn/completed")
-    assert len(text_of(client)) == 300_000
-
-
-async def approve(_: Proxy, client: Client, thread: str) -> None:
-    await client.turn(thread, "ask")
-    asked = await client.wait_for("item/commandExecution/requestApproval")
-    await client.send({"id": asked["id"], "result": {"decision": "accept"}})
-    await client.wait_for("turn/completed")
-    assert text_of(client) == "decided accept"
-
-
-async def interrupt(_: Proxy, client: Client, thread: str) -> None:
-    turn = await client.turn(thread, "hold")
-    await client.request("turn/interrupt", {"threadId": thread, "turnId": turn})
-    assert (await client.wait_for("turn/completed"))["params"]["turn"]["status"] == "interrupted"
-
-
-async def pipeline(_: Proxy, client: Client, __: str) -> None:
-    ids = [await client.begin("model/list", {"n": n}) for n in range(50)]
-    for each in ids:
-        message = await client.wait(partial(has_id, each))
-        assert "result" in message or message["error"]["code"] == -32001
-    assert await client.request("model/list", {"a": 1}) == {"a": 1}
-
-
-async def lose_the_core(proxy: Proxy, client: Client, thread: str) -> None:
-    await client.begin("turn/start", params(thread, "crash"))
-    await proxy.logged("core.ready", times=2)
-    assert await client.request("model/list", {"a": 1}) == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    "scenario", [say_hello, flood, approve, interrupt, pipeline, lose_the_core]
-)
-async def test_with_every_bound_at_its_smallest_one_client_is_served(
-    scenario: Callable[[Proxy, Client, str], Awaitable[None]],
-) -> None:
-    async with trace_proxy(*smallest(), core=CORE) as proxy:
-        async with proxy.client() as client:
-            await scenario(proxy, client, await client.thread())
-        proxy.signal(signal.SIGTERM)
-        assert await proxy.exit_code() == 0
-
-
-async def test_with_every_bound_at_its_smallest_our_own_core_serves_a_turn() -> None:
-    async with trace_proxy(*smallest()) as proxy, proxy.client() as client:
-        await client.turn(await client.thread(), "hello")
-        proxy.signal(signal.SIGTERM)
-        await client.wait_for("turn/completed")
-        assert await client.closed() == 1012
-        assert await proxy.exit_code() == 0

@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 
+from tests.e2e.clients import has_id
 from tests.e2e.processes import kill, nobody_left
-from tests.e2e.proxy import Client, Closed, Json, fake_core, trace_proxy, turn_params
+from tests.e2e.proxy import Client, Closed, fake_core, trace_proxy, turn_params
 
 FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
 """Back at once, so that a test need not wait."""
@@ -17,11 +18,6 @@ UNCONFINED = {"CORE_SERVER_SANDBOX": "none"}
 """Whatever this machine can confine: what a sandbox would end must end without it too."""
 
 LOST = {"reason": "coreLost", "retryable": True}
-
-
-def has_id(request_id: int, message: Json) -> bool:
-    """Whether this is the answer."""
-    return message.get("id") == request_id and "method" not in message
 
 
 async def crash(client: Client, thread: str, how: str = "crash") -> None:
