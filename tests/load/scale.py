@@ -7,7 +7,8 @@ What is compared runs interleaved, in proxies that live at the same time, so rat
 on a noisy machine; figures are medians.
 
     idle         memory of the proxy before and with 1,000 connections, tracing on and off
-    connections  its CPU a request, 64 outstanding in all, over 1, 50 and 1,000 connections
+    connections  its CPU a request, 64 outstanding in all, over 1, 50 and 1,000 connections;
+                 and that of a bare aiohttp echo, which shows what is not the proxy's doing
     threads      its CPU a request that names a thread, with 1 and 10,000 threads known
     cycles       descriptors, tasks, threads, processes and zombies before and after 200
                  clients that came, saw their core killed, and went: in both session modes
@@ -112,11 +113,14 @@ def descendants(pid: int) -> dict[int, str]:
 class Scale:
     """The parts, each a coroutine that prints its figures."""
 
-    def __init__(self, bench: Bench, echo: str, where: Path, rounds: int) -> None:
+    def __init__(
+        self, bench: Bench, echo: str, where: Path, rounds: int, outstanding: int
+    ) -> None:
         self._bench = bench
         self._echo = echo
         self._where = where
         self._rounds = rounds
+        self._outstanding = outstanding
         self._numbers = count()
 
     @contextlib.contextmanager
@@ -138,6 +142,16 @@ class Scale:
             *("--max-core-outstanding", "2048", *options, "--", *core),
         ]
         with process(command, environ, where / "log") as pid:
+            yield Proxy(pid, port, where)
+
+    @contextlib.contextmanager
+    def bare(self) -> Iterator[Proxy]:
+        """Start a bare echo in place of a proxy."""
+        where = self._where / f"bare-{next(self._numbers)}"
+        where.mkdir()
+        port = free_port()
+        command = [sys.executable, str(ROOT / "tests/load/bare_echo.py"), str(port)]
+        with process(command, {}, where / "log") as pid:
             yield Proxy(pid, port, where)
 
     async def idle(self) -> None:
@@ -165,13 +179,14 @@ class Scale:
 
         async with contextlib.AsyncExitStack() as stack:
             crowds: dict[str, tuple[Crowd, Text]] = {}
+            bare: dict[str, tuple[Crowd, Text]] = {}
             for each in CONNECTIONS:
-                proxy = stack.enter_context(self.proxy(core=(self._echo,)))
-                crowds[f"{each} connections"] = (
-                    Crowd(proxy, await stack.enter_async_context(clients(proxy, each))),
-                    text,
-                )
-            await self._compare(crowds)
+                for to, server in ((crowds, self.proxy(core=(self._echo,))), (bare, self.bare())):
+                    proxy = stack.enter_context(server)
+                    sockets = await stack.enter_async_context(clients(proxy, each))
+                    name = f"{each} connections{', bare' if to is bare else ''}"
+                    to[name] = (Crowd(proxy, sockets, self._outstanding), text)
+            await self._compare(crowds, bare)
 
     async def threads(self) -> None:
         """CPU a request that names a thread, with few and many of them."""
@@ -180,23 +195,26 @@ class Scale:
             crowds: dict[str, tuple[Crowd, Text]] = {}
             for each in THREADS:
                 proxy = stack.enter_context(self.proxy(core=core))
-                crowd = Crowd(proxy, await stack.enter_async_context(clients(proxy, 1)))
+                sockets = await stack.enter_async_context(clients(proxy, 1))
+                crowd = Crowd(proxy, sockets, self._outstanding)
                 await crowd.run(each, lambda number: request(number, "thread/start", {}))
                 crowds[f"{each} threads"] = (crowd, thread_text(each))
             await self._compare(crowds)
 
-    async def _compare(self, crowds: dict[str, tuple["Crowd", Text]]) -> None:
-        """Interleaved rounds, the first of which warms up; medians, and ratios to the first."""
-        figures: dict[str, list[float]] = {name: [] for name in crowds}
+    async def _compare(self, *groups: dict[str, tuple["Crowd", Text]]) -> None:
+        """Interleaved rounds, the first of which warms up; medians, and ratios in each group."""
+        figures: dict[str, list[float]] = {name: [] for group in groups for name in group}
         for turn in range(self._rounds + 1):
-            for name, (crowd, text) in crowds.items():
-                cost = await crowd.run(REQUESTS, text)
-                if turn:
-                    figures[name].append(cost)
-        medians = {name: statistics.median(costs) for name, costs in figures.items()}
-        first = next(iter(medians.values()))
-        for name, cost in medians.items():
-            show(part=name, cpu_us_per_request=round(cost, 1), ratio=round(cost / first, 2))
+            for group in groups:
+                for name, (crowd, text) in group.items():
+                    cost = await crowd.run(REQUESTS, text)
+                    if turn:
+                        figures[name].append(cost)
+        for group in groups:
+            medians = {name: statistics.median(figures[name]) for name in group}
+            first = next(iter(medians.values()))
+            for name, cost in medians.items():
+                show(part=name, cpu_us_per_request=round(cost, 1), ratio=round(cost / first, 2))
 
     async def cycles(self) -> None:
         """What is held before and after many clients and crashes."""
@@ -215,8 +233,9 @@ class Scale:
 class Crowd:
     """Clients that keep a number of requests outstanding between them."""
 
-    def __init__(self, proxy: Proxy, sockets: list[Socket]) -> None:
+    def __init__(self, proxy: Proxy, sockets: list[Socket], outstanding: int) -> None:
         self._proxy = proxy
+        self._outstanding = outstanding
         self._sockets = sockets
         self._next = cycle(sockets)
         self._left = self._unanswered = 0
@@ -229,7 +248,7 @@ class Crowd:
         before = self._proxy.cpu_us()
         async with asyncio.TaskGroup() as tasks:
             listening = [tasks.create_task(self._listen(each, text)) for each in self._sockets]
-            for _ in range(min(OUTSTANDING, requests)):
+            for _ in range(min(self._outstanding, requests)):
                 await self._send(text)
             async with asyncio.timeout(WAIT_S * 4):
                 await self._done.wait()
@@ -316,12 +335,14 @@ def main() -> int:
     )
     parser.add_argument("--harness", type=Path, required=True, help="directory of echochild.c")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
+    parser.add_argument("--outstanding", type=int, default=OUTSTANDING, help="default: 64")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         where = Path(directory)
         bench = Bench(arguments.harness, where)
-        scale = Scale(bench, build(arguments.harness, "echochild", where), where, arguments.rounds)
+        echo = build(arguments.harness, "echochild", where)
+        scale = Scale(bench, echo, where, arguments.rounds, arguments.outstanding)
         with bench.sink():
             for part in arguments.part or PARTS:
                 asyncio.run(getattr(scale, part)())
