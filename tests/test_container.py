@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from trace_proxy.config import Config, ListenTcp
 from trace_proxy.door import OPEN_PATHS
-from trace_proxy.grammar import read_config
-from trace_proxy.options import OPTIONS, PREFIX
+from trace_proxy.settings.config import Config, ListenTcp
+from trace_proxy.settings.grammar import read_config
+from trace_proxy.settings.options import OPTIONS, PREFIX
 
 ROOT: Final = Path(__file__).parents[1]
 

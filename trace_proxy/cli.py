@@ -20,7 +20,7 @@ def main() -> int:
     _fill_standard_descriptors()
 
     from trace_proxy.errors import ConfigurationError, StartError  # noqa: PLC0415 - signals first
-    from trace_proxy.grammar import read_config  # noqa: PLC0415 - as above
+    from trace_proxy.settings.grammar import read_config  # noqa: PLC0415 - as above
 
     try:
         config = read_config(sys.argv[1:], os.environ)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from trace_proxy.context.trace_context import Inherited, Resolution
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.gate import Session
 from trace_proxy.span_record import AttributeValue, SpanContext
-from trace_proxy.trace_context import Inherited, Resolution
 
 
 class Peer(msgspec.Struct, frozen=True):

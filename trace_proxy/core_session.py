@@ -8,7 +8,7 @@ A life is an epoch: ids, answers and server requests of an older one mean nothin
 
 from enum import Enum
 
-from trace_proxy.lanes import Lanes
+from trace_proxy.queues.lanes import Lanes
 from trace_proxy.router import Router
 
 

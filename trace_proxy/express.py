@@ -17,10 +17,10 @@ from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy import envelope, experimental, methods, semconv
 from trace_proxy.connection import Connection, Pending, RequestSpan
+from trace_proxy.context.trace_context import Sampling
 from trace_proxy.core_session import CoreState
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.switchboard import Switchboard
-from trace_proxy.trace_context import Sampling
 
 _NOT_PLAIN: Final = (
     methods.NEW_WORK

@@ -12,12 +12,12 @@ from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy import envelope, gate, handles, methods, refusal, server_requests, spans
 from trace_proxy.connection import Connection, Pending
+from trace_proxy.context.trace_context import trace_field
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.greetings import Greetings
 from trace_proxy.merge import Merge
 from trace_proxy.refusal import Refusal
 from trace_proxy.switchboard import OUR_LANE, Switchboard
-from trace_proxy.trace_context import trace_field
 
 _ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
 

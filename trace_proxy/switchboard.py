@@ -19,10 +19,10 @@ from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.experimental import NOTIFICATIONS
-from trace_proxy.flow import Admission
 from trace_proxy.gate import hears
 from trace_proxy.ids import Ids
 from trace_proxy.placement import Placement
+from trace_proxy.queues.flow import Admission
 from trace_proxy.refusal import Refusal
 from trace_proxy.server_requests import ServerRequest, ServerRequests
 from trace_proxy.span_record import SpanContext, SpanRecord

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from trace_proxy.connection import RequestSpan
+from trace_proxy.context.w3c import own_flags
 from trace_proxy.core_session import CoreSession
 from trace_proxy.ids import Ids
 from trace_proxy.span_record import SpanContext, SpanRecord
@@ -27,7 +28,6 @@ from trace_proxy.turn_spans import (
     tool_record,
     turn_record,
 )
-from trace_proxy.w3c import own_flags
 
 ITEMS_PER_TURN: Final = 1024
 """Tool calls that may run at once in a turn before further ones get no span."""

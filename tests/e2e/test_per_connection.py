@@ -16,7 +16,7 @@ import pytest
 from tests.collector import Collector, tree
 from tests.e2e.processes import kill, marked, resident_bytes
 from tests.e2e.proxy import PipeClient, Proxy, WebsocketClient, fake_core, leave, trace_proxy
-from trace_proxy.limits import Limits, option_of
+from trace_proxy.settings.limits import Limits, option_of
 
 TERM = signal.SIGTERM
 MCP = fake_core("mcp")

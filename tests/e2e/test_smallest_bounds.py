@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.clients import Client, has_id, text_of
 from tests.e2e.clients import turn_params as params
 from tests.e2e.proxy import Proxy, fake_core, trace_proxy
-from trace_proxy.limits import Limits, option_of
+from trace_proxy.settings.limits import Limits, option_of
 
 FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
 CORE = fake_core("fake")

@@ -6,7 +6,7 @@ under its own id and about its own thread; nothing may come that was not asked f
 or, when the connection was lost, be found ended by whoever reads the thread later.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ class Ledger:
         lost: Requests and turns without an end.
         doubled: Said twice.
         strange: Said to somebody who had not asked, or who had asked something else.
-        took_s: From each request to its answer.
+        took_s: From each request to its answer, by method.
     """
 
     requests: int = 0
@@ -65,7 +65,7 @@ class Ledger:
     lost: Findings = field(default_factory=Findings)
     doubled: Findings = field(default_factory=Findings)
     strange: Findings = field(default_factory=Findings)
-    took_s: list[float] = field(default_factory=list)
+    took_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def problems(self) -> list[str]:
         """The kept ones of all kinds."""
@@ -168,7 +168,7 @@ class Visit:
             (self._ledger.doubled if known else self._ledger.strange).add(str(message)[:300])
             return False
         self._settled.add(request_id)
-        self._ledger.took_s.append(now_s - asked.at_s)
+        self._ledger.took_s[asked.method].append(now_s - asked.at_s)
         if "result" in message:
             self._ledger.answered += 1
             self._result(asked, message["result"])

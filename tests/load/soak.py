@@ -242,7 +242,9 @@ def report(stage: Stage, last: Sample, empty: Sample, took_s: list[float]) -> bo
     show(lost=ledger.lost.count, doubled=ledger.doubled.count, strange=ledger.strange.count)
     show(turns=ledger.turns, of_them_not_completed=ledger.interrupted)
     show(kills=stage.kills, drains=len(stage.drains_s), drain_ms=milliseconds(stage.drains_s))
-    show(request_ms=milliseconds(ledger.took_s), probe_ms=milliseconds(took_s))
+    every_s = list(itertools.chain.from_iterable(ledger.took_s.values()))
+    show(request_ms=milliseconds(every_s), probe_ms=milliseconds(took_s))
+    show(**{method: milliseconds(each_s) for method, each_s in sorted(ledger.took_s.items())})
     looks = {"fresh": stage.fresh, "full": first, "last": last, "empty": empty}
     show(**{f"proxy_{name}": each.shown() for name, each in looks.items()})
     for problem in (ledger.problems() + stage.wrong)[:20]:

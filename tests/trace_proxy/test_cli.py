@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trace_proxy.config import (
+from trace_proxy.errors import ConfigurationError
+from trace_proxy.settings.config import (
     Config,
     Delivery,
     Limits,
@@ -23,9 +24,8 @@ from trace_proxy.config import (
     Tracing,
     TrustContext,
 )
-from trace_proxy.errors import ConfigurationError
-from trace_proxy.grammar import build_parser, installed_version, read_config
-from trace_proxy.options import NOT_BUILT, OPTIONS, Option
+from trace_proxy.settings.grammar import build_parser, installed_version, read_config
+from trace_proxy.settings.options import NOT_BUILT, OPTIONS, Option
 
 ROOT = Path(__file__).parents[2]
 
@@ -368,4 +368,4 @@ def test_the_module_blocks_signals_before_anything_heavy_is_imported() -> None:
     names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
     until_blocked = names[names.index("trace_proxy") : names.index("trace_proxy.cli")]
     assert set(until_blocked) <= {"trace_proxy", "contextlib", "signal", "enum"}
-    assert "trace_proxy.grammar" in names
+    assert "trace_proxy.settings.grammar" in names

@@ -1,9 +1,9 @@
 """The bounds of the machines, out of the options."""
 
-from trace_proxy.flow import AdmissionBounds
-from trace_proxy.lanes import LaneBounds
-from trace_proxy.limits import Limits
-from trace_proxy.outbox import OutboxBounds
+from trace_proxy.queues.flow import AdmissionBounds
+from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.outbox import OutboxBounds
+from trace_proxy.settings.limits import Limits
 
 
 def admission_bounds(limits: Limits) -> AdmissionBounds:

@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Final
 
-from trace_proxy.outbox import Outbox, Verdict
+from trace_proxy.queues.outbox import Outbox, Verdict
 
 WRITE_BYTES: Final = 256 * 1024
 """Given to the transport at once: what a socket's buffer holds, four times over."""

@@ -21,7 +21,7 @@ import structlog
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.errors import StartError
-from trace_proxy.limits import Limits
+from trace_proxy.settings.limits import Limits
 
 _LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
 _WHOLE_BYTES: Final = 256 * 1024

@@ -15,16 +15,16 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from trace_proxy.config import Config, ListenTcp, ListenUnix
 from trace_proxy.connection import Connection, Peer
+from trace_proxy.context.trace_context import Trust, inherit
 from trace_proxy.door import ConnectionCount, Denial, Door, RequestFacts
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
-from trace_proxy.outbox import Outbox
+from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.websocket import Socket, WebsocketClient
-from trace_proxy.trace_context import Trust, inherit
+from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
 
 RETRY_AFTER_S: Final = "1"
 

@@ -1,17 +1,17 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
-from trace_proxy.config import Config, Delivery, ListenStdio, Sessions
 from trace_proxy.content import Content
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
-from trace_proxy.flow import Admission
 from trace_proxy.hub import Hub
-from trace_proxy.lanes import Lanes
 from trace_proxy.passthrough import PassThrough
 from trace_proxy.pool import Restarts
+from trace_proxy.queues.flow import Admission
+from trace_proxy.queues.lanes import Lanes
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
 from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
 
 
 def machine(

@@ -7,12 +7,12 @@ from typing import Final
 import structlog
 
 from trace_proxy.connection import Connection
-from trace_proxy.outbox import TotalOutbound
+from trace_proxy.context.trace_context import Rejection
+from trace_proxy.queues.outbox import TotalOutbound
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.server_requests import ServerRequest
 from trace_proxy.switchboard import Switchboard
-from trace_proxy.trace_context import Rejection
 from trace_proxy.turns import EndedTurn
 
 LINES_A_SECOND: Final = 100

@@ -11,9 +11,9 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
 from opentelemetry.trace import get_current_span
 
-from trace_proxy import b3, trace_context
-from trace_proxy.carrier import Extracted, Handshake
-from trace_proxy.extract import Propagators
+from trace_proxy.context import b3, trace_context
+from trace_proxy.context.carrier import Extracted, Handshake
+from trace_proxy.context.extract import Propagators
 from trace_proxy.span_record import SpanContext
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
-from trace_proxy.config import Config
 from trace_proxy.connection import Connection, Peer
+from trace_proxy.context.trace_context import Inherited
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.outbox import Outbox, TotalOutbound, Verdict
 from trace_proxy.passthrough import PassThrough
+from trace_proxy.queues.outbox import Outbox, TotalOutbound, Verdict
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.cores import Cores
@@ -29,7 +29,7 @@ from trace_proxy.runtime.machines import machine
 from trace_proxy.runtime.meters import Meters
 from trace_proxy.runtime.private_cores import PrivateCores
 from trace_proxy.runtime.telemetry import Telemetry
-from trace_proxy.trace_context import Inherited
+from trace_proxy.settings.config import Config
 
 TICK_S: Final = 0.25
 """How often slow clients and hung cores are looked for; their bounds are seconds."""

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
 
-from trace_proxy.outbox import Outbox
+from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame
 

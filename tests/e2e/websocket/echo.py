@@ -12,12 +12,12 @@ import sys
 import uvloop
 from aiohttp import web
 
-from trace_proxy.limits import Limits
-from trace_proxy.outbox import TotalOutbound
+from trace_proxy.queues.outbox import TotalOutbound
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import pong_frame
 from trace_proxy.runtime.websocket import Socket, WebsocketClient
+from trace_proxy.settings.limits import Limits
 
 LIMITS = Limits()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.outbox import Outbox, OutboxBounds, TotalOutbound, Verdict
+from trace_proxy.queues.outbox import Outbox, OutboxBounds, TotalOutbound, Verdict
 from trace_proxy.runtime.client import Client
 
 T = TypeVar("T")

@@ -5,9 +5,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from structlog.testing import capture_logs
 
-from trace_proxy.runtime.propagation import Propagation, extract_b3
-from trace_proxy.span_record import SpanContext
-from trace_proxy.trace_context import (
+from trace_proxy.context.trace_context import (
     Extracted,
     Handshake,
     Reason,
@@ -16,6 +14,8 @@ from trace_proxy.trace_context import (
     Sampling,
     Source,
 )
+from trace_proxy.runtime.propagation import Propagation, extract_b3
+from trace_proxy.span_record import SpanContext
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from trace_proxy.authority import parse_authority
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.limits import Limits, check_count, check_seconds
-from trace_proxy.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
+from trace_proxy.settings.authority import parse_authority
+from trace_proxy.settings.limits import Limits, check_count, check_seconds
+from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
 
 __all__ = [
     "Config",

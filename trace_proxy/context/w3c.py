@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from trace_proxy.carrier import Reason
+from trace_proxy.context.carrier import Reason
 from trace_proxy.span_record import SpanContext
 
 SAMPLED = 0x01

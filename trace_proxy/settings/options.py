@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
 
-from trace_proxy.config import (
+from trace_proxy.settings.config import (
     Delivery,
     LogFormat,
     LogLevel,
@@ -17,8 +17,8 @@ from trace_proxy.config import (
     TrustContext,
     parse_listen,
 )
-from trace_proxy.limits import Limits, option_of
-from trace_proxy.option_text import (
+from trace_proxy.settings.limits import Limits, option_of
+from trace_proxy.settings.option_text import (
     Read,
     read_count,
     read_member,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from trace_proxy import b3, w3c
-from trace_proxy.carrier import (
+from trace_proxy.context import b3, w3c
+from trace_proxy.context.carrier import (
     Extracted,
     Handshake,
     Reason,

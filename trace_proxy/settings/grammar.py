@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, NoReturn
 
-from trace_proxy.config import Config, Logging, Pool, Security, Tracing
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.limits import Limits
-from trace_proxy.options import OPTIONS, Option
+from trace_proxy.settings.config import Config, Logging, Pool, Security, Tracing
+from trace_proxy.settings.limits import Limits
+from trace_proxy.settings.options import OPTIONS, Option
 
 DISTRIBUTION: Final = "trace-proxy"
 

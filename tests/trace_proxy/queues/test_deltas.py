@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_proxy.deltas import METHODS, join_deltas
+from trace_proxy.queues.deltas import METHODS, join_deltas
 
 AGENT = "item/agentMessage/delta"
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trace_proxy.carrier import Reason, Sampling
+from trace_proxy.context.carrier import Reason, Sampling
 
 SINGLE = "b3"
 TRACE_ID, SPAN_ID = "x-b3-traceid", "x-b3-spanid"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.config import (
+from trace_proxy.errors import ConfigurationError
+from trace_proxy.settings.config import (
     Config,
     Limits,
     ListenStdio,
@@ -19,8 +20,7 @@ from trace_proxy.config import (
     Tracing,
     parse_listen,
 )
-from trace_proxy.errors import ConfigurationError
-from trace_proxy.limits import MAX_COUNT, MAX_SECONDS, option_of
+from trace_proxy.settings.limits import MAX_COUNT, MAX_SECONDS, option_of
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from enum import Enum
 
 import msgspec
 
-from trace_proxy import w3c
-from trace_proxy.carrier import (
+from trace_proxy.context import w3c
+from trace_proxy.context.carrier import (
     Extracted,
     Handshake,
     Reason,
@@ -22,15 +22,15 @@ from trace_proxy.carrier import (
     Sampling,
     Source,
 )
-from trace_proxy.extract import (
+from trace_proxy.context.extract import (
     Propagators,
     from_environment,
     from_handshake,
     from_message,
     from_message_raw,
 )
+from trace_proxy.context.w3c import format_traceparent, own_flags, trace_field
 from trace_proxy.span_record import SpanContext
-from trace_proxy.w3c import format_traceparent, own_flags, trace_field
 
 __all__ = [
     "Extracted",

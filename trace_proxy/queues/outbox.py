@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy.deltas import join_deltas
+from trace_proxy.queues.deltas import join_deltas
 
 _JOIN_FRAMES: Final = 4096
 """Frames looked at in one go: 5 to 10 ms, a pause that neighbours bear."""

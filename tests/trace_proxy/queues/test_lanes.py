@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trace_proxy.lanes import LaneBounds, Lanes
+from trace_proxy.queues.lanes import LaneBounds, Lanes
 from trace_proxy.refusal import Refusal
 
 ALL = 10**9

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_proxy.flow import Admission, AdmissionBounds
+from trace_proxy.queues.flow import Admission, AdmissionBounds
 from trace_proxy.refusal import Refusal
 
 

@@ -1,0 +1,1 @@
+"""Trace context from outside: parsed strictly, ranked, handed on. No span is made here."""
