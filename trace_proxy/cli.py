@@ -24,6 +24,8 @@ def main() -> int:
 
     try:
         config = read_config(sys.argv[1:], os.environ)
+        if asked := signal.sigpending() & set(STOP_SIGNALS):  # nothing runs: nothing to drain
+            return 130 if asked == {signal.SIGINT} else 143
         from trace_proxy.runtime import app  # noqa: PLC0415 - as above, the heaviest
 
         return app.run(config)

@@ -146,6 +146,16 @@ async def test_a_hung_core_is_ended_and_started_again() -> None:
         assert await client.request("model/list", {"a": 1}) == {"a": 1}
 
 
+async def test_a_core_that_never_says_hello_is_given_up() -> None:
+    options = (*FAST, "--core-start-timeout", "0.3", "--max-restarts", "1")
+    core = fake_core("fake", "--never-greet")
+    async with trace_proxy(*options, core=core, wait=False) as proxy:
+        assert await proxy.exit_code() == 1
+        reasons = [event["reason"] for event in proxy.log("core.hung")]
+        assert reasons == ["no answer to initialize"] * 2
+        assert proxy.stderr.splitlines()[-1].startswith("trace-proxy: no core starts: ")
+
+
 async def test_a_stopped_core_is_a_hung_core() -> None:
     options = (*FAST, "--core-stall", "0.5")
     async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:

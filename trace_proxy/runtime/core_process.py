@@ -67,7 +67,10 @@ class CoreProcess(asyncio.SubprocessProtocol):
         index: Its place in the pool, for the log.
         owner: Who hears of it.
         limits: Bounds of lines and of stderr.
-        log_output: Whether its stderr may be logged as text.
+
+    Attributes:
+        greeted_at_s: When it was first written to, loop time; None before.
+        ending: It was told to end.
     """
 
     def __init__(self, index: int, owner: Owner, limits: Limits) -> None:
@@ -87,6 +90,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._taken_bytes = 0
         self._moved_at_s = loop.time()
         self._paused = False
+        self.greeted_at_s: float | None = None
         self.ending = False
         self.pid = 0
 
@@ -136,6 +140,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         lines, self._out = self._out, []
         if self._stdin is None or not lines:
             return
+        if not self._written_bytes:
+            self.greeted_at_s = self._loop.time()
         self._written_bytes += sum(map(len, lines)) + len(lines)
         if len(lines) == 1 and len(lines[0]) > _WHOLE_BYTES:
             self._stdin.writelines((lines[0], b"\n"))

@@ -135,16 +135,23 @@ class Cores:
             process.kill_group(signal.SIGKILL)
 
     def tick(self, now_s: float) -> None:
-        """Look for a core that has hung."""
+        """Look for a core that has hung: it takes no input, or never says hello."""
+        limits, cores = self._supervisor.config.limits, self._supervisor.hub.board.cores
         for process in self.processes.values():
-            if not process.ending and process.stalled_s(now_s) >= self._stall_s:
-                _log.error("core.hung", core=process.index, unread_bytes=process.unread_bytes)
+            if process.ending:
+                continue
+            since_s = process.greeted_at_s
+            late = (
+                since_s is not None
+                and now_s - since_s >= limits.core_start_timeout_s
+                and any(each.index == process.index and _starting(each) for each in cores)
+            )
+            if late or process.stalled_s(now_s) >= limits.core_stall_s:
+                why = "no answer to initialize" if late else "input not taken"
+                unread = process.unread_bytes
+                _log.error("core.hung", core=process.index, reason=why, unread_bytes=unread)
                 self._supervisor.metrics.core_faults.add("hung")
                 process.end(HUNG_TERM_S)
-
-    @property
-    def _stall_s(self) -> float:
-        return self._supervisor.config.limits.core_stall_s
 
     async def stop(self, *, eof_s: float, term_s: float) -> None:
         """End all of them, politely first, in parallel."""
@@ -157,6 +164,10 @@ class Cores:
         for process in list(self.processes.values()):
             process.kill_group(signal.SIGKILL)
         self._keeping.kill_all()
+
+
+def _starting(core: CoreSession) -> bool:
+    return core.state is CoreState.STARTING
 
 
 class CoreOwner:

@@ -106,6 +106,8 @@ class Limits:
     )
     # A pipe holds 64 KiB: a core that takes nothing for so long has hung.
     core_stall_s: float = _bound(10.0, "time without input taken or output until a core has hung")
+    # The reference server needs 0.2 s; a large store on a slow disk may need some seconds.
+    core_start_timeout_s: float = _bound(30.0, "time to answer initialize until a core has hung")
     # A thread with images comes back as one line, several times a message's size.
     max_core_line_bytes: int = _bound(64 * MIB, "one line of a core; a longer one restarts it")
 
