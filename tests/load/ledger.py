@@ -136,7 +136,7 @@ class Visit:
         unwanted: Notifications that it opted out of.
 
     Attributes:
-        running: Turns that must end in front of this connection.
+        running: Turns that must end in front of this connection, and how it knows of them.
     """
 
     def __init__(self, history: History, unwanted: frozenset[str]) -> None:
@@ -150,7 +150,7 @@ class Visit:
         self._asked_by_core: set[int | str] = set()
         # Not the history's: a resume may see an end that is about to be told.
         self._ended: set[str] = set()
-        self.running: set[str] = set()
+        self.running: dict[str, str] = {}
 
     def asked(self, request_id: int | str, method: str, thread: str, now_s: float) -> None:
         """A request is about to be sent."""
@@ -182,10 +182,12 @@ class Visit:
                 self._threads.add(result["thread"]["id"])
             case "thread/read" | "thread/resume" if result["thread"]["id"] != asked.thread:
                 self._ledger.strange.add(f"{asked}: {result['thread']['id']}")
+            case "thread/resume":  # at once: what is told behind the answer is newer
+                self._runs(*self._history.compare(result["thread"]), why="resumed")
             case "thread/unsubscribe":
                 self._threads.discard(asked.thread)
             case "turn/start":
-                self._runs(result["turn"]["id"])
+                self._runs(result["turn"]["id"], why="started")
             case _:
                 pass
         self._judge_early()
@@ -205,10 +207,11 @@ class Visit:
                 self._ledger.strange.add(f"of a thread that it did not ask for: {thread}")
             self._early.clear()
 
-    def _runs(self, turn: str) -> None:
-        self._history.accepted(turn)
-        if not self._history.turns[turn]:
-            self.running.add(turn)
+    def _runs(self, *turns: str, why: str) -> None:
+        for turn in turns:
+            self._history.accepted(turn)
+            if not self._history.turns[turn]:
+                self.running.setdefault(turn, why)
 
     def told(self, message: Json) -> None:
         """Take a notification."""
@@ -220,7 +223,7 @@ class Visit:
             self._early.add(thread)
             self._judge_early()
         if method == "turn/started":
-            self._runs(params["turn"]["id"])
+            self._runs(params["turn"]["id"], why="told")
         elif method == "turn/completed":
             self._completed(params["turn"])
         elif method == "thread/closed":
@@ -230,7 +233,7 @@ class Visit:
         if turn["id"] in self._ended:
             self._ledger.doubled.add(f"the end of {turn['id']}: {turn['status']}")
         self._ended.add(turn["id"])
-        self.running.discard(turn["id"])
+        self.running.pop(turn["id"], None)
         self._history.ended(turn["id"], turn["status"])
 
     def asked_by_core(self, message: Json) -> None:
@@ -241,17 +244,13 @@ class Visit:
         if message["params"]["threadId"] not in self._threads:
             self._ledger.strange.add(f"asked: {str(message)[:300]}")
 
-    def found(self, thread: Json) -> None:
-        """Take the stored thread that a resume brought."""
-        self.running |= self._history.compare(thread)
-
     def closed(self, code: int | None, now_s: float, *, by_us: bool) -> None:
         """The connection has ended: what a drain owed before its Close is lost."""
         self._ledger.closed[None if by_us else code] += 1
         self._ledger.cut += len(self._open)
         if code == RESTART_CODE and not by_us:
-            for turn in self.running:
-                self._ledger.lost.add(f"turn {turn} was cut off by a drain")
+            for turn, why in self.running.items():
+                self._ledger.lost.add(f"turn {turn} ({why}) was cut off by a drain")
             for each in self._open.values():
                 if now_s - each.at_s > LATE_S:
                     self._ledger.lost.add(f"no answer in {now_s - each.at_s:.1f} s: {each}")

@@ -212,8 +212,7 @@ class Client:
         if not self._history.thread:
             await self._begin(line)
         else:
-            resumed = await self._ask(line, "thread/resume", {"threadId": self._history.thread})
-            line.visit.found(resumed["thread"])
+            await self._ask(line, "thread/resume", {"threadId": self._history.thread})
 
     async def _begin(self, line: Line) -> None:
         result = await self._ask(line, "thread/start", {})
