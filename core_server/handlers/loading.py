@@ -9,6 +9,7 @@ from core_server.storage.base import ItemRow, Store, ThreadRow, TurnRow
 
 _HEX = frozenset("0123456789abcdefABCDEF-")
 _UUID_LENGTH = 36
+_LOOKS = 3  # and not for ever: the end of a turn that could not be written is never seen
 
 
 def check_id(thread_id: str, what: str = "thread") -> None:
@@ -76,6 +77,20 @@ async def turns_of(store: Store, thread_id: str, view: ItemsView = "full") -> tu
     turns = await store.turns(thread_id)
     items = () if view == "notLoaded" else await store.items(thread_id)
     return assemble(turns, items, view)
+
+
+async def turns_now(context: Context, thread: ThreadMachine) -> tuple[Turn, ...]:
+    """All turns of a loaded thread; none is said to run whose end was told meanwhile.
+
+    Who subscribes by the answer would wait for that end for ever. The end is queued
+    before the turn is let go, so a second look sees it; a third is for one more turn.
+    """
+    for _ in range(_LOOKS):
+        turns = await turns_of(context.store_of(thread), thread.id)
+        running = None if thread.turn is None else thread.turn.id
+        if all(each.id == running for each in turns if each.status == "inProgress"):
+            break
+    return turns
 
 
 def assemble(

@@ -6,7 +6,7 @@ import msgspec
 
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context, Reply
-from core_server.handlers.loading import check_id, load, stored, turns_of, unload
+from core_server.handlers.loading import check_id, load, stored, turns_now, turns_of, unload
 from core_server.handlers.pages import turns_page
 from core_server.handlers.rows import thread_of, thread_row
 from core_server.handlers.settings import defaults, opened_with
@@ -62,10 +62,10 @@ async def resume(context: Context, params: ThreadResumeParams) -> Reply:
         was_loaded = None
     thread = await load(context, params.thread_id)
     settings = opened_with(thread.settings, params)
-    turns = () if params.exclude_turns else await turns_of(context.store_of(thread), thread.id)
     if settings != thread.settings:
         thread.settings = settings
         await context.write(thread)
+    turns = () if params.exclude_turns else await turns_now(context, thread)
     thread.subscribed = True
     if was_loaded is None:
         idle = StatusChanged(thread.id, Idle())

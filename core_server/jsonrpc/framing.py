@@ -24,6 +24,9 @@ class Oversized(msgspec.Struct, frozen=True):
     size: int
     head: bytes
 
+    def __len__(self) -> int:
+        return self.size
+
 
 class LineSplitter:
     """Collects chunks, gives out whole lines without their newline.

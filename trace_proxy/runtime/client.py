@@ -8,12 +8,17 @@ task ever waits for the peer.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final
 
 from trace_proxy.queues.outbox import Outbox, Verdict
 
 WRITE_BYTES: Final = 256 * 1024
 """Given to the transport at once: what a socket's buffer holds, four times over."""
+
+
+def _uncounted(_messages: int, _size: int) -> None:
+    """Until somebody wants to be told of each write."""
 
 
 class Client(ABC):
@@ -31,6 +36,7 @@ class Client(ABC):
         self.congested = False
         self.closing: tuple[int, str] | None = None
         self.written_bytes = 0
+        self.written: Callable[[int, int], None] = _uncounted
         self.input_ended = False
         self._slow_close_s = slow_close_s
         self._tasks: asyncio.TaskGroup | None = None
@@ -84,8 +90,10 @@ class Client(ABC):
         """Write what waits, as far as the transport takes it."""
         self.dirty = False
         while len(self.outbox) and not self.paused:
-            data = b"".join(self.outbox.take(WRITE_BYTES))
+            frames = self.outbox.take(WRITE_BYTES)
+            data = b"".join(frames)
             self.written_bytes += len(data)
+            self.written(len(frames), len(data))
             self.write(data)
         if (self.paused or len(self.outbox)) and not self.congested:
             self.congested = True

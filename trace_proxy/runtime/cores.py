@@ -186,12 +186,12 @@ class CoreOwner:
         hub, metrics = supervisor.hub, supervisor.metrics
         if core.epoch != self._epoch or core.state is CoreState.DOWN or self._faulty:
             return
+        metrics.messages_from_cores += len(lines)
+        metrics.bytes_from_cores += sum(map(len, lines))
         for line in lines:
-            metrics.messages_from_cores += 1
             if isinstance(line, Oversized):
                 self._give_up("line over --max-core-line-bytes")
                 return
-            metrics.bytes_from_cores += len(line)
             if not line:
                 continue
             try:

@@ -52,6 +52,11 @@ class Meters:
         """Measure a request."""
         self.metrics.calls.observe(method, error, duration_s)
 
+    def written(self, messages: int, size: int) -> None:
+        """Count what was given to a client's transport."""
+        self.metrics.messages_to_clients += messages
+        self.metrics.bytes_to_clients += size
+
     def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
         """Measure a turn."""
         turn, metrics = ended.turn, self.metrics

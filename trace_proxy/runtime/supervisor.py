@@ -79,6 +79,7 @@ class Supervisor(Meters):
         connection = self.hub.opened(peer, context)
         client = make(self.total.open(connection.key, self._bounds))
         client.key = connection.key
+        client.written = self.written
         self.clients[connection.key] = client
         self.nobody.clear()
         self.metrics.connections = len(self.clients)
@@ -138,8 +139,6 @@ class Supervisor(Meters):
     def _queue(self, client: Client, frame: bytes) -> None:
         if client.closing is not None:
             return
-        self.metrics.messages_to_clients += 1
-        self.metrics.bytes_to_clients += len(frame)
         client.outbox.append(frame)
         if client.congested:
             if client.outbox.over_hard:

@@ -37,7 +37,11 @@ long_texts = st.sampled_from(["x" * length for length in (63, 64, 117, 128, 129,
 keys = st.sampled_from(["rpc.method", "k", "ключ", "gen_ai.conversation.id"]) | texts
 numbers = st.sampled_from([0, 1, -1, 1.0, True, False, 2**63 - 1, -(2**63), float("inf"), -0.0])
 scalars = st.one_of(
-    numbers, texts, long_texts, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)
+    numbers,
+    texts,
+    long_texts,
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
 )
 values = st.recursive(
     scalars | st.none() | st.binary(max_size=9),
