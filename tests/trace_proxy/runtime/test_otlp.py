@@ -41,7 +41,7 @@ scalars = st.one_of(
     texts,
     long_texts,
     st.integers(-(2**63), 2**63 - 1),
-    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False),
 )
 values = st.recursive(
     scalars | st.none() | st.binary(max_size=9),
