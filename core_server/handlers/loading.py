@@ -85,6 +85,7 @@ async def turns_now(context: Context, thread: ThreadMachine) -> tuple[Turn, ...]
     Who subscribes by the answer would wait for that end for ever. The end is queued
     before the turn is let go, so a second look sees it; a third is for one more turn.
     """
+    turns: tuple[Turn, ...] = ()
     for _ in range(_LOOKS):
         turns = await turns_of(context.store_of(thread), thread.id)
         running = None if thread.turn is None else thread.turn.id
