@@ -4,12 +4,12 @@ Some answers tell more than their asker: a thread now lives here, a turn now run
 That is noted for connections that have left as well, because the core goes on.
 """
 
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
 
-from trace_proxy import envelope, handles, methods
+from trace_proxy import envelope, handles, methods, results
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
 from trace_proxy.envelope import CoreMessage
@@ -17,30 +17,6 @@ from trace_proxy.express import Express
 from trace_proxy.span_record import SpanContext
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn
-
-_Name = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Id(msgspec.Struct):
-    id: _Name
-
-
-class _ReviewResult(msgspec.Struct, rename="camel"):
-    review_thread_id: _Name
-
-
-class _ThreadResult(msgspec.Struct):
-    thread: _Id
-    model: str = ""
-
-
-class _TurnResult(msgspec.Struct):
-    turn: _Id
-
-
-_THREAD = msgspec.json.Decoder(_ThreadResult)
-_TURN = msgspec.json.Decoder(_TurnResult)
-_REVIEW = msgspec.json.Decoder(_ReviewResult)
 
 _TELLING: Final = (
     methods.SUBSCRIBING | methods.TURN_CONTROL | frozenset({"turn/start", "review/start"})
@@ -102,11 +78,13 @@ class Answers:
         board = self._board
         try:
             if pending.method == "turn/start":
-                return self._turn_started(core, pending, _TURN.decode(message.result).turn.id)
+                return self._turn_started(
+                    core, pending, results.TURN.decode(message.result).turn.id
+                )
             if pending.method in methods.SUBSCRIBING:
-                self._thread_loaded(core, pending, _THREAD.decode(message.result))
+                self._thread_loaded(core, pending, results.THREAD.decode(message.result))
             elif pending.method == "review/start":
-                self._review_started(core, pending, _REVIEW.decode(message.result))
+                self._review_started(core, pending, results.REVIEW.decode(message.result))
         except msgspec.DecodeError:
             board.not_started(pending)
             board.effects.log("core.answer_not_understood", core=core.index, method=pending.method)
@@ -115,7 +93,9 @@ class Answers:
             return pending.about or (None, None)
         return turn.context, turn.turn_id
 
-    def _thread_loaded(self, core: CoreSession, pending: Pending, result: _ThreadResult) -> None:
+    def _thread_loaded(
+        self, core: CoreSession, pending: Pending, result: results.ThreadResult
+    ) -> None:
         board, thread = self._board, result.thread.id
         board.not_expected(pending)
         pending.thread = thread
@@ -127,7 +107,9 @@ class Answers:
             board.subscribers.resumed(thread, pending.connection)
             board.server_requests.resumed(thread)
 
-    def _review_started(self, core: CoreSession, pending: Pending, result: _ReviewResult) -> None:
+    def _review_started(
+        self, core: CoreSession, pending: Pending, result: results.ReviewResult
+    ) -> None:
         """A review may run in a thread of its own; who asked for it hears it."""
         board, thread, span = self._board, result.review_thread_id, pending.span
         if thread == pending.thread or board.turns.of_thread(thread) is not None:

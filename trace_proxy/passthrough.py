@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.messages import Message
-from trace_proxy import envelope, methods, spans
+from trace_proxy import envelope, methods, results, spans
 from trace_proxy.connection import Connection, Peer, Pending
 from trace_proxy.content import Content
 from trace_proxy.context.trace_context import Inherited
@@ -41,23 +41,6 @@ _CORE_LOST: Final = Refusal(
     {"reason": "coreLost", "retryable": True},
 )
 _AGENT_DELTA: Final = "item/agentMessage/delta"
-
-
-class _Id(msgspec.Struct):
-    id: str
-
-
-class _ThreadResult(msgspec.Struct):
-    thread: _Id
-    model: str = ""
-
-
-class _TurnResult(msgspec.Struct):
-    turn: _Id
-
-
-_THREAD = msgspec.json.Decoder(_ThreadResult)
-_TURN = msgspec.json.Decoder(_TurnResult)
 
 
 class PassThrough:
@@ -266,12 +249,12 @@ class PassThrough:
         assert span is not None
         try:
             if pending.method in methods.SUBSCRIBING:
-                loaded = _THREAD.decode(result)
+                loaded = results.THREAD.decode(result)
                 board.turns.model_of(loaded.thread.id, loaded.model)
                 board.subscribers.add(loaded.thread.id, pair.connection)
                 pending.thread = loaded.thread.id
             elif span.turn is not None and pending.thread is not None:
-                turn_id = _TURN.decode(result).turn.id
+                turn_id = results.TURN.decode(result).turn.id
                 board.subscribers.add(pending.thread, pair.connection)
                 turn = Turn(
                     pending.thread, turn_id, pair.core, span.turn, span.context, span.start_ns
