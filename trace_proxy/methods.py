@@ -88,8 +88,6 @@ SERVER_REQUESTS: Final = frozenset(
 SUBSCRIBING: Final = frozenset({"thread/start", "thread/resume", "thread/fork"})
 """Their success makes the connection a subscriber of the thread in the result."""
 
-NEW_THREAD: Final = frozenset({"thread/start", "thread/fork"})
-
 TURN_STARTING: Final = frozenset(
     {"turn/start", "thread/compact/start", "thread/shellCommand", "review/start"}
 )

@@ -3,6 +3,7 @@
 How a command runs is in `commands`, how files change in `file_changes`.
 """
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from core_server.handlers.context import Context, Work
@@ -73,6 +74,21 @@ class Bench:
         if remember:
             thread.allowed |= keys
         return verdict
+
+    def refused(self, reason: str, complete: Callable[[str], None]) -> str:
+        """It is not done: end its item by `complete(status)`; returns what the model is told.
+
+        A cancel ends the turn, and is told in another order.
+        """
+        status = "failed" if reason == "failed" else "declined"
+        if reason == "cancel":
+            complete(status)
+            self.waiting(waiting=False)
+            self.narrator.turn.stop()
+        else:
+            self.waiting(waiting=False)
+            complete(status)
+        return SAID_NO[reason]
 
     def waiting(self, *, waiting: bool) -> None:
         """Tell that an approval is asked for, or settled."""

@@ -24,7 +24,7 @@ from core_server.protocol.items import CommandAction, CommandItem
 from core_server.protocol.turns import Delta
 from core_server.protocol.wire import FullAccess
 from core_server.runtime.approvals import Question
-from core_server.runtime.bench import SAID_NO, Bench
+from core_server.runtime.bench import Bench
 from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.tools.base import Command, Outcome, ToolError
@@ -85,7 +85,7 @@ class CommandRun:
             self._escaped = bool(self._arguments.escalated) and not self._bench.always_asks
             self._bench.waiting(waiting=False)
             return await self._run(begun=True)
-        return self._refused(verdict)
+        return self._bench.refused(verdict, self._complete)
 
     async def run_for_user(self) -> str:
         """Run a command of the user's own: nobody is asked."""
@@ -120,18 +120,6 @@ class CommandRun:
             ("accept", "acceptForSession", amendment, "decline", "cancel"),
         )
         return Question("item/commandExecution/requestApproval", params, CommandApproval)
-
-    def _refused(self, reason: str) -> str:
-        """Not run. A cancel ends the turn, and is told in another order."""
-        status = "failed" if reason == "failed" else "declined"
-        if reason == "cancel":
-            self._complete(status)
-            self._bench.waiting(waiting=False)
-            self._narrator.turn.stop()
-        else:
-            self._bench.waiting(waiting=False)
-            self._complete(status)
-        return SAID_NO[reason]
 
     async def _run(self, *, begun: bool) -> str:
         outcome: Outcome | None = None

@@ -16,7 +16,7 @@ from core_server.protocol.items import (
 )
 from core_server.protocol.wire import ExternalSandbox, FullAccess, ReadOnly, WorkspaceWrite
 from core_server.runtime.approvals import Question
-from core_server.runtime.bench import SAID_NO, Bench
+from core_server.runtime.bench import Bench
 from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.session.thread import Settings
@@ -63,7 +63,7 @@ class PatchRun:
         if verdict == "run":
             self._bench.waiting(waiting=False)
             return await self._apply()
-        return self._refused(verdict)
+        return self._bench.refused(verdict, self._complete)
 
     def _must_ask(self, *, escalated: bool) -> bool:
         return not self._keys() <= self._narrator.thread.allowed and must_ask(
@@ -81,17 +81,6 @@ class PatchRun:
         narrator = self._narrator
         params = FileApprovalParams(narrator.thread.id, narrator.turn.id, self.item.id, now_ms())
         return Question("item/fileChange/requestApproval", params, FileApproval)
-
-    def _refused(self, reason: str) -> str:
-        status = "failed" if reason == "failed" else "declined"
-        if reason == "cancel":
-            self._complete(status)
-            self._bench.waiting(waiting=False)
-            self._narrator.turn.stop()
-        else:
-            self._bench.waiting(waiting=False)
-            self._complete(status)
-        return SAID_NO[reason]
 
     async def _apply(self) -> str:
         roots = roots_of(self._settings)

@@ -293,6 +293,7 @@ async def test_a_core_that_cannot_be_started_for_want_of_descriptors_closes_its_
 async def test_garbage_is_counted_and_too_much_of_it_ends_the_core() -> None:
     async with private() as proxy, proxy.client(initialize=False) as client:
         await client.answer(await call(client, "garbage", count=5))
+        await proxy.logged("core.fault", times=5)
         assert len(proxy.log("core.fault")) == 5
         metrics = (await proxy.get("/metrics"))[1]
         assert 'trace_proxy_core_faults_total{reason="line"} 5' in metrics

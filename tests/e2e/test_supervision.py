@@ -141,6 +141,7 @@ async def test_a_hung_core_is_ended_and_started_again() -> None:
         answer = await client.wait(partial(has_id, lost))
         assert answer["error"]["data"] == LOST
         assert (await client.wait_for("turn/completed"))["params"]["turn"]["id"] == turn
+        await proxy.logged("core.hung", times=1)
         assert len(proxy.log("core.hung")) == 1
         await proxy.logged("core.ready", times=2)
         assert await client.request("model/list", {"a": 1}) == {"a": 1}
@@ -186,6 +187,7 @@ async def test_garbage_is_counted_and_reaches_nobody() -> None:
             "turn/started",
             "turn/completed",
         ]
+        await proxy.logged("core.fault", times=90)
         assert len(proxy.log("core.fault")) == 90
         assert "no json" not in proxy.stderr
         assert len(proxy.log("core.started")) == 1
@@ -198,7 +200,9 @@ async def test_too_much_garbage_restarts_the_core() -> None:
         done = await client.wait_for("turn/completed")
         assert done["params"]["turn"]["status"] == "interrupted"
         await proxy.logged("core.ready", times=2)
+        await proxy.logged("core.fault", times=101)
         assert len(proxy.log("core.fault")) == 101
+        await proxy.logged("core.faulty", times=1)
         assert len(proxy.log("core.faulty")) == 1
 
 
@@ -209,6 +213,7 @@ async def test_unknown_and_repeated_answers_reach_nobody() -> None:
         await client.turn(thread, "unknown")
         await client.wait_for("turn/completed")
         assert len([each for each in client.received[before:] if "id" in each]) == 1
+        await proxy.logged("core.fault", times=3)
         assert {each["reason"] for each in proxy.log("core.fault")} == {
             "an answer to no request in flight"
         }

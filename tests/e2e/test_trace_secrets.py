@@ -136,6 +136,7 @@ async def test_nothing_secret_reaches_the_trace_file(tmp_path: Path) -> None:
 async def test_garbage_of_a_core_is_told_by_length_and_reason_only() -> None:
     async with traced(core=fake_core("fake"), env=LOUD) as stage, stage.scene() as scene:
         await scene.turn("garbage 3")
+        await stage.proxy.logged("core.fault", times=3)
         faults, stderr = stage.proxy.log("core.fault"), stage.proxy.stderr
     assert [fault["bytes"] for fault in faults] == [len("this is {no json")] * 3
     assert "no json" not in stderr

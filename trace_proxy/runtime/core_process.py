@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import termios
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -101,11 +100,6 @@ class CoreProcess(asyncio.SubprocessProtocol):
     def exit_code(self) -> int | None:
         """What it exited with, negative for a signal; None while it runs."""
         return None if self._transport is None else self._transport.get_returncode()
-
-    @property
-    def last_words(self) -> str:
-        """The end of its stderr, for the operator when it dies at once."""
-        return self._stderr.tail
 
     async def start(self, command: tuple[str, ...]) -> None:
         """Start it, in a session of its own: a Ctrl-C for us is none for it.
@@ -278,29 +272,22 @@ def _require_descriptors() -> None:
 
 
 class StderrLog:
-    """A core's stderr: always read, kept a little, logged at a bounded rate."""
+    """A core's stderr: always read, never kept; its lengths are logged at a bounded rate."""
 
     def __init__(self, index: int, limits: Limits, clock: Callable[[], float]) -> None:
         self._index = index
         self._clock = clock
         self._per_second = limits.max_core_stderr_lines_per_second
         self._splitter = LineSplitter(limits.max_core_stderr_bytes)
-        self._kept: deque[bytes] = deque(maxlen=20)
         self._second = 0
         self._lines = 0
         self.suppressed = 0
-
-    @property
-    def tail(self) -> str:
-        """Its last line."""
-        return self._kept[-1].decode(errors="replace")[:256] if self._kept else ""
 
     def feed(self, data: bytes) -> None:
         """Take a piece of output."""
         for line in self._splitter.feed(data):
             text = line.head if isinstance(line, Oversized) else line
             if text.strip():
-                self._kept.append(text[:1024])
                 self._log(len(text))
 
     def _log(self, size: int) -> None:

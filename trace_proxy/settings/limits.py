@@ -127,7 +127,7 @@ class Limits:
     max_control_messages: int = _bound(128, "pongs and closes to one client; then it is cut")
 
     # The last words of a core that dies; older ones are only counted.
-    max_core_stderr_bytes: int = _bound(64 * KIB, "what is kept of one core's stderr")
+    max_core_stderr_bytes: int = _bound(64 * KIB, "held of an unfinished line of a core's stderr")
     max_core_stderr_lines_per_second: int = _bound(100, "lines of it that are logged each second")
     # One bad line is an accident, a hundred in ten seconds are not.
     max_core_faults: int = _bound(100, "bad lines of one core within the window; then restart")
