@@ -188,6 +188,7 @@ class CoreOwner:
             return
         metrics.messages_from_cores += len(lines)
         metrics.bytes_from_cores += sum(map(len, lines))
+        now_ns = time.time_ns()
         for line in lines:
             if isinstance(line, Oversized):
                 self._give_up("line over --max-core-line-bytes")
@@ -195,7 +196,7 @@ class CoreOwner:
             if not line:
                 continue
             try:
-                why = hub.core_line(core, line, time.time_ns())
+                why = hub.core_line(core, line, now_ns)
             except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones
                 _log.exception("core.line_failed", core=core.index, bytes=len(line))
                 continue

@@ -21,9 +21,10 @@ from trace_proxy.door import ConnectionCount, Denial, Door, RequestFacts
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
 from trace_proxy.queues.outbox import Outbox
+from trace_proxy.runtime import handshake
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
-from trace_proxy.runtime.websocket import Socket, WebsocketClient
+from trace_proxy.runtime.websocket import WebsocketClient
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
 
 RETRY_AFTER_S: Final = "1"
@@ -148,7 +149,7 @@ class Listener:
         )
         if refused is not None:
             return _denial(refused)
-        if request.headers.get("Upgrade", "").lower() == "websocket":
+        if handshake.asks_for_websocket(request):
             return await self._upgrade(request)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
@@ -173,6 +174,9 @@ class Listener:
     async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._supervisor.drain.state not in (State.SERVING, State.STARTING):
             return _unavailable("The server is draining; reconnect.")
+        malformed = handshake.refuse(request)
+        if malformed is not None:
+            return malformed
         peer = _peer(request)
         address = peer.address or None
         refused = self._count.admit(address)
@@ -184,29 +188,31 @@ class Listener:
             self._count.release(address)
 
     async def _serve(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
-        websocket = Socket(self._config.limits.cut_message_bytes)
-        connection, client = await self._shake_hands(request, websocket, peer)
+        opened = handshake.accept(request)
+        connection, client = await self._shake_hands(request, opened, peer)
         private = self._supervisor.private
         if private is None:
             await self._converse_within_time(connection, client)
         else:
             await private.serve(connection, partial(self._converse, connection, client))
-        return websocket
+        return opened
 
     async def _shake_hands(
-        self, request: web.BaseRequest, websocket: Socket, peer: Peer
+        self, request: web.BaseRequest, opened: web.StreamResponse, peer: Peer
     ) -> tuple[Connection, WebsocketClient]:
         """Answer the upgrade; what only it needs is not kept for as long as the client stays."""
-        handshake = self._propagation.handshake(request.headers.items())
-        context = inherit(handshake, self._propagation.environment, self._trust)
-        await websocket.prepare(request)
-        slow_close_s = self._config.limits.slow_close_timeout_s
+        carried = self._propagation.handshake(request.headers.items())
+        context = inherit(carried, self._propagation.environment, self._trust)
+        await opened.prepare(request)
+        limits = self._config.limits
 
         def make(outbox: Outbox) -> WebsocketClient:
-            return WebsocketClient(websocket, request, outbox, slow_close_s)
+            return WebsocketClient(
+                request, outbox, limits.cut_message_bytes, limits.slow_close_timeout_s
+            )
 
         connection, client = self._supervisor.open(make, peer, context)
-        for rejection in handshake.rejections:
+        for rejection in carried.rejections:
             self._supervisor.context_rejected(connection, rejection)
         return connection, client
 

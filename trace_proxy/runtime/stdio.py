@@ -19,8 +19,8 @@ from trace_proxy.runtime.client import Client
 class Reader(Protocol):
     """Who takes what the client says."""
 
-    def message(self, client: Client, data: bytes) -> None:
-        """A line."""
+    def messages(self, client: Client, texts: list[bytes]) -> None:
+        """Lines, in order."""
         ...
 
     def oversized(self, client: Client, line: Oversized) -> None:
@@ -61,11 +61,15 @@ class _Input(asyncio.Protocol):
         self._take(self._splitter.feed(data))
 
     def _take(self, lines: list[bytes | Oversized]) -> None:
+        texts: list[bytes] = []
         for line in lines:
             if isinstance(line, Oversized):
+                self._reader.messages(self._client, texts)
                 self._reader.oversized(self._client, line)
+                texts = []
             elif line.strip():
-                self._reader.message(self._client, line)
+                texts.append(line)
+        self._reader.messages(self._client, texts)
 
     def eof_received(self) -> None:
         self._take(self._splitter.close())

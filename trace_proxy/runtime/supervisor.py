@@ -98,23 +98,27 @@ class Supervisor(Meters):
         _log.info("connection.closed", connection=connection.key, code=code)
         self.steps.work_changed()
 
-    def message(self, client: Client, data: bytes) -> None:
-        """A client said something."""
+    def messages(self, client: Client, texts: list[bytes]) -> None:
+        """A client said something; what came together was parsed at the same time."""
         connection = self.hub.board.connections.get(client.key)
         if connection is None:
             return
-        metrics = self.metrics
-        metrics.messages_from_clients += 1
-        metrics.bytes_from_clients += len(data)
-        if len(data) > self.config.limits.max_message_bytes:
-            limit = self.config.limits.max_message_bytes
-            self.hub.too_large(connection, data[:HEAD_BYTES], limit)
-            return
-        try:
-            self.hub.client_message(connection, data, time.time_ns())
-        except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
-            _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
-            client.close(1011, "a fault of this server: reconnect and resume")
+        metrics, hub = self.metrics, self.hub
+        limit = self.config.limits.max_message_bytes
+        metrics.messages_from_clients += len(texts)
+        metrics.bytes_from_clients += sum(map(len, texts))
+        now_ns = time.time_ns()
+        for data in texts:
+            if client.closing is not None:
+                return
+            if len(data) > limit:
+                hub.too_large(connection, data[:HEAD_BYTES], limit)
+                continue
+            try:
+                hub.client_message(connection, data, now_ns)
+            except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
+                _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
+                client.close(1011, "a fault of this server: reconnect and resume")
 
     def oversized(self, client: Client, line: Oversized) -> None:
         """A line of the stdio client is over the limit."""

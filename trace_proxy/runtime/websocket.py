@@ -8,9 +8,12 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 
 import asyncio
 import contextlib
-from typing import Final, Literal, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from aiohttp import WebSocketError, WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.http import WebSocketReader, WSMessageTextBytes
 
 from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.client import Client
@@ -31,62 +34,72 @@ _OWN_CODES: Final = range(3000, 5000)
 class Reader(Protocol):
     """Who takes what a client says."""
 
-    def message(self, client: Client, data: bytes) -> None:
-        """A text message."""
+    def messages(self, client: Client, texts: list[bytes]) -> None:
+        """Text messages, in order."""
         ...
 
 
-class Socket(web.WebSocketResponse[Literal[False]]):
-    """aiohttp's handshake and frame parser; the Close is ours.
+class _Inbox(WebSocketDataQueue):
+    """Where aiohttp's frame parser puts what it has read; emptied after each piece of input.
 
-    Its own `close` writes past our queue, waits in the reader's task for a peer that may
-    never read, and drops the connection before the peer's Close when a reader waits.
-
-    Args:
-        max_bytes: A larger message is not even read: Close 1009.
+    The stock queue wakes a task that asks for one message at a time, which costs more than
+    handling the message.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(
-            autoping=False,
-            autoclose=False,
-            decode_text=False,
-            compress=False,
-            max_msg_size=max_bytes,
-        )
+    def __init__(self, protocol: web.RequestHandler, ended: Callable[[], None]) -> None:
+        super().__init__(protocol, 0, loop=asyncio.get_running_loop())
+        self.parsed: list[WSMessage | WSMessageTextBytes] = []
+        self._ended = ended
 
-    async def close(
-        self,
-        *,
-        code: int = 1000,  # noqa: ARG002 - aiohttp's signature
-        message: bytes = b"",  # noqa: ARG002 - as above
-        drain: bool = True,  # noqa: ARG002 - as above
-    ) -> bool:
-        """Do nothing: `WebsocketClient` ends the connection."""
-        return False
+    def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:  # noqa: ARG002
+        self.parsed.append(data)
+
+    def feed_eof(self) -> None:
+        self._ended()
+
+    def set_exception(self, exc: BaseException, exc_cause: object = None) -> None:  # noqa: ARG002
+        self.parsed.append(WSMessage(WSMsgType.ERROR, exc, ""))
+
+
+class _Frames(WebSocketReader):
+    """aiohttp's frame parser, which hands on what it has parsed before it returns."""
+
+    def __init__(self, inbox: _Inbox, parsed: Callable[[], None], max_bytes: int) -> None:
+        super().__init__(inbox, max_bytes, compress=False, decode_text=False)
+        self._parsed = parsed
+
+    def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
+        ended = super().feed_data(data)
+        self._parsed()
+        return ended
 
 
 class WebsocketClient(Client):
     """A client behind a websocket.
 
     Args:
-        socket: Prepared.
-        request: Its handshake.
+        request: Its handshake, answered with 101.
         outbox: Its queue.
+        max_bytes: A larger message is not even read: Close 1009.
         slow_close_s: How long a slow peer gets to take its Close.
     """
 
     def __init__(
-        self, socket: Socket, request: web.BaseRequest, outbox: Outbox, slow_close_s: float
+        self, request: web.BaseRequest, outbox: Outbox, max_bytes: int, slow_close_s: float
     ) -> None:
         super().__init__(outbox, slow_close_s)
         transport = request.transport
         assert transport is not None
-        self._socket = socket
         self._protocol = request.protocol
         self._stream = request.writer
         self._transport: asyncio.Transport = transport
-        self._ended = asyncio.get_running_loop().create_future()
+        self._max_bytes = max_bytes
+        self._loop = asyncio.get_running_loop()
+        self._reader: Reader | None = None
+        self._inbox = _Inbox(self._protocol, self._gone)
+        self._reading_paused = False
+        self._heard_all = self._loop.create_future()
+        self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
 
     def encode(self, message: bytes) -> bytes:
@@ -148,68 +161,100 @@ class WebsocketClient(Client):
     def _hang_up(self) -> None:
         """Close behind what the transport still holds, if the peer takes it soon."""
         self._transport.close()
-        asyncio.get_running_loop().call_later(self._slow_close_s, self._transport.abort)
+        self._loop.call_later(self._slow_close_s, self._transport.abort)
 
     async def run(self, reader: Reader) -> None:
         """Serve it until it is gone."""
+        self._reader = reader
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.writes_in(tasks)
                 try:
-                    await self._read(reader)
+                    frames = _Frames(self._inbox, self._take, self._max_bytes)
+                    self._protocol.set_parser(frames)
+                    self._protocol.keep_alive(False)  # noqa: FBT003 - its only argument
+                    if self._protocol.transport is None:
+                        self._gone()  # while the handshake was answered
+                    await self._heard_all
                 finally:
                     if self._writer is not None and self.closing is None:
                         self._writer.cancel()
         finally:
             self._tasks = None  # what is flushed now goes nowhere
+            self._reader = None
 
-    async def _read(self, reader: Reader) -> None:
-        handled = 0
-        while True:
-            message = await self._socket.receive()
-            if message.type is WSMsgType.TEXT:
-                data = message.data
-                assert isinstance(data, bytes)
-                if self.closing is None:
-                    self._text(reader, data)
-            elif not self._control(message.type, message.data):
-                return
-            handled += 1
-            if handled == FAIR_SHARE:
-                handled = 0
-                await asyncio.sleep(0)  # a turn for the others, not a delay
+    def _take(self) -> None:
+        """Handle what was parsed, unless there is so much that a later turn goes on with it."""
+        if self._inbox.parsed and not self._reading_paused:
+            self._hand_on()
 
-    def _text(self, reader: Reader, data: bytes) -> None:
-        if data.isascii() or _is_utf8(data):
-            reader.message(self, data)
+    def _hand_on(self) -> None:
+        parsed = self._inbox.parsed
+        if len(parsed) <= FAIR_SHARE:
+            self._inbox.parsed = []
+            if self._reading_paused:
+                self._reading_paused = False
+                if not self._transport.is_closing():
+                    self._transport.resume_reading()
         else:
-            self.close(1007, "text must be UTF-8")
+            self._inbox.parsed = parsed[FAIR_SHARE:]
+            del parsed[FAIR_SHARE:]
+            if not self._reading_paused and not self._transport.is_closing():
+                self._reading_paused = True
+                self._transport.pause_reading()
+            self._loop.call_soon(self._hand_on)
+        self._handle(parsed)
 
-    def _control(self, kind: WSMsgType, data: object) -> bool:
-        """Handle anything but text; False when nothing more will come."""
+    def _handle(self, parsed: list[WSMessage | WSMessageTextBytes]) -> None:
+        reader, texts = self._reader, list[bytes]()
+        for message in parsed:
+            if message[0] is WSMsgType.TEXT:
+                data = message[1]
+                assert isinstance(data, bytes)
+                if data.isascii() or _is_utf8(data):
+                    texts.append(data)
+                    continue
+            if texts and reader is not None and self.closing is None:
+                reader.messages(self, texts)
+                texts = []
+            self._anything_else(message)
+        if texts and reader is not None and self.closing is None:
+            reader.messages(self, texts)
+
+    def _gone(self) -> None:
+        """Nothing more will come: the connection is closed."""
+        for future in (self._heard_all, self._ended):
+            if not future.done():
+                future.set_result(None)
+
+    def _anything_else(self, message: WSMessage | WSMessageTextBytes) -> None:
+        """Handle what is no text that can be read."""
+        kind, data = message[0], message[1]
+        if self._heard_all.done():
+            return  # behind a Close or an error
         if kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
-            return self._ping(bytes(data))
-        if kind is WSMsgType.PONG:
-            return True
-        if kind is WSMsgType.BINARY:
+            self._ping(bytes(data))
+        elif kind is WSMsgType.TEXT:
+            self.close(1007, "text must be UTF-8")
+        elif kind is WSMsgType.BINARY:
             self.close(1003, "send text, one JSON-RPC message a frame")
-            return True
-        if kind is WSMsgType.ERROR and isinstance(data, WebSocketError):
-            self.close(data.code, str(data))
-            return False  # the peer still sends: only its end or our patience ends the wait
-        if kind is WSMsgType.CLOSE:
-            self._closed_by_peer(data)
-        if not self._ended.done():
-            self._ended.set_result(None)
-        return False
-
-    def _ping(self, payload: bytes) -> bool:
-        if self.closing is None:
-            if not self.outbox.append_control(pong_frame(payload)):
+        elif kind is WSMsgType.ERROR:
+            if isinstance(data, WebSocketError):
+                self.close(data.code, str(data))
+            else:
                 self.abort()
-                return False
-            self.flush()
-        return True
+            # The peer may still send: only its end, or our patience, ends the wait.
+            self._heard_all.set_result(None)
+        elif kind is WSMsgType.CLOSE:
+            self._closed_by_peer(data)
+            self._gone()
+
+    def _ping(self, payload: bytes) -> None:
+        if self.closing is None:
+            if self.outbox.append_control(pong_frame(payload)):
+                self.flush()
+            else:
+                self.abort()
 
     def _closed_by_peer(self, data: object) -> None:
         """Answer with its own code (RFC 6455 section 5.5.1), or 1002 when that is none."""

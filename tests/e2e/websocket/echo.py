@@ -13,10 +13,11 @@ import uvloop
 from aiohttp import web
 
 from trace_proxy.queues.outbox import TotalOutbound
+from trace_proxy.runtime import handshake
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import pong_frame
-from trace_proxy.runtime.websocket import Socket, WebsocketClient
+from trace_proxy.runtime.websocket import WebsocketClient
 from trace_proxy.settings.limits import Limits
 
 LIMITS = Limits()
@@ -25,18 +26,18 @@ LIMITS = Limits()
 class Echo:
     """Says every message back."""
 
-    def message(self, client: Client, data: bytes) -> None:
-        client.outbox.append(client.encode(data))
+    def messages(self, client: Client, texts: list[bytes]) -> None:
+        for text in texts:
+            client.outbox.append(client.encode(text))
         client.flush()
 
 
 class BrokenPong(WebsocketClient):
     """Answers a ping with a payload of its own, against RFC 6455 section 5.5.3."""
 
-    def _ping(self, payload: bytes) -> bool:
+    def _ping(self, payload: bytes) -> None:
         self.outbox.append_control(pong_frame(payload[1:]))
         self.flush()
-        return True
 
 
 class Server:
@@ -50,15 +51,15 @@ class Server:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one client."""
         key, self._next_key = self._next_key, self._next_key + 1
-        socket = Socket(LIMITS.cut_message_bytes)
-        await socket.prepare(request)
+        opened = handshake.accept(request)
+        await opened.prepare(request)
         outbox = self._total.open(key, outbox_bounds(LIMITS))
-        client = self._kind(socket, request, outbox, LIMITS.slow_close_timeout_s)
+        client = self._kind(request, outbox, LIMITS.cut_message_bytes, LIMITS.slow_close_timeout_s)
         try:
             await client.run(Echo())
         finally:
             self._total.close(key)
-        return socket
+        return opened
 
 
 async def main(kind: type[WebsocketClient]) -> None:
