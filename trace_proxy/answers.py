@@ -38,8 +38,9 @@ class Answers:
             return False
         if pending.windowed:
             core.lanes.answered()
-        if pending.plain and message.result is not UNSET and pending.connection is not None:
-            self._express.answer(pending, bytes(message.result), self._board.now_ns)
+        connection = pending.connection
+        if pending.plain is not None and message.result is not UNSET and connection is not None:
+            self._express.answer(pending, connection, bytes(message.result), self._board.now_ns)
             return True
         if pending.then is not None:
             pending.then(message)
@@ -52,8 +53,8 @@ class Answers:
             link, turn_id = self._note(core, pending, message)
         if pending.names is not None:
             self._note_handle(pending, pending.names, failed=failed)
-        if pending.connection is not None:
-            self._hand_on(pending.connection, pending, message)
+        if connection is not None:
+            self._hand_on(connection, pending, message)
             error = envelope.error_code(message)
             self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True

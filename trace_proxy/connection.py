@@ -11,6 +11,7 @@ import msgspec
 from trace_proxy.context.trace_context import Inherited, Resolution
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.gate import Session
+from trace_proxy.queues.flow import Load
 from trace_proxy.span_record import AttributeValue, SpanContext
 
 
@@ -65,7 +66,7 @@ class Pending(msgspec.Struct, gc=False):
         about: The turn that it is about, when it was sent: its span and id.
         windowed: Whether it takes a place in its core's window.
         counted: Whether admission counted it and must be told.
-        plain: It came by `express`, and its answer goes that way too.
+        plain: It came by `express`, and its answer goes that way too: what it shares.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
     """
 
@@ -83,7 +84,25 @@ class Pending(msgspec.Struct, gc=False):
     counted: bool = False
     ended_by: str = ""
     windowed: bool = True
-    plain: bool = False
+    plain: "PlainMethod | None" = None
+
+
+class PlainMethod(msgspec.Struct, frozen=True, gc=False):
+    """What the plain requests of one connection and method have in common (`express`).
+
+    Attributes:
+        json: The method's name in JSON.
+        extent: Bytes of a message of this method, without its id and its params.
+        label: The method where it is known, else `_OTHER`.
+        span_name: Of their spans.
+        attributes: All that their spans say, but their ids.
+    """
+
+    json: bytes
+    extent: int
+    label: str
+    span_name: str
+    attributes: dict[str, AttributeValue]
 
 
 class Connection:
@@ -98,7 +117,8 @@ class Connection:
         threads: Threads that it is subscribed to.
         handles: Handles it chose, as (opening method, handle), and the core that holds them.
         attributes: Span attributes that all its requests share.
-        plain_attributes: Those that its plain requests of one method share, by method.
+        load: What it has in flight, for admission.
+        plain: What its plain requests of one method share, by method; `express` owns it.
     """
 
     __slots__ = (
@@ -107,8 +127,9 @@ class Connection:
         "handles",
         "in_flight",
         "key",
+        "load",
         "peer",
-        "plain_attributes",
+        "plain",
         "session",
         "strict",
         "threads",
@@ -124,7 +145,8 @@ class Connection:
         self.threads: set[str] = set()
         self.handles: dict[tuple[str, str], int] = {}
         self.attributes: dict[str, AttributeValue] = {}
-        self.plain_attributes: dict[str, dict[str, AttributeValue]] = {}
+        self.load = Load()
+        self.plain: dict[str, PlainMethod] = {}
 
     def __repr__(self) -> str:
         name = self.session.client_name if self.session else "not initialized"

@@ -7,6 +7,7 @@ A life is an epoch: ids, answers and server requests of an older one mean nothin
 """
 
 from enum import Enum
+from typing import NamedTuple
 
 from trace_proxy.queues.lanes import Lanes
 from trace_proxy.router import Router
@@ -19,6 +20,18 @@ class CoreState(Enum):
     READY = "ready"
     DOWN = "down"
     FAILED = "failed"
+
+
+class Fault(NamedTuple):
+    """A line that a core must not say.
+
+    Attributes:
+        why: In words that quote nothing of it.
+        size: Its length in bytes.
+    """
+
+    why: str
+    size: int
 
 
 class CoreSession:

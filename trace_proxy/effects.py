@@ -4,7 +4,7 @@ The runtime implements it over sockets, pipes and OpenTelemetry; tests by lists.
 calls return at once and none may call back into the hub.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from trace_proxy.connection import Connection
@@ -22,8 +22,8 @@ class Effects(Protocol):
         """Queue a message for a client."""
         ...
 
-    def fan_out(self, connections: Iterable[Connection], message: bytes) -> None:
-        """Queue the same message for several clients."""
+    def fan_out(self, connections: Iterable[Connection], messages: Sequence[bytes]) -> None:
+        """Queue the same messages for several clients."""
         ...
 
     def close(self, connection: Connection, code: int, reason: str) -> None:

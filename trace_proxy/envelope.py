@@ -5,6 +5,7 @@ hub routes by; `result`, `error` and notifications travel on as the bytes that c
 Building a message replaces ids and trace context and nothing else.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -49,7 +50,19 @@ class _Error(msgspec.Struct, gc=False):
 
 
 class GarbageError(Exception):
-    """A line of a core that is no JSON-RPC message; says why, without its content."""
+    """A line of a core that is no JSON-RPC message; says why, without its content.
+
+    Attributes:
+        size: Of the line, bytes.
+    """
+
+    def __init__(self, why: str, size: int) -> None:
+        super().__init__(why)
+        self.size = size
+
+
+Decoded = tuple[bytes, CoreMessage]
+"""A line of a core, and what a proxy sees of it."""
 
 
 _CORE = msgspec.json.Decoder(CoreMessage)
@@ -77,16 +90,50 @@ def decode_core(line: bytes) -> CoreMessage:
     except msgspec.ValidationError:
         message = _decode_loosely(line)
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error)) from None
+        raise GarbageError(str(error), len(line)) from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise GarbageError(type(error).__name__) from None
+        raise GarbageError(type(error).__name__, len(line)) from None
     if not line.isascii():
         _require_utf8(line)
-    if message.method is UNSET and (
-        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
-    ):
-        raise GarbageError("neither a request nor a response")
+    if not _is_whole(message):
+        raise GarbageError("neither a request nor a response", len(line))
     return message
+
+
+def decoded(lines: list[bytes]) -> Iterator[Decoded]:
+    """The lines of a core with their messages, decoded all at once where they are ordinary.
+
+    Raises:
+        GarbageError: by `next`, as `decode_core`; the line after it comes next.
+    """
+    together = _decode_together(lines) if len(lines) > 1 else None
+    return zip(lines, map(decode_core, lines) if together is None else together, strict=True)
+
+
+def _decode_together(lines: list[bytes]) -> list[CoreMessage] | None:
+    """What `decode_core` says of each line, or None where one of them needs a closer look.
+
+    No value can go on across a newline between `}` and `{`, and two in one line would be
+    one too many in all: equal numbers mean one value a line.
+    """
+    text = b"\n".join(lines)
+    if text.count(b"}\n{") != len(lines) - 1 or text[:1] != b"{" or text[-1:] != b"}":
+        return None
+    try:
+        messages = _CORE.decode_lines(text)
+        if not text.isascii():
+            text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(messages) != len(lines) or not all(map(_is_whole, messages)):
+        return None
+    return messages
+
+
+def _is_whole(message: CoreMessage) -> bool:
+    return message.method is not UNSET or (
+        message.id is not UNSET and (message.result is UNSET) is not (message.error is UNSET)
+    )
 
 
 def _decode_loosely(line: bytes) -> CoreMessage:
@@ -94,7 +141,7 @@ def _decode_loosely(line: bytes) -> CoreMessage:
     try:
         loose = _LOOSE.decode(line)
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error)) from None
+        raise GarbageError(str(error), len(line)) from None
     return CoreMessage(loose.id, loose.method, UNSET, loose.result, loose.error)
 
 
@@ -102,7 +149,7 @@ def _require_utf8(line: bytes) -> None:
     try:
         line.decode()
     except UnicodeDecodeError:
-        raise GarbageError("not UTF-8") from None
+        raise GarbageError("not UTF-8", len(line)) from None
 
 
 def routing(params: bytes | None) -> Routing:

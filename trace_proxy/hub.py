@@ -7,6 +7,8 @@ when, and carries out what `effects` is asked for. Handling one event is one pla
 call, so no event ever sees another half done.
 """
 
+from collections.abc import Iterator
+
 from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
@@ -15,7 +17,7 @@ from trace_proxy.answers import Answers
 from trace_proxy.connection import Connection, Peer
 from trace_proxy.content import Content
 from trace_proxy.context.trace_context import Inherited
-from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.core_session import CoreSession, CoreState, Fault
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.effects import Effects
 from trace_proxy.express import Express
@@ -155,27 +157,35 @@ class Hub:
                 params = closing_params(family, handle, connection.key)
                 self.board.ask(core, family.closes, params, lambda _: None)
 
-    def core_line(self, core: CoreSession, line: bytes, now_ns: int) -> str:
-        """Take a line of a core.
+    def core_lines(
+        self, core: CoreSession, lines: Iterator[envelope.Decoded], now_ns: int
+    ) -> Fault | None:
+        """Take lines of a core, which came together, up to the first that is faulty.
 
         Returns:
-            Why it is a fault of the core, empty when it is none. Faulty lines go nowhere.
+            What is wrong with that one, None when no line is left. Faulty lines go nowhere,
+            and whoever calls goes on with the next one.
         """
         self.board.now_ns = now_ns
+        take, notices = self._answers.take, self._notices
         try:
-            message = envelope.decode_core(line)
+            for line, message in lines:
+                if message.method is UNSET:
+                    notices.deliver_run()
+                    if not take(core, message):
+                        return Fault("an answer to no request in flight", len(line))
+                    if len(core.lanes):
+                        self.board.pump(core)
+                elif message.id is UNSET:
+                    notices.notification(core, message, line)
+                else:
+                    notices.deliver_run()
+                    notices.request(core, message, line)
         except envelope.GarbageError as error:
-            return str(error)
-        if message.method is UNSET:
-            if not self._answers.take(core, message):
-                return "an answer to no request in flight"
-            if len(core.lanes):
-                self.board.pump(core)
-        elif message.id is UNSET:
-            self._notices.notification(core, message, line)
-        else:
-            self._notices.request(core, message, line)
-        return ""
+            return Fault(str(error), error.size)
+        finally:
+            notices.deliver_run()
+        return None
 
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""

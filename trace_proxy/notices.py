@@ -35,6 +35,10 @@ _SPECIAL: Final = (
 )
 
 
+_NOWHERE: Final = Routing()
+"""Params that say nothing of threads and turns."""
+
+
 class _Resolved(msgspec.Struct, rename="camel"):
     request_id: int | str
 
@@ -66,19 +70,43 @@ class Notices:
     def __init__(self, board: Switchboard, greetings: Greetings) -> None:
         self._board = board
         self._greetings = greetings
+        self._run: list[bytes] = []
+        self._run_method = ""
+        self._run_params = _NOWHERE
 
     def notification(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
-        """Deliver a notification; takes note of what it says about turns and threads."""
+        """Deliver a notification; takes note of what it says about turns and threads.
+
+        A run of equal ones (a turn that streams) waits for `deliver_run`, to be delivered
+        together.
+        """
         method, params = message.method, message.params
         assert method is not UNSET
-        board = self._board
-        if method == _AGENT_DELTA and isinstance(params, Routing):
-            if isinstance(params.turn_id, str) and params.delta is not UNSET:
-                board.turns.delta(params.turn_id, params.delta, board.now_ns)
-        elif method in _SPECIAL:
-            self._special(core, message, line)
-            return
-        board.deliver(self._audience(method, params), method, line)
+        if type(params) is not Routing:
+            params = _NOWHERE
+        run = self._run_params
+        if (
+            self._run
+            and method == self._run_method
+            and params.thread_id == run.thread_id
+            and params.turn_id == run.turn_id
+        ):
+            self._run.append(line)
+        else:
+            self.deliver_run()
+            if method in _SPECIAL:
+                self._special(core, message, line)
+                return
+            self._run, self._run_method, self._run_params = [line], method, params
+        if method == _AGENT_DELTA and type(params.turn_id) is str and params.delta is not UNSET:
+            self._board.turns.delta(params.turn_id, params.delta, self._board.now_ns)
+
+    def deliver_run(self) -> None:
+        """Deliver what waits, before anything else is."""
+        if self._run:
+            run, self._run = self._run, []
+            audience = self._audience(self._run_method, self._run_params)
+            self._board.deliver(audience, self._run_method, *run)
 
     def _audience(self, method: str, params: object) -> Iterable[Connection]:
         board = self._board

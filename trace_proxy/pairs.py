@@ -52,11 +52,11 @@ def seen(line: bytes) -> Message:
         if not line.isascii():
             line.decode()
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error)) from None
+        raise GarbageError(str(error), len(line)) from None
     except UnicodeDecodeError:
-        raise GarbageError("not UTF-8") from None
+        raise GarbageError("not UTF-8", len(line)) from None
     except RecursionError:
-        raise GarbageError("nested too deeply") from None
+        raise GarbageError("nested too deeply", len(line)) from None
     return message
 
 

@@ -19,7 +19,7 @@ from trace_proxy import envelope, methods, results, spans
 from trace_proxy.connection import Connection, Peer, Pending
 from trace_proxy.content import Content
 from trace_proxy.context.trace_context import Inherited
-from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.core_session import CoreSession, CoreState, Fault
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.effects import Effects
 from trace_proxy.ids import Ids
@@ -153,7 +153,7 @@ class PassThrough:
         assert pending.connection is not None
         if pending.method in methods.NEW_WORK and not board.drain.accepts_new_work:
             return board.drain.refusal(board.clock_s)
-        refused = board.admission.admit(pending.connection.key, pending.size)
+        refused = board.admission.admit(pending.connection.load, pending.size)
         pending.counted = refused is None
         return refused
 
@@ -199,25 +199,25 @@ class PassThrough:
         self._end_work(core, "core_lost")
         board.effects.close(pair.connection, 1011 if exit_code else 1000, _CORE_EXITED)
 
-    def core_line(self, core: CoreSession, line: bytes, now_ns: int) -> str:
+    def core_line(self, core: CoreSession, line: bytes, now_ns: int) -> Fault | None:
         """Take a line of a core.
 
         Returns:
-            Why it is a fault of the core, empty when it is none. Faulty lines go nowhere.
+            What is wrong with it, None when nothing is. Faulty lines go nowhere.
         """
         board = self.board
         board.now_ns = now_ns
         pair = board.pairs.get(core.index)
         if pair is None:
-            return ""  # its last words, to nobody
+            return None  # its last words, to nobody
         try:
             message = seen(line)
         except envelope.GarbageError as error:
-            return str(error)
+            return Fault(str(error), error.size)
         key = key_of(message)
         if key == INTERRUPT_KEY and message.method is UNSET and pair.interrupts:
             pair.interrupts -= 1
-            return ""
+            return None
         board.effects.send(pair.connection, line)
         if message.method is UNSET:
             if key is not None:
@@ -226,7 +226,7 @@ class PassThrough:
             self._server_requests.opened(pair, key, message)
         else:
             self._observe(pair, message, line)
-        return ""
+        return None
 
     def _answered(self, pair: Pair, key: bytes, message: Message) -> None:
         pending = pair.answered(key)

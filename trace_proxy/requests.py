@@ -77,7 +77,7 @@ class Requests:
         if not board.drain.accepts_new_work and method in methods.NEW_WORK:
             board.effects.count("shed", "draining")
             return board.drain.refusal(board.clock_s)
-        refused = board.admission.admit(connection.key, pending.size)
+        refused = board.admission.admit(connection.load, pending.size)
         if refused is None:
             pending.counted = True
         else:

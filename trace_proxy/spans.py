@@ -65,7 +65,7 @@ def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
 def introduce(connection: Connection, initialize: Pending) -> None:
     """A client said its name: it stands on this request and on all that follow."""
     connection.attributes = attributes_of(connection)
-    connection.plain_attributes.clear()
+    connection.plain.clear()
     if initialize.span is not None:
         initialize.span = msgspec.structs.replace(
             initialize.span, attributes=connection.attributes

@@ -99,16 +99,16 @@ class Switchboard:
             message = codec.with_version(message)
         self.effects.send(connection, message)
 
-    def deliver(self, audience: Iterable[Connection], method: str, line: bytes) -> None:
-        """Queue a notification for those of the audience that want to hear it."""
+    def deliver(self, audience: Iterable[Connection], method: str, *lines: bytes) -> None:
+        """Queue notifications of one method for those of the audience that want to hear them."""
         if self.choosy or method in NOTIFICATIONS:
             audience = [each for each in audience if each.session and hears(each.session, method)]
         if self.strict:
             heard = list(audience)
             strict = [each for each in heard if each.strict]
             audience = [each for each in heard if not each.strict]
-            self.effects.fan_out(strict, codec.with_version(line))
-        self.effects.fan_out(audience, line)
+            self.effects.fan_out(strict, list(map(codec.with_version, lines)))
+        self.effects.fan_out(audience, lines)
 
     def audience(self, thread: str) -> Iterable[Connection]:
         """Who hears what happens in a thread."""
@@ -175,7 +175,7 @@ class Switchboard:
         if pending.counted:
             pending.counted = False
             assert pending.connection is not None
-            self.admission.release(pending.connection.key, pending.size)
+            self.admission.release(pending.connection.load, pending.size)
         span = pending.span
         if span is None:
             return

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trace_proxy import envelope
 from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import (
     Extracted,
@@ -79,9 +80,10 @@ class Recording:
     def send(self, connection: Connection, message: bytes) -> None:
         self.sent.setdefault(connection.key, []).append(message)
 
-    def fan_out(self, connections: Iterable[Connection], message: bytes) -> None:
+    def fan_out(self, connections: Iterable[Connection], messages: Sequence[bytes]) -> None:
         for connection in connections:
-            self.send(connection, message)
+            for message in messages:
+                self.send(connection, message)
 
     def close(self, connection: Connection, code: int, reason: str) -> None:
         assert reason
@@ -198,7 +200,10 @@ class Core:
         return [json.loads(each) for each in self.got_raw()]
 
     def raw(self, line: bytes) -> str:
-        return self.proxy.hub.core_line(self.session, line, self.proxy.tick())
+        """Say a line; what is wrong with it, empty when nothing is."""
+        lines = envelope.decoded([line])
+        fault = self.proxy.hub.core_lines(self.session, lines, self.proxy.tick())
+        return "" if fault is None else fault.why
 
     def say(self, message: Json) -> str:
         return self.raw(json.dumps(message, separators=(",", ":")).encode())

@@ -95,7 +95,8 @@ class Client:
 
     def core_raw(self, line: bytes) -> str:
         """The core says exactly this."""
-        return self.proxy.machine.core_line(self.core, line, self.proxy.tick())
+        fault = self.proxy.machine.core_line(self.core, line, self.proxy.tick())
+        return "" if fault is None else fault.why
 
     def core_says(self, **message: Any) -> None:
         assert self.core_raw(json.dumps(message).encode()) == ""

@@ -34,14 +34,17 @@ class AdmissionBounds(msgspec.Struct, frozen=True, kw_only=True):
     proxy_max_bytes: int = 64 * 1024 * 1024
 
 
-class _Load:
-    """What one connection has in flight; dropped when it has nothing."""
+class Load:
+    """What one connection has in flight; its owner keeps it, only `Admission` changes it."""
 
     __slots__ = ("requests", "size_bytes")
 
     def __init__(self) -> None:
         self.requests = 0
         self.size_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Load requests={self.requests} bytes={self.size_bytes}>"
 
 
 class Admission:
@@ -56,67 +59,46 @@ class Admission:
         self._connection_bytes = bounds.connection_max_bytes
         self._proxy_requests = bounds.proxy_max_requests
         self._proxy_bytes = bounds.proxy_max_bytes
-        self._loads: dict[int, _Load] = {}
         self.requests = 0
         self.size_bytes = 0
 
     def __repr__(self) -> str:
-        return (
-            f"<Admission requests={self.requests} bytes={self.size_bytes}"
-            f" connections={len(self._loads)}>"
-        )
+        return f"<Admission requests={self.requests} bytes={self.size_bytes}>"
 
-    def admit(self, connection_key: int, size_bytes: int) -> Refusal | None:
-        """Count a request in, or say which bound it met; a refused one is not counted."""
-        load = self._loads.get(connection_key)
-        if self.requests and (
-            self.requests >= self._proxy_requests
-            or self.size_bytes + size_bytes > self._proxy_bytes
-            or load is not None
-        ):
-            refusal = self._refusal(load, size_bytes)
-            if refusal is not None:
-                return refusal
-        if load is None:
-            load = self._loads[connection_key] = _Load()
+    def admit(self, load: Load, size_bytes: int) -> Refusal | None:
+        """Count a request in, or say which bound it met; a refused one is not counted.
+
+        The connection's own bounds come first: they are the ones that its client can mend.
+        """
+        if load.requests:
+            if load.requests >= self._connection_requests:
+                return _CONNECTION_COUNT
+            if load.size_bytes + size_bytes > self._connection_bytes:
+                return _CONNECTION_BYTES
+        if self.requests:
+            if self.requests >= self._proxy_requests:
+                return _PROXY_COUNT
+            if self.size_bytes + size_bytes > self._proxy_bytes:
+                return _PROXY_BYTES
         load.requests += 1
         load.size_bytes += size_bytes
         self.requests += 1
         self.size_bytes += size_bytes
         return None
 
-    def release(self, connection_key: int, size_bytes: int) -> None:
+    def release(self, load: Load, size_bytes: int) -> None:
         """Count a request out: answered, failed, or it will never be.
 
         Args:
-            connection_key: As admitted; the connection itself may be gone.
+            load: As admitted; the connection itself may be gone.
             size_bytes: As admitted.
 
         Raises:
-            KeyError: Nothing of this connection is in flight; nothing was changed.
+            ValueError: Nothing of this connection is in flight; nothing was changed.
         """
-        load = self._loads[connection_key]
-        if load.requests == 1:
-            del self._loads[connection_key]
+        if not load.requests:
+            raise ValueError("released more often than admitted")
         load.requests -= 1
         load.size_bytes -= size_bytes
         self.requests -= 1
         self.size_bytes -= size_bytes
-
-    def in_flight(self, connection_key: int) -> int:
-        """How many requests of this connection are unanswered."""
-        load = self._loads.get(connection_key)
-        return load.requests if load is not None else 0
-
-    def _refusal(self, load: _Load | None, size_bytes: int) -> Refusal | None:
-        """The connection's own bounds first: they are the ones that its client can mend."""
-        if load is not None:
-            if load.requests >= self._connection_requests:
-                return _CONNECTION_COUNT
-            if load.size_bytes + size_bytes > self._connection_bytes:
-                return _CONNECTION_BYTES
-        if self.requests >= self._proxy_requests:
-            return _PROXY_COUNT
-        if self.size_bytes + size_bytes > self._proxy_bytes:
-            return _PROXY_BYTES
-        return None

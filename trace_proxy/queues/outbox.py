@@ -156,6 +156,17 @@ class Outbox:
         if size > self._soft_bytes and not self._giant_bytes:
             self._giant_bytes = size
 
+    def extend(self, frames: list[bytes]) -> None:
+        """Queue data frames, in order; ask `over_hard` afterwards."""
+        size = sum(map(len, frames))
+        if size > self._soft_bytes:  # one of them may be a giant
+            for frame in frames:
+                self.append(frame)
+            return
+        self._frames += frames
+        self.size_bytes += size
+        self._total.size_bytes += size
+
     def append_control(self, frame: bytes) -> bool:
         """Queue a pong or close ahead of all data; False when the lane is full: abort."""
         if len(self._control) >= self._bounds.control_max_frames:

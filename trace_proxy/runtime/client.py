@@ -8,7 +8,7 @@ task ever waits for the peer.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from trace_proxy.queues.outbox import Outbox, Verdict
@@ -50,6 +50,10 @@ class Client(ABC):
     @abstractmethod
     def encode(self, message: bytes) -> bytes:
         """A message as this transport writes it."""
+
+    def encode_all(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Several messages, a frame each."""
+        return list(map(self.encode, messages))
 
     @abstractmethod
     def decode(self, frame: bytes) -> bytes:

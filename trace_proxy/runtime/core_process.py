@@ -42,6 +42,10 @@ class Owner(Protocol):
         """Lines came, in order."""
         ...
 
+    def core_written(self, lines: int, size: int) -> None:
+        """So many lines, of so many bytes together, were given to its stdin."""
+        ...
+
     def core_writable(self, *, writable: bool) -> None:
         """Its stdin is full, or has room again."""
         ...
@@ -136,7 +140,9 @@ class CoreProcess(asyncio.SubprocessProtocol):
             return
         if not self._written_bytes:
             self.greeted_at_s = self._loop.time()
-        self._written_bytes += sum(map(len, lines)) + len(lines)
+        size = sum(map(len, lines))
+        self._written_bytes += size + len(lines)
+        self._owner.core_written(len(lines), size)
         if len(lines) == 1 and len(lines[0]) > _WHOLE_BYTES:
             self._stdin.writelines((lines[0], b"\n"))
         else:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
-from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.core_session import CoreSession, CoreState, Fault
 from trace_proxy.drain import State
+from trace_proxy.envelope import decoded
 from trace_proxy.hub import Hub
 from trace_proxy.pool import Pool
 from trace_proxy.runtime.core_process import CoreProcess
@@ -52,9 +53,6 @@ class Cores:
         """Give a core a line."""
         process = self.processes.get(core.index)
         if process is not None:
-            metrics = self._supervisor.metrics
-            metrics.messages_to_cores += 1
-            metrics.bytes_to_cores += len(line)
             process.write(line)
 
     async def run(self, core: CoreSession) -> None:
@@ -183,40 +181,55 @@ class CoreOwner:
     def core_lines(self, lines: list[bytes | Oversized]) -> None:
         """Lines of the core."""
         core, supervisor = self._core, self._supervisor
-        hub, metrics = supervisor.hub, supervisor.metrics
+        metrics = supervisor.metrics
         if core.epoch != self._epoch or core.state is CoreState.DOWN or self._faulty:
             return
         metrics.messages_from_cores += len(lines)
         metrics.bytes_from_cores += sum(map(len, lines))
-        now_ns = time.time_ns()
-        for line in lines:
-            if isinstance(line, Oversized):
-                self._give_up("line over --max-core-line-bytes")
-                return
-            if not line:
-                continue
+        whole = [line for line in lines if type(line) is bytes]
+        if len(whole) == len(lines):
+            self._take(whole, time.time_ns())
+            return
+        oversized = next(i for i, line in enumerate(lines) if isinstance(line, Oversized))
+        self._take(whole[:oversized], time.time_ns())
+        self._give_up("line over --max-core-line-bytes")
+
+    def _take(self, lines: list[bytes], now_ns: int) -> None:
+        """Give the hub lines; after one that is no good it gets the rest."""
+        hub = self._supervisor.hub
+        assert isinstance(hub, Hub)
+        rest = decoded(list(filter(None, lines)))
+        while not self._faulty:
             try:
-                why = hub.core_line(core, line, now_ns)
+                fault = hub.core_lines(self._core, rest, now_ns)
             except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones
-                _log.exception("core.line_failed", core=core.index, bytes=len(line))
+                _log.exception("core.line_failed", core=self._core.index)
                 continue
-            if why and self._too_many_faults(why, len(line)):
-                self._give_up("too many faulty lines")
+            if fault is None:
                 return
+            self._count(fault)
 
     def _give_up(self, why: str) -> None:
         self._faulty = True
         self._supervisor.core_faulty(self._core, why)
 
-    def _too_many_faults(self, why: str, size: int) -> bool:
+    def _count(self, fault: Fault) -> None:
+        """Log a faulty line; too many of them are the end of the core."""
         limits = self._supervisor.config.limits
         now_s = time.monotonic()
         self._supervisor.metrics.core_faults.add("line")
-        _log.warning("core.fault", core=self._core.index, reason=why, bytes=size)
+        _log.warning("core.fault", core=self._core.index, reason=fault.why, bytes=fault.size)
         since_s = now_s - limits.core_fault_window_s
         self._faults = [at_s for at_s in self._faults if at_s > since_s]
         self._faults.append(now_s)
-        return len(self._faults) > limits.max_core_faults
+        if len(self._faults) > limits.max_core_faults:
+            self._give_up("too many faulty lines")
+
+    def core_written(self, lines: int, size: int) -> None:
+        """Count what it was given."""
+        metrics = self._supervisor.metrics
+        metrics.messages_to_cores += lines
+        metrics.bytes_to_cores += size
 
     def core_writable(self, *, writable: bool) -> None:
         """Its stdin is full, or has room again."""

@@ -4,6 +4,7 @@ Built by hand so that many can be joined into one write. Never used when
 compression was negotiated, and it never is.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 _SHORT: Final = 126
@@ -23,6 +24,15 @@ def text_frame(message: bytes) -> bytes:
     if size < _LONG:
         return b"\x81\x7e" + size.to_bytes(2, "big") + message
     return b"\x81\x7f" + size.to_bytes(8, "big") + message
+
+
+def text_frames(messages: Sequence[bytes]) -> list[bytes]:
+    """A frame for each message; streams are many short ones, so those are made in place."""
+    headers = _HEADERS
+    return [
+        headers[size] + message if (size := len(message)) < 2048 else text_frame(message)
+        for message in messages
+    ]
 
 
 def message_of(frame: bytes) -> bytes:

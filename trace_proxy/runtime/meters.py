@@ -32,6 +32,7 @@ class Meters:
         self.telemetry = telemetry
         self.metrics = Metrics()
         self.end_span = telemetry.export
+        self.call_ended = self.metrics.calls.observe
         self._warned: set[int] = set()
         self._second_s = 0.0
         self._lines = 0
@@ -47,10 +48,6 @@ class Meters:
         metrics.queue_messages = lambda: {"cores": sum(len(core.lanes) for core in board.cores)}
         metrics.spans_dropped = lambda: self.telemetry.spans_dropped
         metrics.spans_exported = lambda: self.telemetry.spans_exported
-
-    def call_ended(self, method: str, error: str, duration_s: float) -> None:
-        """Measure a request."""
-        self.metrics.calls.observe(method, error, duration_s)
 
     def written(self, messages: int, size: int) -> None:
         """Count what was given to a client's transport."""

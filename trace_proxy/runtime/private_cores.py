@@ -40,11 +40,13 @@ class _PrivateOwner(CoreOwner):
 
     Args:
         supervisor: Whose clients they are.
+        machine: Who hears of its lines.
         core: The core.
     """
 
-    def __init__(self, supervisor: "Supervisor", core: CoreSession) -> None:
+    def __init__(self, supervisor: "Supervisor", machine: PassThrough, core: CoreSession) -> None:
         super().__init__(supervisor, core)
+        self._machine = machine
         limits = supervisor.config.limits
         self._clients = supervisor.clients
         self._key = core.index
@@ -59,6 +61,19 @@ class _PrivateOwner(CoreOwner):
         if self._client_is_full:
             self.process.pause_output(paused=True)
             self._loop.call_later(LOOK_S, self._look)
+
+    def _take(self, lines: list[bytes], now_ns: int) -> None:
+        """Give the machine lines, one by one: it passes on whatever they are."""
+        for line in filter(None, lines):
+            try:
+                fault = self._machine.core_line(self._core, line, now_ns)
+            except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones
+                _log.exception("core.line_failed", core=self._core.index, bytes=len(line))
+                continue
+            if fault is not None:
+                self._count(fault)
+                if self._faulty:
+                    return
 
     @property
     def _client_is_full(self) -> bool:
@@ -97,7 +112,7 @@ class PrivateCores:
             alone: Nobody else will ever come: a core that fails is the proxy's failure.
         """
         supervisor, core = self._supervisor, self._machine.core_of(connection)
-        process = _PrivateOwner(supervisor, core).process
+        process = _PrivateOwner(supervisor, self._machine, core).process
         try:
             await process.start(supervisor.config.pool.command)
         except OSError as error:  # no memory, no process, no descriptor left

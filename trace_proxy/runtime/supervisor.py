@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -128,30 +128,34 @@ class Supervisor(Meters):
     def send(self, connection: Connection, message: bytes) -> None:
         """Queue a message for a client."""
         client = self.clients.get(connection.key)
-        if client is not None:
-            self._queue(client, client.encode(message))
+        if client is not None and client.closing is None:
+            client.outbox.append(client.encode(message))
+            if not client.dirty:
+                self._soon(client)
 
-    def fan_out(self, connections: Iterable[Connection], message: bytes) -> None:
-        """Queue the same message for several, encoded once."""
-        frame = None
+    def fan_out(self, connections: Iterable[Connection], messages: Sequence[bytes]) -> None:
+        """Queue the same messages for several, encoded once for each kind of transport."""
+        encoded: dict[type[Client], list[bytes]] = {}
         for connection in connections:
             client = self.clients.get(connection.key)
-            if client is not None:
-                frame = frame or client.encode(message)
-                self._queue(client, frame)
+            if client is not None and client.closing is None:
+                frames = encoded.get(type(client))
+                if frames is None:
+                    frames = encoded[type(client)] = client.encode_all(messages)
+                client.outbox.extend(frames)
+                if not client.dirty:
+                    self._soon(client)
 
-    def _queue(self, client: Client, frame: bytes) -> None:
-        if client.closing is not None:
-            return
-        client.outbox.append(frame)
+    def _soon(self, client: Client) -> None:
+        """Write what waits at the end of this turn of the loop; cut who does not take it."""
         if client.congested:
             if client.outbox.over_hard:
                 self.cut(client)
-        elif not client.dirty:
-            client.dirty = True
-            self._dirty.append(client)
-            if len(self._dirty) == 1:
-                self._loop.call_soon(self._flush)
+            return
+        client.dirty = True
+        self._dirty.append(client)
+        if len(self._dirty) == 1:
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
@@ -175,7 +179,9 @@ class Supervisor(Meters):
 
     def write(self, core: CoreSession, line: bytes) -> None:
         """Give a core a line."""
-        self.cores.write(core, line)
+        process = self.cores.processes.get(core.index)
+        if process is not None:
+            process.write(line)
 
     def core_waits(self, core: CoreSession) -> None:  # noqa: ARG002 - there is one
         """A core's process runs, and its one client may speak."""

@@ -8,7 +8,7 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
@@ -17,7 +17,7 @@ from aiohttp.http import WebSocketReader, WSMessageTextBytes
 
 from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame
+from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
 
 FAIR_SHARE: Final = 16
 """Messages of one client that are handled before others get a turn of the loop: half a
@@ -105,6 +105,10 @@ class WebsocketClient(Client):
     def encode(self, message: bytes) -> bytes:
         """A text frame."""
         return text_frame(message)
+
+    def encode_all(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Text frames."""
+        return text_frames(messages)
 
     def decode(self, frame: bytes) -> bytes:
         """The frame's message."""

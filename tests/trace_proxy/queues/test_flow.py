@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_proxy.queues.flow import Admission, AdmissionBounds
+from trace_proxy.queues.flow import Admission, AdmissionBounds, Load
 from trace_proxy.refusal import Refusal
 
 
@@ -17,58 +17,64 @@ def overloaded(what: str) -> Refusal:
 
 
 def test_a_connection_may_have_so_many_requests_in_flight() -> None:
+    a, b = Load(), Load()
     admission = Admission(AdmissionBounds(connection_max_requests=2))
-    assert admission.admit(1, 10) is None
-    assert admission.admit(1, 10) is None
+    assert admission.admit(a, 10) is None
+    assert admission.admit(a, 10) is None
 
-    assert admission.admit(1, 10) == overloaded(
+    assert admission.admit(a, 10) == overloaded(
         "Too many requests of this connection are in flight"
     )
-    assert admission.admit(2, 10) is None, "a neighbour is not disturbed"
+    assert admission.admit(b, 10) is None, "a neighbour is not disturbed"
 
-    admission.release(1, 10)
-    assert admission.admit(1, 10) is None
+    admission.release(a, 10)
+    assert admission.admit(a, 10) is None
 
 
 def test_a_connection_may_have_so_many_bytes_in_flight() -> None:
+    a = Load()
     admission = Admission(AdmissionBounds(connection_max_bytes=100))
-    assert admission.admit(1, 60) is None
+    assert admission.admit(a, 60) is None
 
-    assert admission.admit(1, 41) == overloaded("Too many bytes of this connection are in flight")
-    assert admission.admit(1, 40) is None
+    assert admission.admit(a, 41) == overloaded("Too many bytes of this connection are in flight")
+    assert admission.admit(a, 40) is None
 
 
 def test_the_whole_proxy_may_have_so_many_requests_in_flight() -> None:
+    a, b, c = Load(), Load(), Load()
     admission = Admission(AdmissionBounds(proxy_max_requests=2))
-    assert admission.admit(1, 10) is None
-    assert admission.admit(2, 10) is None
+    assert admission.admit(a, 10) is None
+    assert admission.admit(b, 10) is None
 
     refused = overloaded("Too many requests of all clients are in flight")
-    assert admission.admit(3, 10) == refused
-    assert admission.admit(1, 10) == refused
+    assert admission.admit(c, 10) == refused
+    assert admission.admit(a, 10) == refused
 
 
 def test_the_whole_proxy_may_have_so_many_bytes_in_flight() -> None:
+    a, b = Load(), Load()
     admission = Admission(AdmissionBounds(proxy_max_bytes=100))
-    assert admission.admit(1, 60) is None
+    assert admission.admit(a, 60) is None
 
     refused = overloaded("Too many bytes of all clients are in flight")
-    assert admission.admit(2, 41) == refused
-    assert admission.admit(1, 41) == refused
-    assert admission.admit(2, 40) is None
+    assert admission.admit(b, 41) == refused
+    assert admission.admit(a, 41) == refused
+    assert admission.admit(b, 40) is None
 
 
 def test_a_message_over_every_bound_in_bytes_passes_alone() -> None:
+    a, b = Load(), Load()
     admission = Admission(AdmissionBounds(connection_max_bytes=1, proxy_max_bytes=1))
-    assert admission.admit(1, 1_000_000) is None
-    assert admission.admit(1, 1) is not None
-    assert admission.admit(2, 1) is not None
+    assert admission.admit(a, 1_000_000) is None
+    assert admission.admit(a, 1) is not None
+    assert admission.admit(b, 1) is not None
 
-    admission.release(1, 1_000_000)
-    assert admission.admit(2, 1_000_000) is None
+    admission.release(a, 1_000_000)
+    assert admission.admit(b, 1_000_000) is None
 
 
 def test_with_every_bound_at_one_requests_pass_one_by_one() -> None:
+    a, b = Load(), Load()
     admission = Admission(
         AdmissionBounds(
             connection_max_requests=1,
@@ -77,20 +83,21 @@ def test_with_every_bound_at_one_requests_pass_one_by_one() -> None:
             proxy_max_bytes=1,
         )
     )
-    for connection in (1, 2, 1):
+    for connection in (a, b, a):
         assert admission.admit(connection, 100) is None
-        assert admission.admit(1, 100) is not None
+        assert admission.admit(a, 100) is not None
         admission.release(connection, 100)
 
 
 def test_what_was_never_admitted_cannot_be_released() -> None:
+    a, b = Load(), Load()
     admission = Admission(AdmissionBounds())
-    admission.admit(1, 5)
+    admission.admit(a, 5)
 
-    with pytest.raises(KeyError):
-        admission.release(2, 5)
-    assert repr(admission) == "<Admission requests=1 bytes=5 connections=1>"
-    assert (admission.in_flight(1), admission.in_flight(2)) == (1, 0)
+    with pytest.raises(ValueError, match="more often than admitted"):
+        admission.release(b, 5)
+    assert repr(admission) == "<Admission requests=1 bytes=5>"
+    assert (repr(a), repr(b)) == ("<Load requests=1 bytes=5>", "<Load requests=0 bytes=0>")
 
 
 BOUNDS = st.builds(
@@ -111,23 +118,26 @@ def test_counters_stay_within_bounds_and_return_to_zero(
     bounds: AdmissionBounds, steps: list[tuple[int, int, bool]]
 ) -> None:
     admission = Admission(bounds)
-    in_flight: list[tuple[int, int]] = []
+    loads = [Load() for _ in range(3)]
+    in_flight: list[tuple[Load, int]] = []
     for connection, size, settles in steps:
+        load = loads[connection - 1]
         if settles and in_flight:
             admission.release(*in_flight.pop(0))
-        elif admission.admit(connection, size) is None:
-            in_flight.append((connection, size))
-        own = [size for key, size in in_flight if key == connection]
-        assert admission.in_flight(connection) == len(own) <= bounds.connection_max_requests
+        elif admission.admit(load, size) is None:
+            in_flight.append((load, size))
+        own = [size for each, size in in_flight if each is load]
+        assert load.requests == len(own) <= bounds.connection_max_requests
+        assert load.size_bytes == sum(own)
         assert sum(own) <= bounds.connection_max_bytes or 0 < len(own) - own.count(0) <= 1
         assert len(in_flight) == admission.requests <= bounds.proxy_max_requests
     for request in in_flight:
         admission.release(*request)
 
-    assert repr(admission) == "<Admission requests=0 bytes=0 connections=0>"
+    assert repr(admission) == "<Admission requests=0 bytes=0>"
 
 
 @settings(deadline=None)
 @given(BOUNDS, st.integers(0, 10**9))
 def test_an_idle_proxy_admits_any_request(bounds: AdmissionBounds, size: int) -> None:
-    assert Admission(bounds).admit(1, size) is None
+    assert Admission(bounds).admit(Load(), size) is None
