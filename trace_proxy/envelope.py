@@ -95,7 +95,9 @@ def decode_core(line: bytes) -> CoreMessage:
         raise GarbageError(type(error).__name__, len(line)) from None
     if not line.isascii():
         _require_utf8(line)
-    if not _is_whole(message):
+    if message.method is UNSET and (
+        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
+    ):
         raise GarbageError("neither a request nor a response", len(line))
     return message
 
@@ -125,15 +127,13 @@ def _decode_together(lines: list[bytes]) -> list[CoreMessage] | None:
             text.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(messages) != len(lines) or not all(map(_is_whole, messages)):
-        return None
-    return messages
-
-
-def _is_whole(message: CoreMessage) -> bool:
-    return message.method is not UNSET or (
-        message.id is not UNSET and (message.result is UNSET) is not (message.error is UNSET)
-    )
+    odd = len(messages) != len(lines) or [
+        each
+        for each in messages
+        if each.method is UNSET
+        and (each.id is UNSET or (each.result is UNSET) is (each.error is UNSET))
+    ]
+    return None if odd else messages
 
 
 def _decode_loosely(line: bytes) -> CoreMessage:

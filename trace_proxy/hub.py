@@ -171,7 +171,8 @@ class Hub:
         try:
             for line, message in lines:
                 if message.method is UNSET:
-                    notices.deliver_run()
+                    if notices.run:
+                        notices.deliver_run()
                     if not take(core, message):
                         return Fault("an answer to no request in flight", len(line))
                     if len(core.lanes):

@@ -65,12 +65,16 @@ _SETTINGS_PARAMS = msgspec.json.Decoder(_SettingsUpdated)
 
 
 class Notices:
-    """Notifications and requests of cores."""
+    """Notifications and requests of cores.
+
+    Attributes:
+        run: Equal notifications that wait for `deliver_run`.
+    """
 
     def __init__(self, board: Switchboard, greetings: Greetings) -> None:
         self._board = board
         self._greetings = greetings
-        self._run: list[bytes] = []
+        self.run: list[bytes] = []
         self._run_method = ""
         self._run_params = _NOWHERE
 
@@ -86,25 +90,25 @@ class Notices:
             params = _NOWHERE
         run = self._run_params
         if (
-            self._run
+            self.run
             and method == self._run_method
             and params.thread_id == run.thread_id
             and params.turn_id == run.turn_id
         ):
-            self._run.append(line)
+            self.run.append(line)
         else:
             self.deliver_run()
             if method in _SPECIAL:
                 self._special(core, message, line)
                 return
-            self._run, self._run_method, self._run_params = [line], method, params
+            self.run, self._run_method, self._run_params = [line], method, params
         if method == _AGENT_DELTA and type(params.turn_id) is str and params.delta is not UNSET:
             self._board.turns.delta(params.turn_id, params.delta, self._board.now_ns)
 
     def deliver_run(self) -> None:
         """Deliver what waits, before anything else is."""
-        if self._run:
-            run, self._run = self._run, []
+        if self.run:
+            run, self.run = self.run, []
             audience = self._audience(self._run_method, self._run_params)
             self._board.deliver(audience, self._run_method, *run)
 

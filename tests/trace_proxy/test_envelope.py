@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -120,3 +120,46 @@ def test_many_methods_do_not_fill_the_memory() -> None:
     assert len(cached) <= envelope._METHOD_JSON_BOUND  # noqa: SLF001
     assert max(map(len, cached.values())) < 128
     assert msgspec.json.decode(envelope.request(1, "x\u00e9", None))["method"] == "x\u00e9"
+
+
+LINES = st.sampled_from(
+    [
+        *(b'{"id":1,"result":{}}', b'{"method":"m"}', b'{"method":"m","params":{"threadId":"t"}}'),
+        *(b'{"id":"x","error":{"code":1}}', b'{"method":"m","id":3,"params":{}}'),
+        *('{"method":"ü"}'.encode(), b' {"method":"m"}', b'{"method":"m"} ', b'{"method":{}}'),
+        # Two values in a line, one value in two lines: together as many as there are lines.
+        *(b'{"method":"a"} {"method":"b"}', b'{"method":"a"', b',"id":1}', b'{"method":"c"}}'),
+        *(b'{"params":{"threadId":"t"', b'},"method":"m"}', b'{"params":5,"method":"m"}'),
+        *(b'{"id":1}', b'{"id":1,"result":1,"error":2}', b'{"method":"\xff"}', b"[]", b"7"),
+    ]
+)
+
+
+def one_by_one(lines: list[bytes]) -> list[object]:
+    found: list[object] = []
+    for line in lines:
+        try:
+            found.append((line, envelope.decode_core(line)))
+        except GarbageError as error:
+            found.append((str(error), error.size))
+    return found
+
+
+def at_once(lines: list[bytes]) -> list[object]:
+    found: list[object] = []
+    rest = envelope.decoded(lines)
+    while True:
+        try:
+            found += rest
+        except GarbageError as error:
+            found.append((str(error), error.size))
+        else:
+            return found
+
+
+@settings(max_examples=500)
+@given(st.lists(LINES, max_size=6))
+def test_lines_that_came_together_are_decoded_as_if_they_had_come_one_by_one(
+    lines: list[bytes],
+) -> None:
+    assert at_once(lines) == one_by_one(lines)

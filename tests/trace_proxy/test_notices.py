@@ -1,9 +1,11 @@
 """Who hears what a core says unasked: the table of wire.md 3.1."""
 
+import json
+
 import pytest
 
 from tests.trace_proxy.recording import Client, Json, Proxy
-from trace_proxy import methods
+from trace_proxy import envelope, methods
 
 
 def hears(client: Client) -> list[str]:
@@ -165,3 +167,90 @@ def test_unsubscribing_is_answered_here_and_ends_the_events(proxy: Proxy) -> Non
     statuses = [each["result"]["status"] for each in other.heard() + client.heard()]
     assert statuses == ["notSubscribed", "unsubscribed", "notSubscribed"]
     assert proxy.core.got() == []
+
+
+def together(proxy: Proxy, *messages: Json) -> None:
+    """The core says all of these in one piece of output."""
+    lines = [json.dumps(each, separators=(",", ":")).encode() for each in messages]
+    rest = envelope.decoded(lines)
+    assert proxy.hub.core_lines(proxy.core.session, rest, proxy.tick()) is None
+
+
+def delta(thread: str, text: str, turn: str = "u") -> Json:
+    params = {"threadId": thread, "turnId": turn, "itemId": "i", "delta": text}
+    return {"method": "item/agentMessage/delta", "params": params}
+
+
+def test_what_comes_together_is_heard_in_its_order_by_who_should_hear_it(proxy: Proxy) -> None:
+    one, two = proxy.client(), proxy.client()
+    first, second = proxy.thread(one, "t1"), proxy.thread(two, "t2")
+    for client in (one, two):
+        client.heard()
+    asked = {"method": "item/commandExecution/requestApproval", "id": 9}
+
+    together(
+        proxy,
+        delta(first, "a"),
+        delta(first, "b"),
+        delta(second, "c"),
+        delta(first, "d"),
+        {"method": "warning", "params": {"threadId": first}},
+        {"method": "thread/name/updated", "params": {"threadId": first}},
+        delta(first, "e"),
+        {**asked, "params": {"threadId": first}},
+        delta(first, "f"),
+    )
+
+    said = [each.get("params", {}).get("delta", each["method"]) for each in one.heard()]
+    question = "item/commandExecution/requestApproval"
+    assert said == ["a", "b", "d", "warning", "thread/name/updated", "e", question, "f"]
+    assert [each["params"].get("delta") for each in two.heard()] == ["c", None]
+
+
+def test_an_answer_between_deltas_keeps_its_place(proxy: Proxy) -> None:
+    client = proxy.client()
+    thread = proxy.thread(client)
+    client.heard()
+    client.request(77, "echo")
+    core_id = proxy.core.got()[-1]["id"]
+
+    together(proxy, delta(thread, "a"), {"id": core_id, "result": {}}, delta(thread, "b"))
+
+    heard = client.heard()
+    assert [each.get("id", each.get("params", {}).get("delta")) for each in heard] == [
+        "a",
+        77,
+        "b",
+    ]
+
+
+def test_what_came_before_a_faulty_line_is_delivered(proxy: Proxy) -> None:
+    client = proxy.client()
+    thread = proxy.thread(client)
+    client.heard()
+    lines = [
+        json.dumps(delta(thread, "a")).encode(),
+        b"garbage",
+        json.dumps(delta(thread, "b")).encode(),
+    ]
+    rest = envelope.decoded(lines)
+
+    fault = proxy.hub.core_lines(proxy.core.session, rest, proxy.tick())
+
+    assert fault is not None
+    assert fault.size == len(b"garbage")
+    assert [each["params"]["delta"] for each in client.heard()] == ["a"]
+    assert proxy.hub.core_lines(proxy.core.session, rest, proxy.tick()) is None
+    assert [each["params"]["delta"] for each in client.heard()] == ["b"]
+
+
+def test_each_delta_of_a_run_counts(proxy: Proxy) -> None:
+    client = proxy.client()
+    thread = proxy.thread(client)
+    proxy.turn(client, thread, "u")
+
+    together(proxy, delta(thread, "ab"), delta(thread, "ü"), delta(thread, "c"))
+
+    running = proxy.hub.board.turns.get("u")
+    assert running is not None
+    assert (running.deltas, running.output_bytes) == (3, 5)

@@ -332,3 +332,20 @@ def tell(told: dict[str, str], frames: list[bytes]) -> None:
     for frame in frames:
         params = json.loads(frame)["params"]
         told[params["itemId"]] += params["delta"]
+
+
+@given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 40))
+def test_frames_queued_together_are_queued_like_one_after_the_other(
+    sizes: list[int], soft_max_bytes: int
+) -> None:
+    bounds = OutboxBounds(soft_max_bytes=soft_max_bytes, hard_max_bytes=60, hard_max_messages=6)
+    frames = [bytes(size) for size in sizes]
+    together, one_by_one = box(bounds), box(bounds)
+
+    together.extend(frames)
+    for frame in frames:
+        one_by_one.append(frame)
+
+    assert (together.size_bytes, together.messages) == (one_by_one.size_bytes, len(frames))
+    assert (together.over_soft, together.over_hard) == (one_by_one.over_soft, one_by_one.over_hard)
+    assert together.take(ALL) == frames

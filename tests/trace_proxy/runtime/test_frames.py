@@ -1,7 +1,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame
+from trace_proxy.runtime.frames import (
+    close_frame,
+    message_of,
+    pong_frame,
+    text_frame,
+    text_frames,
+)
 
 
 @given(st.binary(max_size=300) | st.integers(0, 70_000).map(bytes))
@@ -25,3 +31,8 @@ def test_the_reason_of_a_close_fits_a_control_frame_and_stays_text(reason: str) 
 @given(st.binary(max_size=125))
 def test_a_pong_returns_the_payload(payload: bytes) -> None:
     assert pong_frame(payload) == bytes((0x8A, len(payload))) + payload
+
+
+@given(st.lists(st.integers(0, 70_000).map(bytes), max_size=5))
+def test_frames_made_together_are_those_made_one_by_one(messages: list[bytes]) -> None:
+    assert text_frames(messages) == list(map(text_frame, messages))
