@@ -40,7 +40,7 @@ class Answers:
             core.lanes.answered()
         connection = pending.connection
         if pending.plain is not None and message.result is not UNSET and connection is not None:
-            self._express.answer(pending, connection, bytes(message.result), self._board.now_ns)
+            self._express.answer(pending, connection, message.result, self._board.now_ns)
             return True
         if pending.then is not None:
             pending.then(message)

@@ -224,9 +224,9 @@ def server_request(request_id: int, method: str, params: bytes) -> bytes:
 def answer(request_id: bytes, message: CoreMessage) -> bytes:
     """A core's response under the client's id."""
     if message.result is not UNSET:
-        return b'{"id":%b,"result":%b}' % (request_id, bytes(message.result))
+        return b'{"id":%b,"result":%b}' % (request_id, message.result)
     assert message.error is not UNSET
-    return b'{"error":%b,"id":%b}' % (bytes(message.error), request_id)
+    return b'{"error":%b,"id":%b}' % (message.error, request_id)
 
 
 def method_json(method: str) -> bytes:

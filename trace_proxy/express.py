@@ -119,7 +119,9 @@ class Express:
         )
         return True
 
-    def answer(self, pending: Pending, connection: Connection, result: bytes, now_ns: int) -> None:
+    def answer(
+        self, pending: Pending, connection: Connection, result: msgspec.Raw, now_ns: int
+    ) -> None:
         """Hand the result of a plain request to its asker, and end the request."""
         known, span = pending.plain, pending.span
         assert known is not None

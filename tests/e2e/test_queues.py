@@ -163,6 +163,22 @@ async def test_the_default_limit_holds_images() -> None:
         await undisturbed(client, 1)
 
 
+async def test_large_messages_wait_for_their_turn_and_small_ones_for_nothing() -> None:
+    slowly = ("--large-message-bytes-per-second", "1")
+    text = {"text": "x" * (14 * 1024 * 1024)}
+    async with (
+        trace_proxy(*slowly, core=CORE) as proxy,
+        proxy.client() as large,
+        asyncio.TaskGroup() as tasks,
+    ):
+        async with proxy.client() as neighbour:
+            assert await large.request("model/list", text) == text
+            second = tasks.create_task(large.request("model/list", text))
+            await undisturbed(neighbour)
+            assert not second.done(), "at a byte a second it waits for weeks"
+        assert await second == text, "alone, it waits for nothing"
+
+
 @pytest.mark.parametrize(
     ("payload", "kind", "code"),
     [(b'{"id":1001}', WSMsgType.BINARY, 1003), (b'"\xff\xfe"', WSMsgType.TEXT, 1007)],

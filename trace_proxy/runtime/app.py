@@ -19,6 +19,7 @@ from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
 from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime import logging
+from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.core_process import find_command
 from trace_proxy.runtime.listener import Listener
 from trace_proxy.runtime.propagation import Propagation
@@ -59,6 +60,7 @@ def run(config: Config) -> int:
     try:
         find_command(config.pool.command)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        return_large_buffers()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_main(config))
     finally:

@@ -204,12 +204,9 @@ class Listener:
         carried = self._propagation.handshake(request.headers.items())
         context = inherit(carried, self._propagation.environment, self._trust)
         await opened.prepare(request)
-        limits = self._config.limits
 
         def make(outbox: Outbox) -> WebsocketClient:
-            return WebsocketClient(
-                request, outbox, limits.cut_message_bytes, limits.slow_close_timeout_s
-            )
+            return WebsocketClient(request, outbox, self._config.limits)
 
         connection, client = self._supervisor.open(make, peer, context)
         for rejection in carried.rejections:

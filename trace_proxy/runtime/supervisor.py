@@ -21,6 +21,7 @@ from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
 from trace_proxy.passthrough import PassThrough
 from trace_proxy.queues.outbox import Outbox, TotalOutbound, Verdict
+from trace_proxy.queues.pace import Pace
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.cores import Cores
@@ -68,6 +69,7 @@ class Supervisor(Meters):
         self.nobody = asyncio.Event()
         self.nobody.set()
         self._bounds = outbox_bounds(limits)
+        self._pace = Pace(limits.large_message_bytes_per_second)
         self._dirty: list[Client] = []
         self._loop = asyncio.get_running_loop()
         self.watch(self.hub.board, self.total)
@@ -91,6 +93,7 @@ class Supervisor(Meters):
         client = self.clients.pop(connection.key, None)
         code = None if client is None or client.closing is None else client.closing[0]
         self.total.close(connection.key)
+        self._pace.leave(connection.key)
         self.hub.closed(connection, time.time_ns())
         self.metrics.connections = len(self.clients)
         if not self.clients:
@@ -119,6 +122,15 @@ class Supervisor(Meters):
             except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
                 _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
                 client.close(1011, "a fault of this server: reconnect and resume")
+
+    def large(self, client: Client, size: int, *, begins: bool) -> float:
+        """A client sends a large message; returns for how long it is to be read no further."""
+        if len(self.clients) > 1:
+            wait_s = self._pace.begin(client.key, self._loop.time()) if begins else 0.0
+            if wait_s:
+                return wait_s
+            self._pace.charge(size)
+        return 0.0
 
     def oversized(self, client: Client, line: Oversized) -> None:
         """A line of the stdio client is over the limit."""

@@ -18,10 +18,15 @@ from aiohttp.http import WebSocketReader, WSMessageTextBytes
 from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
+from trace_proxy.settings.limits import Limits
 
 FAIR_SHARE: Final = 16
 """Messages of one client that are handled before others get a turn of the loop: half a
 millisecond, which a neighbour's p99 bears."""
+
+_BEHIND: Final = 1
+_LARGE: Final = 2
+"""Why nothing is read: there is more to handle than a share, or a large message waits."""
 
 CLOSE_WAIT_S: Final = 1.0
 """For the peer's Close after ours."""
@@ -36,6 +41,10 @@ class Reader(Protocol):
 
     def messages(self, client: Client, texts: list[bytes]) -> None:
         """Text messages, in order."""
+        ...
+
+    def large(self, client: Client, size: int, *, begins: bool) -> float:
+        """So much of a large message has come; returns for how long to read no further."""
         ...
 
 
@@ -64,13 +73,13 @@ class _Inbox(WebSocketDataQueue):
 class _Frames(WebSocketReader):
     """aiohttp's frame parser, which hands on what it has parsed before it returns."""
 
-    def __init__(self, inbox: _Inbox, parsed: Callable[[], None], max_bytes: int) -> None:
+    def __init__(self, inbox: _Inbox, parsed: Callable[[int], None], max_bytes: int) -> None:
         super().__init__(inbox, max_bytes, compress=False, decode_text=False)
         self._parsed = parsed
 
     def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
         ended = super().feed_data(data)
-        self._parsed()
+        self._parsed(len(data))
         return ended
 
 
@@ -80,24 +89,23 @@ class WebsocketClient(Client):
     Args:
         request: Its handshake, answered with 101.
         outbox: Its queue.
-        max_bytes: A larger message is not even read: Close 1009.
-        slow_close_s: How long a slow peer gets to take its Close.
+        limits: Of what it may send, and how long it gets to take its Close.
     """
 
-    def __init__(
-        self, request: web.BaseRequest, outbox: Outbox, max_bytes: int, slow_close_s: float
-    ) -> None:
-        super().__init__(outbox, slow_close_s)
+    def __init__(self, request: web.BaseRequest, outbox: Outbox, limits: Limits) -> None:
+        super().__init__(outbox, limits.slow_close_timeout_s)
         transport = request.transport
         assert transport is not None
         self._protocol = request.protocol
         self._stream = request.writer
         self._transport: asyncio.Transport = transport
-        self._max_bytes = max_bytes
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._reader: Reader | None = None
         self._inbox = _Inbox(self._protocol, self._gone)
-        self._reading_paused = False
+        self._held = 0
+        self._unfinished_bytes = 0
+        self._large = False
         self._heard_all = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
@@ -174,7 +182,7 @@ class WebsocketClient(Client):
             async with asyncio.TaskGroup() as tasks:
                 self.writes_in(tasks)
                 try:
-                    frames = _Frames(self._inbox, self._take, self._max_bytes)
+                    frames = _Frames(self._inbox, self._parsed, self._limits.cut_message_bytes)
                     self._protocol.set_parser(frames)
                     self._protocol.keep_alive(False)  # noqa: FBT003 - its only argument
                     if self._protocol.transport is None:
@@ -187,25 +195,50 @@ class WebsocketClient(Client):
             self._tasks = None  # what is flushed now goes nowhere
             self._reader = None
 
-    def _take(self) -> None:
-        """Handle what was parsed, unless there is so much that a later turn goes on with it."""
-        if self._inbox.parsed and not self._reading_paused:
-            self._hand_on()
+    def _parsed(self, size: int) -> None:
+        """So many bytes were parsed: handle what they completed."""
+        if self._inbox.parsed:
+            self._unfinished_bytes, self._large = 0, False
+            if not self._held & _BEHIND:
+                self._hand_on()
+            return
+        self._unfinished_bytes += size
+        if self._unfinished_bytes > self._limits.large_message_bytes:
+            self._read_large(size if self._large else self._unfinished_bytes)
+
+    def _read_large(self, size: int) -> None:
+        """A large message goes on; it may have to wait before the rest of it is read."""
+        if self._reader is None:
+            return
+        wait_s = self._reader.large(self, size, begins=not self._large)
+        self._large = wait_s == 0
+        if self._large:
+            self._release(_LARGE)
+        else:
+            self._hold(_LARGE)
+            self._loop.call_later(wait_s, self._read_large, size)
+
+    def _hold(self, reason: int) -> None:
+        """Read nothing for now."""
+        if not self._held and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._held |= reason
+
+    def _release(self, reason: int) -> None:
+        if self._held == reason and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._held &= ~reason
 
     def _hand_on(self) -> None:
+        """Handle a fair share of what was parsed; a later turn goes on with the rest."""
         parsed = self._inbox.parsed
         if len(parsed) <= FAIR_SHARE:
             self._inbox.parsed = []
-            if self._reading_paused:
-                self._reading_paused = False
-                if not self._transport.is_closing():
-                    self._transport.resume_reading()
+            self._release(_BEHIND)
         else:
             self._inbox.parsed = parsed[FAIR_SHARE:]
             del parsed[FAIR_SHARE:]
-            if not self._reading_paused and not self._transport.is_closing():
-                self._reading_paused = True
-                self._transport.pause_reading()
+            self._hold(_BEHIND)
             self._loop.call_soon(self._hand_on)
         self._handle(parsed)
 

@@ -25,7 +25,12 @@ MAX_COUNT: Final = 2**40
 MAX_SECONDS: Final = 31_536_000.0
 """A year: longer than any process, and short enough for every event loop's timer."""
 
-_DOCUMENT: Final = ("max_message_bytes", "max_core_line_bytes")
+_NO_BOUNDS: Final = (
+    "max_message_bytes",
+    "max_core_line_bytes",
+    "large_message_bytes_per_second",
+)
+"""What one document may measure, and a speed: see `Limits.all_ones`."""
 
 
 def option_of(field_name: str) -> str:
@@ -82,6 +87,13 @@ class Limits:
     # Users send images: the reference's hard cut at this size kills threads for them.
     max_message_bytes: int = _bound(
         16 * MIB, "one message; more is answered with an error, above 4 times Close 1009"
+    )
+    # Below it a message is handled in three milliseconds, which nobody notices.
+    large_message_bytes: int = _bound(MIB, "from here on a message is large: see next")
+    # Each 15 MiB hold the loop for a tenth of a second, there and back, and a core for longer:
+    # four seconds apart they touch less than one in a hundred of the neighbours' requests.
+    large_message_bytes_per_second: int = _bound(
+        4 * MIB, "read of all clients' large messages, while more than one is connected"
     )
     # A client that pipelines a whole session stays far below; a flooder meets it at once.
     max_in_flight_per_connection: int = _bound(
@@ -151,12 +163,13 @@ class Limits:
         """Every bound at 1: the cheapest finder of deadlocks, for tests.
 
         One client with one request at a time must still be served by it. What one
-        document may measure stays: at one byte no message would be legal at all.
+        document may measure stays: at one byte no message would be legal at all. So does
+        a speed: at one byte a second every message would be late.
         Tests with more clients `dataclasses.replace` the two bounds on connections.
         """
         ones: dict[str, Any] = {
             bound.name: 1.0 if isinstance(bound.default, float) else 1
             for bound in fields(cls)
-            if bound.name not in _DOCUMENT
+            if bound.name not in _NO_BOUNDS
         }
         return cls(**ones)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -225,3 +226,41 @@ def test_answers_are_built_around_the_id_as_it_came() -> None:
 def test_line_breaks_between_tokens_become_blanks() -> None:
     assert codec.one_line(b'{"a":1}') == b'{"a":1}'
     assert codec.one_line(b'{\r\n"a":\n"\\n"}') == b'{  "a": "\\n"}'
+
+
+def depth_of(value: Any) -> int:
+    """The oracle: levels of lists and objects."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
+TREES = st.recursive(
+    st.sampled_from(["", "[", "]]", '"', "\\", '\\"[', '"}', "x" * 200, 7, None]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["[", '"', "}\\"]), inner)
+    ),
+    max_leaves=30,
+)
+
+
+WRAPS: list[Callable[[Any], Any]] = [
+    lambda tree: {"k": tree},
+    lambda tree: [tree, [], "]"],
+    lambda tree: [{}, {"}": tree}],
+]
+
+
+@given(TREES, st.lists(st.sampled_from(WRAPS), min_size=codec.MAX_DEPTH // 2 - 6, max_size=130))
+def test_a_message_is_refused_for_its_depth_when_it_has_more_levels_than_allowed(
+    tree: Any, wraps: list[Callable[[Any], Any]]
+) -> None:
+    for wrap in wraps:
+        tree = wrap(tree)
+    document = {"id": 1, "method": "m", "params": tree}
+    data = json.dumps(document, ensure_ascii=False).encode()
+    if depth_of(document) <= codec.MAX_DEPTH:
+        assert codec.decode(data).method == "m"
+    else:
+        with pytest.raises(codec.MalformedError, match="nested deeper than 128 levels"):
+            codec.decode(data)

@@ -31,6 +31,9 @@ class Echo:
             client.outbox.append(client.encode(text))
         client.flush()
 
+    def large(self, client: Client, size: int, *, begins: bool) -> float:  # noqa: ARG002
+        return 0.0
+
 
 class BrokenPong(WebsocketClient):
     """Answers a ping with a payload of its own, against RFC 6455 section 5.5.3."""
@@ -54,7 +57,7 @@ class Server:
         opened = handshake.accept(request)
         await opened.prepare(request)
         outbox = self._total.open(key, outbox_bounds(LIMITS))
-        client = self._kind(request, outbox, LIMITS.cut_message_bytes, LIMITS.slow_close_timeout_s)
+        client = self._kind(request, outbox, LIMITS)
         try:
             await client.run(Echo())
         finally:

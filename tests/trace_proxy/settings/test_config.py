@@ -217,12 +217,13 @@ def test_every_bound_is_at_least_one_or_a_moment_and_finite(name: str) -> None:
                 replace(limits, **cast("dict[str, Any]", {name: wrong_s}))
 
 
-def test_every_bound_can_be_one_but_what_a_document_may_measure() -> None:
+def test_every_bound_can_be_one_but_what_a_document_may_measure_and_a_speed() -> None:
     ones, defaults = Limits.all_ones(), Limits()
 
     assert {bound.name for bound in fields(Limits) if getattr(ones, bound.name) != 1} == {
         "max_message_bytes",
         "max_core_line_bytes",
+        "large_message_bytes_per_second",
     }
     assert ones.max_message_bytes == defaults.max_message_bytes
 
