@@ -11,10 +11,19 @@ from typing import Final
 MAPPED_BYTES: Final = 1024 * 1024
 """Above what a socket gives at once, so that ordinary traffic stays on the heap."""
 
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h; see mallopt(3)
+KEPT_BYTES: Final = 8 * 1024 * 1024
+"""Of free heap that is not given back: with a fixed size glibc would keep 128 KiB, and ask
+the system for pages again and again."""
+
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h; see mallopt(3)
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def return_large_buffers() -> bool:
     """Fix that size; False where the C library knows no such thing (musl)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES) == 1
+    return (
+        mallopt is not None
+        and mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES) == 1
+        and mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES) == 1
+    )

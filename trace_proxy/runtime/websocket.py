@@ -8,6 +8,7 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -20,9 +21,11 @@ from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
 from trace_proxy.settings.limits import Limits
 
-FAIR_SHARE: Final = 16
-"""Messages of one client that are handled before others get a turn of the loop: half a
-millisecond, which a neighbour's p99 bears."""
+FAIR_SHARE_S: Final = 0.0003
+"""Of each turn of the loop for the messages of one client: a neighbour's p99 bears it."""
+
+_SLICE: Final = 8
+"""Messages that are handled without a look at the clock."""
 
 _BEHIND: Final = 1
 _LARGE: Final = 2
@@ -231,16 +234,20 @@ class WebsocketClient(Client):
 
     def _hand_on(self) -> None:
         """Handle a fair share of what was parsed; a later turn goes on with the rest."""
-        parsed = self._inbox.parsed
-        if len(parsed) <= FAIR_SHARE:
-            self._inbox.parsed = []
-            self._release(_BEHIND)
-        else:
-            self._inbox.parsed = parsed[FAIR_SHARE:]
-            del parsed[FAIR_SHARE:]
+        parsed, self._inbox.parsed = self._inbox.parsed, []
+        self._handle(parsed[:_SLICE])
+        handled = _SLICE
+        if handled < len(parsed):
+            until_s = time.monotonic() + FAIR_SHARE_S
+            while handled < len(parsed) and time.monotonic() < until_s:
+                self._handle(parsed[handled : handled + _SLICE])
+                handled += _SLICE
+        if handled < len(parsed):
+            self._inbox.parsed = parsed[handled:]
             self._hold(_BEHIND)
             self._loop.call_soon(self._hand_on)
-        self._handle(parsed)
+        else:
+            self._release(_BEHIND)
 
     def _handle(self, parsed: list[WSMessage | WSMessageTextBytes]) -> None:
         reader, texts = self._reader, list[bytes]()
