@@ -73,6 +73,7 @@ _ERROR = msgspec.json.Decoder(_Error)
 _ENCODE = msgspec.json.Encoder().encode
 
 _ID: Final = b'{"id":'
+_OPENING, _CLOSING = b"{}"
 
 _METHOD_JSON: dict[str, bytes] = {}
 _METHOD_JSON_BOUND: Final = 1024
@@ -95,9 +96,7 @@ def decode_core(line: bytes) -> CoreMessage:
         raise GarbageError(type(error).__name__, len(line)) from None
     if not line.isascii():
         _require_utf8(line)
-    if message.method is UNSET and (
-        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
-    ):
+    if message.method is UNSET and not _is_response(message):
         raise GarbageError("neither a request nor a response", len(line))
     return message
 
@@ -118,22 +117,23 @@ def _decode_together(lines: list[bytes]) -> list[CoreMessage] | None:
     No value can go on across a newline between `}` and `{`, and two in one line would be
     one too many in all: equal numbers mean one value a line.
     """
-    text = b"\n".join(lines)
-    if text.count(b"}\n{") != len(lines) - 1 or text[:1] != b"{" or text[-1:] != b"}":
+    if [each for each in lines if not each or each[0] != _OPENING or each[-1] != _CLOSING]:
         return None
+    text = b"\n".join(lines)
     try:
         messages = _CORE.decode_lines(text)
         if not text.isascii():
             text.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    odd = len(messages) != len(lines) or [
-        each
-        for each in messages
-        if each.method is UNSET
-        and (each.id is UNSET or (each.result is UNSET) is (each.error is UNSET))
-    ]
-    return None if odd else messages
+    if len(messages) != len(lines):
+        return None
+    nameless = [each for each in messages if each.method is UNSET]
+    return messages if all(map(_is_response, nameless)) else None
+
+
+def _is_response(message: CoreMessage) -> bool:
+    return message.id is not UNSET and (message.result is UNSET) is not (message.error is UNSET)
 
 
 def _decode_loosely(line: bytes) -> CoreMessage:

@@ -130,7 +130,7 @@ LINES = st.sampled_from(
         # Two values in a line, one value in two lines: together as many as there are lines.
         *(b'{"method":"a"} {"method":"b"}', b'{"method":"a"', b',"id":1}', b'{"method":"c"}}'),
         *(b'{"params":{"threadId":"t"', b'},"method":"m"}', b'{"params":5,"method":"m"}'),
-        *(b'{"id":1}', b'{"id":1,"result":1,"error":2}', b'{"method":"\xff"}', b"[]", b"7"),
+        *(b'{"id":1}', b'{"id":1,"result":1,"error":2}', b'{"method":"\xff"}', b"[]", b"7", b""),
     ]
 )
 
