@@ -8,11 +8,13 @@ It decides nothing about retries or time-outs: those are the real exporter's.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from trace_proxy.runtime.span_queue import AnySpan, Encoded, EncodingExporter
 
 # Distinct SDK messages that are logged in the life of the process: the SDK has fewer.
 MAX_SDK_MESSAGES = 100
@@ -42,6 +44,7 @@ class AccountedExporter(SpanExporter):
 
     def __init__(self, exporter: SpanExporter, destination: str) -> None:
         self._exporter = exporter
+        self._encoding = exporter if isinstance(exporter, EncodingExporter) else None
         self._destination = destination
         self.taken = 0
         self.exported = 0
@@ -52,19 +55,32 @@ class AccountedExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Pass a batch on; an exporter that raises has failed like any other."""
-        self.taken += len(spans)
+        return self._account(len(spans), lambda: self._exporter.export(spans))
+
+    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
+        """Encode a batch, in any thread; None when the exporter does no such thing."""
+        return None if self._encoding is None else self._encoding.encode(spans)
+
+    def send(self, batch: Encoded) -> SpanExportResult:
+        """Pass on a batch that came from `encode`."""
+        encoding = self._encoding
+        assert encoding is not None, "who else has encoded it?"
+        return self._account(batch.spans, lambda: encoding.send(batch))
+
+    def _account(self, spans: int, export: Callable[[], SpanExportResult]) -> SpanExportResult:
+        self.taken += spans
         try:
-            result = self._exporter.export(spans)
+            result = export()
             why = (
                 str(getattr(self._exporter, "last_error", "")) or "the exporter reports a failure"
             )
         except Exception as error:  # noqa: BLE001 - a foreign exporter may raise anything
             result, why = SpanExportResult.FAILURE, type(error).__name__
         if result is SpanExportResult.SUCCESS:
-            self.exported += len(spans)
+            self.exported += spans
             self._back()
         else:
-            self.failed += len(spans)
+            self.failed += spans
             self._gone(why)
         return result
 
