@@ -52,6 +52,7 @@ _ids = struct.Struct("<16s2s8sBQBQ").pack
 _IDS_SIZE: Final = 48
 
 _REQUEST_ID_KEY: Final = text(0x0A, JSONRPC_REQUEST_ID)
+_PLAIN: Final = frozenset({JSONRPC_REQUEST_ID})
 _MAX_PLAIN_ID: Final = 64  # characters: what is longer is no id of a machine
 # Length of a request id → all that stands before it in its attribute.
 _ID_HEADS: Final = [
@@ -139,24 +140,30 @@ class _Stem:
     Attributes:
         shared: Kept alive, so that its `id()` is its own.
         attributes: The shared attributes.
-        name, kind, service: Of the first record that came with it.
-        tail: All but ids, times and the request's id, of a plain record with this name.
-        size: Of a plain record with an empty request id.
-        room: Bytes that a plain record's id may have; negative when none is plain.
+        name, kind, service: Of the plain records that come with it.
+        tail: All but ids, times and the request's id, of such a record; empty before the
+            second one, since most connections are idle.
+        size: Of such a record with an empty request id.
+        room: Bytes that its request id may have; negative where none is plain.
     """
 
     __slots__ = ("attributes", "kind", "name", "room", "service", "shared", "size", "tail")
 
-    def __init__(self, record: SpanRecord, origin: Origin, attributes: bytes, name: bytes) -> None:
+    def __init__(self, record: SpanRecord, attributes: bytes) -> None:
         self.shared = record.shared
         self.attributes = attributes
         self.name, self.kind, self.service = record.name, record.kind, record.service
-        self.tail = b"".join((_kind(self.kind), name, attributes, _UNSET, _LOCAL))
+        self.tail = b""
+        self.size, self.room = 0, -1
+
+    def grow(self, record: SpanRecord, origin: Origin, name: bytes) -> None:
+        """Take a record as the example of the plain ones."""
+        self.name, self.kind = record.name, record.kind
+        self.tail = b"".join((_kind(self.kind), name, self.attributes, _UNSET, _LOCAL))
         self.size = _IDS_SIZE + len(self.tail) + len(_ID_HEADS[0])
-        longest = origin.limits.max_span_attribute_length
-        self.room = _MAX_PLAIN_ID if longest is None else min(longest, _MAX_PLAIN_ID)
-        if len(self.shared) >= origin.max_attributes or JSONRPC_REQUEST_ID in self.shared:
-            self.room = -1
+        if len(self.shared) < origin.max_attributes and JSONRPC_REQUEST_ID not in self.shared:
+            longest = origin.limits.max_span_attribute_length
+            self.room = _MAX_PLAIN_ID if longest is None else min(longest, _MAX_PLAIN_ID)
 
 
 class _Source:
@@ -263,9 +270,12 @@ class SpanEncoder:
         shared, key = record.shared, id(record.shared)
         stem = self._stems.get(key)
         if stem is None or stem.shared is not shared or stem.service is not record.service:
-            encoded = b"".join(map(source.pairs.__getitem__, shared.items()))
-            stem = _Stem(record, source.origin, encoded, self._names[record.name])
+            # Not from the cache of pairs: what is shared is kept here.
+            once = _Pairs(source.origin.limits.max_span_attribute_length)
+            stem = _Stem(record, b"".join(map(once.__getitem__, shared.items())))
             _remember(self._stems, key, stem)
+        elif not stem.tail and record.attributes.keys() == _PLAIN:
+            stem.grow(record, source.origin, self._names[record.name])
         return stem.attributes
 
 
