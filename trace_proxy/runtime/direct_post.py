@@ -8,6 +8,7 @@ read either; the connection ends there, which is always right and seldom happens
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ MAX_HEAD_BYTES: Final = 65_536
 
 MAX_BODY_BYTES: Final = 65_536
 """Of an answer: a collector says nothing, or a sentence. A longer one costs the connection."""
+
+_timeval = struct.Struct("@ll").pack
 
 _SLACK_S: Final = 0.05
 """How far a socket's time-out may be off: setting it is a system call."""
@@ -76,10 +79,10 @@ class DirectPost:
             NoAnswerError: See there.
         """
         end_s = time.monotonic() + timeout_s
-        request = b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+        head = b"%b%d\r\n\r\n" % (self._head, len(body))
         try:
             with self._busy:
-                return self._exchange_or_again(request, end_s)
+                return self._exchange_or_again(head, body, end_s)
         finally:
             self._close_if_closed()
 
@@ -98,36 +101,35 @@ class DirectPost:
             self._drop()
             self._busy.release()
 
-    def _exchange_or_again(self, request: bytes, end_s: float) -> Answer:
+    def _exchange_or_again(self, head: bytes, body: bytes, end_s: float) -> Answer:
         kept = self._connection is not None
         try:
-            return self._exchange(request, end_s)
-        except TimeoutError:
+            return self._exchange(head, body, end_s)
+        except (TimeoutError, BlockingIOError):  # our clock, or the socket's
             self._drop()
             raise NoAnswerError("no answer in time") from None
         except OSError:
             self._drop()
             if kept and not self._closed:
-                return self._exchange_or_again(request, end_s)
+                return self._exchange_or_again(head, body, end_s)
             raise NoAnswerError("the connection was lost") from None
         except NoAnswerError:
             self._drop()
             raise
 
-    def _exchange(self, request: bytes, end_s: float) -> Answer:
+    def _exchange(self, head: bytes, body: bytes, end_s: float) -> Answer:
         connection = self._connection or self._connect(end_s)
         if self._closed:
             raise NoAnswerError("shut down meanwhile")
-        self._allow(connection, end_s)
-        connection.sendall(request)
-        status, headers, body = self._head_of_answer(connection, end_s)
+        self._send(connection, head, body, end_s)
+        status, headers, content = self._head_of_answer(connection, end_s)
         length = _length(status, headers)
         if length is None:
             self._drop()
         else:
-            while len(body) < length:
-                body += self._receive(connection, end_s)
-            if len(body) > length:  # it talks out of turn
+            while len(content) < length:
+                content += self._receive(connection, end_s)
+            if len(content) > length:  # it talks out of turn
                 self._drop()
         return Answer(status, headers.get(b"retry-after", b"").decode("latin-1"))
 
@@ -142,7 +144,10 @@ class DirectPost:
         except OSError:
             raise NoAnswerError("cannot connect") from None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._timeout_s = left_s
+        # Blocking, with the kernel's own time-outs: Python's would poll before each call,
+        # and let go of the interpreter twice for one.
+        connection.settimeout(None)
+        self._timeout_s = 0.0
         self._connection = connection
         return connection
 
@@ -152,8 +157,20 @@ class DirectPost:
         if left_s <= 0:
             raise TimeoutError
         if abs(left_s - self._timeout_s) > _SLACK_S:
-            connection.settimeout(left_s)
+            timeval = _timeval(int(left_s), int(left_s % 1 * 1e6) or 1)  # 0.0 would be for ever
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self._timeout_s = left_s
+
+    def _send(self, connection: socket.socket, head: bytes, body: bytes, end_s: float) -> None:
+        self._allow(connection, end_s)
+        sent = connection.sendmsg((head, body)) - len(head)
+        while sent < len(body):
+            self._allow(connection, end_s)
+            if sent < 0:  # not even the head
+                sent += connection.send(head[sent:])
+            else:
+                sent += connection.send(memoryview(body)[sent:])
 
     def _receive(self, connection: socket.socket, end_s: float) -> bytes:
         self._allow(connection, end_s)

@@ -11,7 +11,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 
-from trace_proxy.runtime.protobuf import attributes, count, field, fixed32, fixed64, text
+from trace_proxy.runtime.protobuf import attributes, count, field, fixed32, fixed64, text, varint
 from trace_proxy.span_record import SpanContext
 
 LOCAL_FLAGS, REMOTE_FLAGS = 0x100, 0x300
@@ -46,32 +46,29 @@ class Groups:
 
     def encode(self) -> bytes:
         """Serialize the `ExportTraceServiceRequest` around all of them."""
-        return b"".join(
-            [
-                field(
-                    0x0A,
-                    _resource(resource)
-                    + b"".join(map(_scope_spans, scopes.items()))
-                    + text(0x1A, resource.schema_url),
-                )
-                for resource, scopes in self._tree.items()
-            ]
-        )
+        parts: list[bytes] = []
+        for resource, scopes in self._tree.items():
+            about, url = _resource(resource), text(0x1A, resource.schema_url)
+            inner = [part for group in scopes.items() for part in _scope_spans(group)]
+            length = len(about) + sum(map(len, inner)) + len(url)
+            parts += (b"\x0a" + varint(length), about, *inner, url)
+        return b"".join(parts)  # a batch is copied twice: here, and where its spans are joined
 
 
 def _resource(resource: Resource) -> bytes:
     return field(0x0A, attributes(0x0A, resource.attributes))
 
 
-def _scope_spans(group: tuple[InstrumentationScope | None, list[bytes]]) -> bytes:
+def _scope_spans(group: tuple[InstrumentationScope | None, list[bytes]]) -> tuple[bytes, ...]:
     scope, chunks = group
     spans = b"".join(chunks)
-    if scope is None:
-        return field(0x12, field(0x0A, b"") + spans)
-    described = (
-        text(0x0A, scope.name) + text(0x12, scope.version) + attributes(0x1A, scope.attributes)
-    )
-    return field(0x12, field(0x0A, described) + spans + text(0x1A, scope.schema_url))
+    about, url = field(0x0A, b""), b""
+    if scope is not None:
+        described = (
+            text(0x0A, scope.name) + text(0x12, scope.version) + attributes(0x1A, scope.attributes)
+        )
+        about, url = field(0x0A, described), text(0x1A, scope.schema_url)
+    return b"\x12" + varint(len(about) + len(spans) + len(url)), about, spans, url
 
 
 def readable_span(span: ReadableSpan) -> bytes:
