@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -69,8 +69,8 @@ class DirectPost:
         self._busy = threading.Lock()
         self._closed = False
 
-    def post(self, body: bytes, timeout_s: float) -> Answer:
-        """Send a request and wait for its answer.
+    def post(self, parts: Sequence[bytes], timeout_s: float) -> Answer:
+        """Send a request, whose body comes in parts, and wait for its answer.
 
         A connection that was kept may have been closed by the server in the meantime, so
         the first failure on such a one is followed by a second try, on a new one.
@@ -79,10 +79,10 @@ class DirectPost:
             NoAnswerError: See there.
         """
         end_s = time.monotonic() + timeout_s
-        head = b"%b%d\r\n\r\n" % (self._head, len(body))
+        head = b"%b%d\r\n\r\n" % (self._head, sum(map(len, parts)))
         try:
             with self._busy:
-                return self._exchange_or_again(head, body, end_s)
+                return self._exchange_or_again((head, *parts), end_s)
         finally:
             self._close_if_closed()
 
@@ -101,27 +101,27 @@ class DirectPost:
             self._drop()
             self._busy.release()
 
-    def _exchange_or_again(self, head: bytes, body: bytes, end_s: float) -> Answer:
+    def _exchange_or_again(self, request: Sequence[bytes], end_s: float) -> Answer:
         kept = self._connection is not None
         try:
-            return self._exchange(head, body, end_s)
+            return self._exchange(request, end_s)
         except (TimeoutError, BlockingIOError):  # our clock, or the socket's
             self._drop()
             raise NoAnswerError("no answer in time") from None
         except OSError:
             self._drop()
             if kept and not self._closed:
-                return self._exchange_or_again(head, body, end_s)
+                return self._exchange_or_again(request, end_s)
             raise NoAnswerError("the connection was lost") from None
         except NoAnswerError:
             self._drop()
             raise
 
-    def _exchange(self, head: bytes, body: bytes, end_s: float) -> Answer:
+    def _exchange(self, request: Sequence[bytes], end_s: float) -> Answer:
         connection = self._connection or self._connect(end_s)
         if self._closed:
             raise NoAnswerError("shut down meanwhile")
-        self._send(connection, head, body, end_s)
+        self._send(connection, request, end_s)
         status, headers, content = self._head_of_answer(connection, end_s)
         length = _length(status, headers)
         if length is None:
@@ -162,15 +162,14 @@ class DirectPost:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self._timeout_s = left_s
 
-    def _send(self, connection: socket.socket, head: bytes, body: bytes, end_s: float) -> None:
+    def _send(self, connection: socket.socket, request: Sequence[bytes], end_s: float) -> None:
         self._allow(connection, end_s)
-        sent = connection.sendmsg((head, body)) - len(head)
-        while sent < len(body):
-            self._allow(connection, end_s)
-            if sent < 0:  # not even the head
-                sent += connection.send(head[sent:])
-            else:
-                sent += connection.send(memoryview(body)[sent:])
+        left = sum(map(len, request)) - connection.sendmsg(request)
+        if left:  # seldom: a signal, or the time is over
+            rest = memoryview(b"".join(request))[-left:]
+            while rest:
+                self._allow(connection, end_s)
+                rest = rest[connection.send(rest) :]
 
     def _receive(self, connection: socket.socket, end_s: float) -> bytes:
         self._allow(connection, end_s)

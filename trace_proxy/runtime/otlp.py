@@ -44,9 +44,9 @@ _log = structlog.get_logger("trace_proxy.telemetry")
 
 
 class Client(Protocol):
-    """Sends a body, retries included, and says why it could not; nothing if it could."""
+    """Sends a body that comes in parts, retries included, and says why it could not; nothing if it could."""
 
-    def send(self, body: bytes) -> str:
+    def send(self, parts: Sequence[bytes]) -> str:
         """Blocks until it is accepted or given up."""
         ...
 
@@ -74,16 +74,16 @@ class OtlpExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send one batch, with retries; blocks the exporter's thread only."""
-        return self.send(Encoded(self._encode_plainly(spans), len(spans)))
+        return self.send(Encoded((self._encode_plainly(spans),), len(spans)))
 
     def send(self, batch: Encoded) -> SpanExportResult:
         """Send a batch that is encoded, with retries; blocks the exporter's thread only."""
         if self._closing.is_set():
             self.last_error = SHUT_DOWN
-        elif len(batch.body) > MAX_REQUEST_BYTES:
+        elif batch.size > MAX_REQUEST_BYTES:
             self.last_error = "a batch is larger than 64 MiB"
         else:
-            self.last_error = self._client.send(batch.body)
+            self.last_error = self._client.send(batch.parts)
         return SpanExportResult.FAILURE if self.last_error else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -102,9 +102,9 @@ class ProtobufExporter(OtlpExporter):
         self._fell_back = False
 
     def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode a batch here and now; None when only the stock encoder can."""
+        """Encode spans here and now; None when only the stock encoder can."""
         try:
-            return Encoded(self._ours.encoder.encode(spans), len(spans))
+            return Encoded((self._ours.encoder.encode(spans),), len(spans))
         except Exception as error:  # noqa: BLE001 - whatever it is, the stock encoder gets its turn
             if not self._fell_back:
                 self._fell_back = True
@@ -183,8 +183,8 @@ class _StockClient:
     def __init__(self, inside: _Inside) -> None:
         self._inside = inside
 
-    def send(self, body: bytes) -> str:
-        sent = self._inside.export(body)
+    def send(self, parts: Sequence[bytes]) -> str:
+        sent = self._inside.export(b"".join(parts))
         return "" if sent.success else _reason(sent)
 
     def close(self) -> None:

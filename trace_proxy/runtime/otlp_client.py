@@ -13,6 +13,7 @@ import random
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -45,18 +46,21 @@ class OtlpClient:
         self._compression = settings.compression
         self._closing = threading.Event()
 
-    def send(self, body: bytes) -> str:
+    def send(self, parts: Sequence[bytes]) -> str:
         """Post one batch; blocks until it is accepted or given up.
+
+        Args:
+            parts: Of the body, at most some hundred.
 
         Returns:
             Why it was given up, in words that quote nothing; empty when it was accepted.
         """
-        body = self._compressed(body)
+        parts = self._compressed(parts)
         end_s = time.monotonic() + self._timeout_s
         for attempt in range(MAX_TRIES):
             wait_s = 2**attempt * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
             try:
-                answer = self._post.post(body, end_s - time.monotonic())
+                answer = self._post.post(parts, end_s - time.monotonic())
             except NoAnswerError as error:
                 reason = str(error)
             else:
@@ -77,14 +81,14 @@ class OtlpClient:
         self._closing.set()
         self._post.close()
 
-    def _compressed(self, body: bytes) -> bytes:
+    def _compressed(self, parts: Sequence[bytes]) -> Sequence[bytes]:
         match self._compression:
             case Compression.NONE:
-                return body
+                return parts
             case Compression.GZIP:
-                return gzip.compress(body, _LEVEL)
+                return (gzip.compress(b"".join(parts), _LEVEL),)
             case Compression.DEFLATE:
-                return zlib.compress(body, _LEVEL)
+                return (zlib.compress(b"".join(parts), _LEVEL),)
 
 
 def _retry_after_s(answer: Answer, default_s: float) -> float:

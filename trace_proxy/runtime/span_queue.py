@@ -4,14 +4,17 @@ The stock `BatchSpanProcessor` does the same; its way in asks for the process id
 at the span's context and takes a lock on every span beyond a batch, which together
 cost the event loop as much as making the span.  Here the way in is an append.
 
-Who puts the span in that fills a batch also encodes it, when the exporter can do that
-apart from sending: a quarter of a millisecond at once.  In the exporter's thread the same
-work would take the interpreter away from the event loop some hundred times, and each
-time the two wait for each other.  So the thread only sends bytes.  Who puts spans in has
-decided that they are sampled, and bounds how many wait.
+Who puts a span in also encodes, now and then, a part of a batch, when the exporter can
+do that apart from sending: a tenth of a millisecond at once.  In the exporter's thread the
+same work would fight with the event loop for the interpreter; whenever that thread wants
+it back, after each of its system calls, the loop pays for the hand-over.  So the thread
+only sends bytes, and many of them at once.
+
+Who puts spans in has decided that they are sampled, and bounds how many wait.
 """
 
 import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +30,12 @@ from trace_proxy.span_record import SpanRecord
 
 AnySpan: TypeAlias = SpanRecord | ReadableSpan
 
+MAX_PART: Final = 128
+"""Spans that are encoded at once: the event loop pauses for so long."""
+
+MAX_BATCH_BYTES: Final = 1024 * 1024
+"""A batch is full with so much, too: long values must not make a request that is refused."""
+
 MAX_READY_BYTES: Final = 16 * 1024 * 1024
 """Encoded and not sent: a full default queue is half of it. Beyond it, spans wait as they are."""
 
@@ -34,28 +43,45 @@ _log = structlog.get_logger("trace_proxy.telemetry")
 
 
 class Encoded(NamedTuple):
-    """A batch, ready to be sent.
+    """A batch, or a part of one, ready to be sent.
 
     Attributes:
-        body: What is sent.
-        spans: How many it holds.
+        parts: Their concatenation is what is sent.
+        spans: How many they hold.
     """
 
-    body: bytes
+    parts: tuple[bytes, ...]
     spans: int
+
+    @property
+    def size(self) -> int:
+        """Of all parts, in bytes."""
+        return sum(map(len, self.parts))
 
 
 @runtime_checkable
 class EncodingExporter(Protocol):
-    """An exporter whose `export` has two halves that may be called apart."""
+    """An exporter whose `export` has two halves that may be called apart.
+
+    What it encodes can be concatenated, as protobuf messages can.
+    """
 
     def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode a batch, in any thread; None when it has to be exported the plain way."""
+        """Encode spans, in any thread; None when they have to be exported the plain way."""
         ...
 
     def send(self, batch: Encoded) -> SpanExportResult:
         """Send it, in the exporter's thread."""
         ...
+
+
+class _Wish(threading.Event):
+    """Among the batches: set when all that was put before is exported."""
+
+    def __init__(self, *, last: bool = False) -> None:
+        super().__init__()
+        self.last = last  # the thread ends then
+        self.gathered = False
 
 
 class SpanQueue(SpanProcessor):
@@ -79,20 +105,24 @@ class SpanQueue(SpanProcessor):
     ) -> None:
         self._exporter = exporter
         self._encoding = exporter if isinstance(exporter, EncodingExporter) else None
+        parts = 1 if self._encoding is None else math.ceil(batch_size / MAX_PART)
         self._batch_size = batch_size
+        self._part_size = batch_size // parts
         self._delay_s = delay_s
         self._dress = dress
         self._spans: deque[AnySpan] = deque()
-        # Whole batches; an event is a wish to hear that everything before it is done.
-        self._ready: SimpleQueue[Encoded | list[AnySpan] | threading.Event] = SimpleQueue()
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()  # over the parts, and held for no longer than a glance
+        self._parts: list[bytes] = []
+        self._parts_spans = self._parts_bytes = 0
         self._ready_bytes = self._sent_bytes = 0
+        self._ready: SimpleQueue[Encoded | list[AnySpan] | _Wish] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="span-export", daemon=True)
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<SpanQueue waiting={len(self._spans)} batches={self._ready.qsize()}>"
+        waiting = len(self._spans) + self._parts_spans
+        return f"<SpanQueue waiting={waiting} batches={self._ready.qsize()}>"
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing to do: spans come when they have ended."""
@@ -105,57 +135,85 @@ class SpanQueue(SpanProcessor):
         """Queue a span or a record; never waits."""
         spans = self._spans
         spans.append(span)
-        if len(spans) >= self._batch_size:
-            batch = self._take()
-            if batch:  # the exporter's thread may have been quicker
-                self._ready.put(self._encode(batch) or batch)
+        if len(spans) >= self._part_size:
+            part = self._take()
+            if part:  # the exporter's thread may have been quicker
+                self._add(part)
 
     def _take(self) -> list[AnySpan]:
-        """The oldest spans, one batch at most. Any thread may take: each span goes to one."""
+        """The oldest spans, one part at most. Any thread may take: each span goes to one."""
         spans = self._spans
-        batch: list[AnySpan] = []
+        part: list[AnySpan] = []
         with contextlib.suppress(IndexError):  # another thread had the rest
-            for _ in range(min(self._batch_size, len(spans))):
-                batch.append(spans.popleft())  # noqa: PERF401 - what was taken must be kept
-        return batch
+            for _ in range(min(self._part_size, len(spans))):
+                part.append(spans.popleft())  # noqa: PERF401 - what was taken must be kept
+        return part
 
-    def _encode(self, batch: list[AnySpan]) -> Encoded | None:
+    def _add(self, part: list[AnySpan]) -> None:
+        """Encode spans, and let the exporter's thread have them when a batch is full."""
+        encoded = self._encode(part)
+        if encoded is None:
+            self._ready.put(part)
+            return
+        size = encoded.size
+        with self._lock:
+            self._parts += encoded.parts
+            self._parts_spans += encoded.spans
+            self._parts_bytes += size
+            self._ready_bytes += size
+            # There is always room for one part more.
+            full = self._parts_spans > self._batch_size - self._part_size
+            batch = self._cut() if full or self._parts_bytes >= MAX_BATCH_BYTES else None
+        if batch is not None:
+            self._ready.put(batch)
+
+    def _encode(self, part: list[AnySpan]) -> Encoded | None:
         """None where the exporter's thread has to see the spans themselves."""
         if self._encoding is None or self._ready_bytes - self._sent_bytes >= MAX_READY_BYTES:
             return None
-        encoded = self._encoding.encode(batch)
-        if encoded is not None:
-            with self._counting:  # put may be called from several threads
-                self._ready_bytes += len(encoded.body)
-        return encoded
+        return self._encoding.encode(part)
+
+    def _cut(self) -> Encoded:
+        """Make a batch of the parts there are. The lock is held."""
+        batch = Encoded(tuple(self._parts), self._parts_spans)
+        self._parts.clear()
+        self._parts_spans = self._parts_bytes = 0
+        return batch
 
     def _run(self) -> None:
         while True:
             try:
                 ready = self._ready.get(timeout=self._delay_s)
             except Empty:
-                self._export_rest()
+                self._gather()
                 continue
-            if isinstance(ready, threading.Event):
-                self._export_rest()
-                ready.set()
-                if self._closing:
-                    return
-            else:
+            if not isinstance(ready, _Wish):
                 self._export(ready)
+            elif not ready.gathered:
+                self._gather()
+                ready.gathered = True
+                self._ready.put(ready)  # once more, behind what was gathered
+            else:
+                ready.set()
+                if ready.last:
+                    return
 
-    def _export_rest(self) -> None:
-        """Export what is no whole batch. More than one is left only if several threads put."""
-        for _ in range(1 + len(self._spans) // self._batch_size):
-            batch = self._take()
-            if batch:
-                self._export(self._encode(batch) or batch)
+    def _gather(self) -> None:
+        """Make a batch of what is none yet, in the exporter's thread."""
+        for _ in range(1 + len(self._spans) // self._part_size):
+            part = self._take()
+            if part:
+                self._add(part)
+        with self._lock:
+            batch = self._cut()
+        if batch.spans:
+            self._ready.put(batch)
 
     def _export(self, batch: Encoded | list[AnySpan]) -> None:
         try:
             if isinstance(batch, Encoded):
                 assert self._encoding is not None, "who else has encoded it?"
-                self._sent_bytes += len(batch.body)
+                self._sent_bytes += batch.size
                 self._encoding.send(batch)
             else:
                 self._exporter.export([self._dressed(span) for span in batch])
@@ -169,12 +227,12 @@ class SpanQueue(SpanProcessor):
         """Export what waits, then close the exporter; takes as long as the exporter does."""
         if not self._closing:
             self._closing = True
-            self._ready.put(threading.Event())
+            self._ready.put(_Wish(last=True))
             self._thread.join()
             self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Export what waits now; False when that took longer, or the queue is shut down."""
-        done = threading.Event()
+        done = _Wish()
         self._ready.put(done)
         return done.wait(timeout_millis / 1000)
