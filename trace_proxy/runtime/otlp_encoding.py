@@ -46,10 +46,11 @@ _UNSET: Final = b"\x7a\x00"
 _LOCAL: Final = b"\x85" + fixed32(0x01, LOCAL_FLAGS)
 _below = struct.Struct("<2s8s2sI").pack  # the parent's id, and whether it is remote
 
-# trace_id, span_id, start, end: 46 bytes behind the tag and length of the first.
+# trace_id, span_id, start, end, behind the tag and length of the first.
 _IDS: Final = b"\x0a\x10"
-_ids = struct.Struct("<16s2s8sBQBQ").pack
-_IDS_SIZE: Final = 48
+_IDS_STRUCT: Final = struct.Struct("<16s2s8sBQBQ")
+_ids = _IDS_STRUCT.pack
+_IDS_SIZE: Final = len(_IDS) + _IDS_STRUCT.size
 
 _REQUEST_ID_KEY: Final = text(0x0A, JSONRPC_REQUEST_ID)
 _PLAIN: Final = frozenset({JSONRPC_REQUEST_ID})

@@ -81,11 +81,12 @@ class Origins:
     def dress(self, record: SpanRecord) -> "RecordSpan":
         """The record as a `ReadableSpan`."""
         origin = self.of(record.service)
-        exceeds = (
+        irregular = (
             len(record.attributes) + len(record.shared) > origin.max_attributes
             or len(record.links) > origin.max_links
+            or not record.attributes.keys().isdisjoint(record.shared)
         )
-        return (OversizedSpan if exceeds else RecordSpan)(record, origin)
+        return (OversizedSpan if irregular else RecordSpan)(record, origin)
 
 
 class RecordSpan(ReadableSpan):
@@ -139,7 +140,9 @@ class RecordSpan(ReadableSpan):
 
 
 class OversizedSpan(RecordSpan):
-    """A record that exceeds the limits: the oldest attributes go, and are counted.
+    """A record that exceeds the limits, or has an attribute twice.
+
+    The oldest attributes go, and are counted; of two, the span's own stays.
 
     A type of its own, for encoders that read the record.
     """
