@@ -6,6 +6,7 @@ them; see `otlp`.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,9 @@ _PROVIDERS = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
 )
+
+# What `requests` would send as it is (RFC 3986, section 2).
+_PLAIN_URL = re.compile(r"http://[-\w.~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII | re.IGNORECASE)
 
 # A header that says how the request itself is sent.
 _FRAMING = frozenset(
@@ -73,7 +77,7 @@ def otlp_settings(environ: Mapping[str, str], content_type: str) -> OtlpSettings
 def is_direct(url: str, environ: Mapping[str, str], headers: Mapping[str, str]) -> bool:
     """Whether a plain POST by ourselves says all that the stock exporter would say."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or parts.username is not None or parts.hostname is None:
+    if not _PLAIN_URL.fullmatch(url) or parts.username is not None or parts.hostname is None:
         return False
     if any(environ.get(name) for name in _PROVIDERS):
         return False
@@ -109,7 +113,7 @@ def _compression(text: str) -> Compression:
 
 
 def _is_sendable(header: tuple[str, str]) -> bool:
-    """Whether it is one line of latin-1, as `requests` would send it."""
+    """Whether it is one line of ASCII."""
     name, value = header
     return name.isascii() and name.isprintable() and value.isascii() and value.isprintable()
 

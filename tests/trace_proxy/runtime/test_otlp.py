@@ -34,7 +34,7 @@ from trace_proxy.runtime.record_span import (
     RecordSpan,
     sdk_context,
 )
-from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 Attributes: TypeAlias = dict[str, AnyValue]
 
@@ -146,7 +146,7 @@ records = st.builds(
 )
 # What a connection's requests share is one object, as in the proxy; one has it wrong, one
 # leaves no room for the request's id.
-SHARED: list[dict[str, str | float]] = [
+SHARED: list[dict[str, AttributeValue]] = [
     {"rpc.method": "thread/read", "network.peer.port": 4711, "trace_proxy.core.id": 0},
     {"rpc.method": "_OTHER", "rpc.method_original": "ж" * 150},
     {"rpc.method": "thread/list", "jsonrpc.request.id": "0"},
@@ -239,15 +239,23 @@ def test_requests_can_be_concatenated(spans: list[SpanRecord], first: int) -> No
     ]
 
 
+def plain_record(number: int, shared: dict[str, AttributeValue]) -> SpanRecord:
+    return SpanRecord(
+        Service.PROXY,
+        "thread/read",
+        Kind.SERVER,
+        context_of(9, number),
+        None,
+        5,
+        6,
+        {"jsonrpc.request.id": str(number)},
+        shared=shared,
+    )
+
+
 def test_plain_records_take_the_template_and_say_the_same() -> None:
-    encoder, shared = SpanEncoder(ORIGINS), SHARED[0]
-    plain = [
-        SpanRecord(
-            *(Service.PROXY, "thread/read", Kind.SERVER, context_of(9, number), None, 5, 6),
-            *({"jsonrpc.request.id": str(number)}, (), "", shared),
-        )
-        for number in range(1, 2_000)
-    ]
+    encoder = SpanEncoder(ORIGINS)
+    plain = [plain_record(number, SHARED[0]) for number in range(1, 2_000)]
 
     for start in range(0, len(plain), 500):  # the template is there from the third record on
         batch = plain[start : start + 500]
@@ -257,13 +265,7 @@ def test_plain_records_take_the_template_and_say_the_same() -> None:
 def test_a_dictionary_that_took_the_place_of_another_is_not_mistaken_for_it() -> None:
     encoder = SpanEncoder(ORIGINS)
     for number in range(50):  # each is freed before the next one is made
-        shared: dict[str, str | float] = {"number": number}
-        batch = [
-            SpanRecord(
-                *(Service.PROXY, "n", Kind.SERVER, context_of(), None, 1, 2),
-                *({"jsonrpc.request.id": "1"}, (), "", shared),
-            )
-        ] * 3
+        batch = [plain_record(1, {"number": number})] * 3
         assert parsed(encoder.encode(batch)) == encode_spans(dressed(batch))
 
 
