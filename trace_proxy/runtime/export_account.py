@@ -44,7 +44,6 @@ class AccountedExporter(SpanExporter):
 
     def __init__(self, exporter: SpanExporter, destination: str) -> None:
         self._exporter = exporter
-        self._encoding = exporter if isinstance(exporter, EncodingExporter) else None
         self._destination = destination
         self.taken = 0
         self.exported = 0
@@ -56,16 +55,6 @@ class AccountedExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Pass a batch on; an exporter that raises has failed like any other."""
         return self._account(len(spans), lambda: self._exporter.export(spans))
-
-    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode a batch, in any thread; None when the exporter does no such thing."""
-        return None if self._encoding is None else self._encoding.encode(spans)
-
-    def send(self, batch: Encoded) -> SpanExportResult:
-        """Pass on a batch that came from `encode`."""
-        encoding = self._encoding
-        assert encoding is not None, "who else has encoded it?"
-        return self._account(batch.spans, lambda: encoding.send(batch))
 
     def _account(self, spans: int, export: Callable[[], SpanExportResult]) -> SpanExportResult:
         self.taken += spans
@@ -105,6 +94,31 @@ class AccountedExporter(SpanExporter):
             _log.info(
                 "telemetry.destination.back", destination=self._destination, lost=self.failed
             )
+
+
+class AccountedEncodingExporter(AccountedExporter):
+    """The same for an exporter that encodes apart from sending."""
+
+    def __init__(
+        self, exporter: SpanExporter, encoding: EncodingExporter, destination: str
+    ) -> None:
+        super().__init__(exporter, destination)
+        self._encoding = encoding
+
+    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
+        """Encode spans, in any thread; nothing is counted yet."""
+        return self._encoding.encode(spans)
+
+    def send(self, batch: Encoded) -> SpanExportResult:
+        """Pass on a batch that came from `encode`."""
+        return self._account(batch.spans, lambda: self._encoding.send(batch))
+
+
+def accounted(exporter: SpanExporter, destination: str) -> AccountedExporter:
+    """Put the account around any exporter."""
+    if isinstance(exporter, EncodingExporter):
+        return AccountedEncodingExporter(exporter, exporter, destination)
+    return AccountedExporter(exporter, destination)
 
 
 class _SdkLog(logging.Handler):

@@ -23,6 +23,7 @@ from trace_proxy.runtime.otlp_readable import (
     LOCAL_FLAGS,
     REMOTE_FLAGS,
     Groups,
+    fields_of,
     link_ids,
     readable_span,
     state_field,
@@ -189,6 +190,11 @@ class SpanEncoder:
 
     def __init__(self, origins: Origins) -> None:
         self._proxy, self._core = _Source(origins.proxy), _Source(origins.core)
+        self._fields = {
+            **fields_of(origins.proxy.resource, origins.proxy.scope),
+            **fields_of(origins.core.resource, origins.core.scope),
+        }
+        self._origins = origins  # keeps alive what is known by its identity
         self._names = _Fields(0x2A)
         self._heads = _Heads()
         self._statuses = _Statuses()
@@ -202,7 +208,7 @@ class SpanEncoder:
                 bits, a lone surrogate): nothing is encoded, and the stock encoder, which
                 leaves such a value out, should be asked.
         """
-        groups, heads, stem_of = Groups(), self._heads, self._stems.get
+        groups, heads, stem_of = Groups(self._fields), self._heads, self._stems.get
         service, source, chunks = None, self._proxy, list[bytes]()
         for span in spans:
             if type(span) is not SpanRecord:

@@ -5,6 +5,9 @@ what was dropped.  `otlp_encoding` comes here for whatever is no plain record of
 Field numbers are those of opentelemetry/proto/trace/v1/trace.proto.
 """
 
+from collections.abc import Mapping
+from typing import TypeAlias, TypeVar
+
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -13,6 +16,10 @@ from opentelemetry.trace import SpanContext as SdkSpanContext
 
 from trace_proxy.runtime.protobuf import attributes, count, field, fixed32, fixed64, text, varint
 from trace_proxy.span_record import SpanContext
+
+_Scope: TypeAlias = InstrumentationScope | None
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 LOCAL_FLAGS, REMOTE_FLAGS = 0x100, 0x300
 """SpanFlags: "we know whether the parent is remote", and "it is"."""
@@ -28,11 +35,17 @@ KINDS = {
 
 
 class Groups:
-    """The spans of one request by resource and scope, in order of appearance."""
+    """The spans of one request by resource and scope, in order of appearance.
 
-    def __init__(self) -> None:
-        self._tree: dict[Resource, dict[InstrumentationScope | None, list[bytes]]] = {}
-        # A resource hashes by dumping itself as JSON: look up by identity first.
+    Args:
+        fields: `fields_of` resources and scopes that come in every request, by identity:
+            they are encoded once. Their owner keeps them alive.
+    """
+
+    def __init__(self, fields: Mapping[int, bytes]) -> None:
+        self._fields = fields
+        self._tree: list[tuple[Resource, list[tuple[_Scope, list[bytes]]]]] = []
+        # By identity first: to hash a resource is to dump it as JSON.
         self._known: dict[tuple[int, int], list[bytes]] = {}
 
     def spans_of(self, resource: Resource, scope: InstrumentationScope | None) -> list[bytes]:
@@ -40,35 +53,54 @@ class Groups:
         identity = (id(resource), id(scope))
         chunks = self._known.get(identity)
         if chunks is None:
-            scopes = self._tree.setdefault(resource, {})
-            chunks = self._known[identity] = scopes.setdefault(scope, [])
+            scopes = _found(self._tree, resource)
+            chunks = self._known[identity] = _found(scopes, scope)
         return chunks
 
     def encode(self) -> bytes:
         """Serialize the `ExportTraceServiceRequest` around all of them."""
         parts: list[bytes] = []
-        for resource, scopes in self._tree.items():
-            about, url = _resource(resource), text(0x1A, resource.schema_url)
-            inner = [part for group in scopes.items() for part in _scope_spans(group)]
+        for resource, scopes in self._tree:
+            about = self._fields.get(id(resource)) or _resource(resource)
+            inner = [part for scope, chunks in scopes for part in self._scope(scope, chunks)]
+            url = text(0x1A, resource.schema_url)
             length = len(about) + sum(map(len, inner)) + len(url)
             parts += (b"\x0a" + varint(length), about, *inner, url)
         return b"".join(parts)  # a batch is copied twice: here, and where its spans are joined
+
+    def _scope(self, scope: _Scope, chunks: list[bytes]) -> tuple[bytes, ...]:
+        spans = b"".join(chunks)
+        about = self._fields.get(id(scope)) or _about_scope(scope)
+        url = b"" if scope is None else text(0x1A, scope.schema_url)
+        return b"\x12" + varint(len(about) + len(spans) + len(url)), about, spans, url
+
+
+def fields_of(resource: Resource, scope: InstrumentationScope) -> dict[int, bytes]:
+    """How the two are described, by their identity."""
+    return {id(resource): _resource(resource), id(scope): _about_scope(scope)}
+
+
+def _found(entries: list[tuple[_Key, list[_Value]]], wanted: _Key) -> list[_Value]:
+    """What stands beside an equal key; a new entry if none does. There are very few."""
+    for key, value in entries:
+        if key is wanted or key == wanted:
+            return value
+    new: list[_Value] = []
+    entries.append((wanted, new))
+    return new
 
 
 def _resource(resource: Resource) -> bytes:
     return field(0x0A, attributes(0x0A, resource.attributes))
 
 
-def _scope_spans(group: tuple[InstrumentationScope | None, list[bytes]]) -> tuple[bytes, ...]:
-    scope, chunks = group
-    spans = b"".join(chunks)
-    about, url = field(0x0A, b""), b""
-    if scope is not None:
-        described = (
-            text(0x0A, scope.name) + text(0x12, scope.version) + attributes(0x1A, scope.attributes)
-        )
-        about, url = field(0x0A, described), text(0x1A, scope.schema_url)
-    return b"\x12" + varint(len(about) + len(spans) + len(url)), about, spans, url
+def _about_scope(scope: _Scope) -> bytes:
+    if scope is None:
+        return field(0x0A, b"")
+    return field(
+        0x0A,
+        text(0x0A, scope.name) + text(0x12, scope.version) + attributes(0x1A, scope.attributes),
+    )
 
 
 def readable_span(span: ReadableSpan) -> bytes:

@@ -23,7 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
 from trace_proxy.runtime.environment import DAY_MS, positive_integer
-from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
+from trace_proxy.runtime.export_account import AccountedExporter, accounted, quiet_sdk_logs
 from trace_proxy.runtime.record_span import Origin, Origins
 from trace_proxy.runtime.sampling import sampler_of
 from trace_proxy.runtime.span_queue import SpanQueue
@@ -85,7 +85,7 @@ class Telemetry:
         self._closed = self._abandoned = False
         self._account: AccountedExporter | None = None
         if chosen.exporter is not None:
-            self._account = AccountedExporter(chosen.exporter, chosen.label)
+            self._account = accounted(chosen.exporter, chosen.label)
             self._processor = self._span_queue(self._account, environ)
 
     def _span_queue(self, exporter: SpanExporter, environ: Mapping[str, str]) -> SpanQueue:
