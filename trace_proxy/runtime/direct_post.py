@@ -7,6 +7,7 @@ read either; the connection ends there, which is always right and seldom happens
 """
 
 import contextlib
+import math
 import socket
 import struct
 import threading
@@ -21,6 +22,9 @@ MAX_HEAD_BYTES: Final = 65_536
 
 MAX_BODY_BYTES: Final = 65_536
 """Of an answer: a collector says nothing, or a sentence. A longer one costs the connection."""
+
+_MAX_BUFFERS: Final = 512
+"""The kernel takes 1,024 at once."""
 
 _timeval = struct.Struct("@ll").pack
 
@@ -65,7 +69,7 @@ class DirectPost:
         head = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
         self._head = f"POST {target} HTTP/1.1\r\n{head}content-length: ".encode()
         self._connection: socket.socket | None = None
-        self._timeout_s = 0.0
+        self._timeout_s = math.inf
         self._busy = threading.Lock()
         self._closed = False
 
@@ -147,7 +151,7 @@ class DirectPost:
         # Blocking, with the kernel's own time-outs: Python's would poll before each call,
         # and let go of the interpreter twice for one.
         connection.settimeout(None)
-        self._timeout_s = 0.0
+        self._timeout_s = math.inf
         self._connection = connection
         return connection
 
@@ -164,6 +168,8 @@ class DirectPost:
 
     def _send(self, connection: socket.socket, request: Sequence[bytes], end_s: float) -> None:
         self._allow(connection, end_s)
+        if len(request) > _MAX_BUFFERS:
+            request = (b"".join(request),)
         left = sum(map(len, request)) - connection.sendmsg(request)
         if left:  # seldom: a signal, or the time is over
             rest = memoryview(b"".join(request))[-left:]

@@ -70,11 +70,24 @@ async def test_a_body_larger_than_any_buffer_arrives_whole(collector: Collector)
     post.close()
 
 
-async def test_a_collector_that_hangs_is_not_waited_for(collector: Collector) -> None:
+async def test_a_body_of_very_many_parts_is_sent_all_the_same(collector: Collector) -> None:
+    post = DirectPost(collector.url, {"x-key": "k"})
+
+    assert await asyncio.to_thread(post.post, [b"x"] * 5_000, 5) == Answer(429, "7")
+
+    assert collector.told[0].endswith(" " + "x" * 5_000)
+    post.close()
+
+
+@pytest.mark.parametrize("timeout_s", [0.02, 0.2])
+async def test_a_collector_that_hangs_is_not_waited_for(
+    collector: Collector, timeout_s: float
+) -> None:
     post = DirectPost(f"{collector.url}?hang", {"x-key": "k"})
 
     with pytest.raises(NoAnswerError, match="no answer in time"):
-        await asyncio.to_thread(post.post, (b"",), 0.1)
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(post.post, (b"",), timeout_s)
     post.close()
 
 
@@ -90,6 +103,40 @@ async def test_closing_ends_a_request_that_is_under_way(collector: Collector) ->
             await waiting
     with pytest.raises(NoAnswerError, match="shut down meanwhile"):
         post.post((b"",), 1)
+
+
+def test_a_server_that_takes_nothing_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        post = DirectPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
+
+        with pytest.raises(NoAnswerError, match="no answer in time"):
+            post.post((b"x" * 30_000_000, b"y"), 0.2)
+        post.close()
+
+
+def test_a_server_that_takes_its_time_gets_every_byte() -> None:
+    parts = [bytes([number]) * 3_000_000 for number in range(3)]
+    received = bytearray()
+
+    def read_slowly() -> None:
+        connection, _ = server.accept()
+        connection.settimeout(10)
+        with connection:
+            while not received.endswith(parts[-1]):
+                received.extend(connection.recv(1_000_000))
+            connection.sendall(EMPTY)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=read_slowly)
+        thread.start()
+        post = DirectPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
+
+        assert post.post(parts, 10) == Answer(200)
+        post.close()
+        thread.join(10)
+    head, _, body = bytes(received).partition(b"\r\n\r\n")
+    assert head.endswith(b"content-length: 9000000")
+    assert body == b"".join(parts)
 
 
 def test_nobody_there_is_told() -> None:
