@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind
@@ -28,8 +28,10 @@ from trace_proxy.runtime.export_account import quiet_sdk_logs
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
 from trace_proxy.runtime.otlp_json import JsonSpanEncoder
-from trace_proxy.runtime.record_span import Origin, RecordSpan
+from trace_proxy.runtime.record_span import Origin, Origins
+from trace_proxy.runtime.span_queue import MAX_PART, SpanQueue
 from trace_proxy.runtime.telemetry import DEFAULT_BATCH_SIZE, Telemetry
+from trace_proxy.semconv import JSONRPC_REQUEST_ID
 from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 START_NS = 1_780_000_000_000_000_000
@@ -109,42 +111,56 @@ def record_of(number: int) -> SpanRecord:
     )
 
 
-def hand_over_us(run: Run) -> float:
-    """Record → `RecordSpan` → the stock batch processor's queue."""
-    origin = origin_of_bench()
-    processor: SpanProcessor = BatchSpanProcessor(
-        Nowhere(), max_queue_size=2 * len(run.records), max_export_batch_size=len(run.records) * 2
+def plain_of(number: int, shared: dict[str, AttributeValue]) -> SpanRecord:
+    """A request as nearly all are: a root that has only its id for itself."""
+    return SpanRecord(
+        Service.PROXY,
+        "thread/read",
+        Kind.SERVER,
+        SpanContext(random.getrandbits(128) | 1, random.getrandbits(64) | 1, 3),
+        None,
+        START_NS + number * 1_000,
+        START_NS + number * 1_000 + 250_000,
+        {JSONRPC_REQUEST_ID: str(number)},
+        shared=shared,
     )
+
+
+def plain_records(count: int) -> list[SpanRecord]:
+    """The requests of fifty connections."""
+    shared = [attributes_of(number) for number in range(50)]
+    for attributes in shared:
+        del attributes[JSONRPC_REQUEST_ID]
+    return [plain_of(number, shared[number % 50]) for number in range(count)]
+
+
+def hand_over_us(run: Run) -> float:
+    """Record → `Telemetry.export` → a queue that hands whole batches to nobody."""
+    telemetry = Telemetry(
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_MAX_QUEUE_SIZE": "1000000"}
+    )
+    queue = SpanQueue(Nowhere(), batch_size=DEFAULT_BATCH_SIZE, delay_s=60, dress=origins().dress)
+    telemetry._processor = queue  # noqa: SLF001 - its exporter would encode
 
     def work() -> None:
         for record in run.records:
-            processor.on_end(RecordSpan(record, origin))
+            telemetry.export(record)
 
     best_us = run.best_us(work)
-    processor.shutdown()
+    queue.shutdown()
     return best_us
 
 
-def encoders_us(run: Run) -> tuple[float, float, float]:
-    """Our encoder, the stock one, and ours for the trace file, in batches."""
-    origin, encoder, json_encoder = origin_of_bench(), SpanEncoder(), JsonSpanEncoder()
-    spans = [RecordSpan(record, origin) for record in run.records]
-    size = DEFAULT_BATCH_SIZE
-    batches = [spans[start : start + size] for start in range(0, len(spans), size)]
+def encoder_us(run: Run, encode: Callable[[list[SpanRecord]], object]) -> float:
+    """An encoder that is given parts as the event loop does."""
+    starts = range(0, len(run.records), MAX_PART)
+    parts = [run.records[start : start + MAX_PART] for start in starts]
 
-    def ours() -> None:
-        for batch in batches:
-            encoder.encode(batch)
+    def work() -> None:
+        for part in parts:
+            encode(part)
 
-    def stock() -> None:
-        for batch in batches:
-            encode_spans(batch).SerializeToString()
-
-    def trace_file() -> None:
-        for batch in batches:
-            json_encoder.encode(batch)
-
-    return run.best_us(ours), run.best_us(stock), run.best_us(trace_file)
+    return run.best_us(work)
 
 
 def stock_span_us(run: Run) -> float:
@@ -220,9 +236,10 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def origin_of_bench() -> Origin:
+def origins() -> Origins:
     """A resource, a scope and the default limits."""
-    return Origin(Resource.create(), InstrumentationScope("trace_proxy"), SpanLimits())
+    origin = Origin(Resource.create(), InstrumentationScope("trace_proxy"), SpanLimits())
+    return Origins(origin, origin)
 
 
 def main() -> None:
@@ -239,19 +256,27 @@ def main() -> None:
     options = parser.parse_args()
     quiet_sdk_logs()
     run = Run([record_of(number) for number in range(options.spans)], options.repeat)
-    ours_us, stock_us, json_us = encoders_us(run)
-    whole_us, lost = whole_way_cpu_us(run)
+    plain = Run(plain_records(options.spans), options.repeat)
+    ours, dress, to_json = SpanEncoder(origins()).encode, origins().dress, JsonSpanEncoder().encode
+    whole_us, lost = whole_way_cpu_us(plain)
     lines = [
-        ("record -> ReadableSpan -> processor", hand_over_us(run)),
-        ("our encoder", ours_us),
-        ("stock encoder", stock_us),
-        ("our encoder of the trace file", json_us),
+        ("plain request: record -> queue", hand_over_us(plain)),
+        ("plain request: our encoder", encoder_us(plain, ours)),
+        (f"plain request: whole way to a collector, CPU ({lost} lost)", whole_us),
+        ("request with a parent: our encoder", encoder_us(run, ours)),
+        (
+            "request with a parent: stock encoder",
+            encoder_us(run, lambda part: encode_spans(list(map(dress, part))).SerializeToString()),
+        ),
+        (
+            "request with a parent: our encoder of the trace file",
+            encoder_us(run, lambda part: to_json(list(map(dress, part)))),
+        ),
         ("stock start_span, set_attributes, end", stock_span_us(run)),
         ("one histogram observation", observe_us(run)),
-        (f"whole way to a collector, CPU ({lost} lost)", whole_us),
     ]
     for what, cost_us in lines:
-        sys.stdout.write(f"{what:44} {cost_us:7.2f} us a span\n")
+        sys.stdout.write(f"{what:60} {cost_us:7.2f} us a span\n")
 
 
 if __name__ == "__main__":

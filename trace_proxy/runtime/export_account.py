@@ -8,11 +8,13 @@ It decides nothing about retries or time-outs: those are the real exporter's.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from trace_proxy.runtime.span_queue import AnySpan, Encoded, EncodingExporter
 
 # Distinct SDK messages that are logged in the life of the process: the SDK has fewer.
 MAX_SDK_MESSAGES = 100
@@ -52,19 +54,22 @@ class AccountedExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Pass a batch on; an exporter that raises has failed like any other."""
-        self.taken += len(spans)
+        return self._account(len(spans), lambda: self._exporter.export(spans))
+
+    def _account(self, spans: int, export: Callable[[], SpanExportResult]) -> SpanExportResult:
+        self.taken += spans
         try:
-            result = self._exporter.export(spans)
+            result = export()
             why = (
                 str(getattr(self._exporter, "last_error", "")) or "the exporter reports a failure"
             )
         except Exception as error:  # noqa: BLE001 - a foreign exporter may raise anything
             result, why = SpanExportResult.FAILURE, type(error).__name__
         if result is SpanExportResult.SUCCESS:
-            self.exported += len(spans)
+            self.exported += spans
             self._back()
         else:
-            self.failed += len(spans)
+            self.failed += spans
             self._gone(why)
         return result
 
@@ -89,6 +94,31 @@ class AccountedExporter(SpanExporter):
             _log.info(
                 "telemetry.destination.back", destination=self._destination, lost=self.failed
             )
+
+
+class AccountedEncodingExporter(AccountedExporter):
+    """The same for an exporter that encodes apart from sending."""
+
+    def __init__(
+        self, exporter: SpanExporter, encoding: EncodingExporter, destination: str
+    ) -> None:
+        super().__init__(exporter, destination)
+        self._encoding = encoding
+
+    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
+        """Encode spans, in any thread; nothing is counted yet."""
+        return self._encoding.encode(spans)
+
+    def send(self, batch: Encoded) -> SpanExportResult:
+        """Pass on a batch that came from `encode`."""
+        return self._account(batch.spans, lambda: self._encoding.send(batch))
+
+
+def accounted(exporter: SpanExporter, destination: str) -> AccountedExporter:
+    """Put the account around any exporter."""
+    if isinstance(exporter, EncodingExporter):
+        return AccountedEncodingExporter(exporter, exporter, destination)
+    return AccountedExporter(exporter, destination)
 
 
 class _SdkLog(logging.Handler):

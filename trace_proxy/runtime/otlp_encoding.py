@@ -1,63 +1,70 @@
-"""OTLP/protobuf by hand: spans in, the bytes of an `ExportTraceServiceRequest` out.
+"""OTLP/protobuf by hand: records in, the bytes of an `ExportTraceServiceRequest` out.
 
 The stock encoder builds a tree of protobuf messages for each span, which costs more
-than the rest of the proxy does for a request.  Here a span is one `struct.pack`, a few
-cached chunks (names, and attribute pairs of low variety) and one join.  Field numbers
-are those of opentelemetry/proto/trace/v1/trace.proto.
+than the rest of the proxy does for a request.  Here a span is one `struct.pack` and a few
+cached chunks, all joined once for the whole batch.
 
-A `RecordSpan` is read straight from its record; any other `ReadableSpan` is encoded
-field by field.  Both say what `opentelemetry-exporter-otlp-proto-common` says, which is
-the oracle of the property tests and, at run time, the fallback (see `otlp`).
+    plain record    nearly all: no parent, no link, no error, and of its own only the
+                    request's id; all else comes from the `_Stem` of its connection
+    any record      pair by pair, from caches
+    anything else   field by field, see `otlp_readable`
+
+All three say what `opentelemetry-exporter-otlp-proto-common` says, which is the oracle
+of the property tests and, at run time, the fallback (see `otlp`).
 """
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanKind, Status, TraceState
-from opentelemetry.trace import SpanContext as SdkSpanContext
+from opentelemetry.sdk.trace import ReadableSpan
 
-from trace_proxy.runtime.protobuf import (
-    attributes,
-    count,
-    field,
-    fixed32,
-    fixed64,
-    key_value,
-    text,
-    varint,
+from trace_proxy.runtime.otlp_readable import (
+    LOCAL_FLAGS,
+    REMOTE_FLAGS,
+    Groups,
+    fields_of,
+    link_ids,
+    readable_span,
+    state_field,
 )
-from trace_proxy.runtime.record_span import Origin, RecordSpan, trace_state
+from trace_proxy.runtime.protobuf import field, fixed32, key_value, text, varint
+from trace_proxy.runtime.record_span import Origin, Origins, OversizedSpan, trace_state
 from trace_proxy.semconv import JSONRPC_REQUEST_ID
-from trace_proxy.span_record import AttributeValue, Kind, SpanContext, SpanRecord
+from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+
+Spans: TypeAlias = Sequence[SpanRecord | ReadableSpan]
 
 # Entries that a cache may have before it starts anew.  A busy proxy has some hundred
 # distinct pairs; ids that never repeat only pass through.  4,096 x ~400 bytes = 1.6 MB.
-MAX_CACHED = 4_096
+MAX_CACHED: Final = 4_096
 # Bytes of a value worth caching: ids, names, methods. Longer ones rarely repeat.
-MAX_CACHED_LENGTH = 128
+MAX_CACHED_LENGTH: Final = 128
 
-_FLAGS, _REMOTE_FLAGS = 0x100, 0x300  # SpanFlags: "we know whether it is remote", "it is"
-_KINDS = {
-    SpanKind.INTERNAL: b"\x30\x01",
-    SpanKind.SERVER: b"\x30\x02",
-    SpanKind.CLIENT: b"\x30\x03",
-    SpanKind.PRODUCER: b"\x30\x04",
-    SpanKind.CONSUMER: b"\x30\x05",
-}
-_INTERNAL, _SERVER, _CLIENT = (_KINDS[k] for k in list(_KINDS)[:3])
-_ONE_BYTE = 0x80  # a length below this is a varint of one byte
-_UNSET = b"\x7a\x00"
+_INTERNAL, _SERVER, _CLIENT = b"\x30\x01", b"\x30\x02", b"\x30\x03"
+_ONE_BYTE: Final = 0x80  # a length below this is a varint of one byte
+_UNSET: Final = b"\x7a\x00"
+_LOCAL: Final = b"\x85" + fixed32(0x01, LOCAL_FLAGS)
+_below = struct.Struct("<2s8s2sI").pack  # the parent's id, and whether it is remote
 
-# trace_id, span_id, start, end, flags; and the same with a parent_span_id.
-_root = struct.Struct("<2s16s 2s8s BQBQ 2sI").pack
-_child = struct.Struct("<2s16s 2s8s 2s8s BQBQ 2sI").pack
+# trace_id, span_id, start, end, behind the tag and length of the first.
+_IDS: Final = b"\x0a\x10"
+_IDS_STRUCT: Final = struct.Struct("<16s2s8sBQBQ")
+_ids = _IDS_STRUCT.pack
+_IDS_SIZE: Final = len(_IDS) + _IDS_STRUCT.size
+
+_REQUEST_ID_KEY: Final = text(0x0A, JSONRPC_REQUEST_ID)
+_PLAIN: Final = frozenset({JSONRPC_REQUEST_ID})
+_MAX_PLAIN_ID: Final = 64  # characters: what is longer is no id of a machine
+# Length of a request id → all that stands before it in its attribute.
+_ID_HEADS: Final = [
+    b"\x4a%c%b\x12%c\x0a%c" % (len(_REQUEST_ID_KEY) + size + 4, _REQUEST_ID_KEY, size + 2, size)
+    for size in range(_MAX_PLAIN_ID + 1)
+]
 
 
 _Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class _Pairs(dict[tuple[str, AttributeValue], bytes]):
@@ -71,7 +78,7 @@ class _Pairs(dict[tuple[str, AttributeValue], bytes]):
         super().__init__()
         self._max_length = max_length
         self._integers: dict[tuple[str, AttributeValue], bytes] = {}
-        self._keys = _Keys()
+        self._keys = _Fields(0x0A)
 
     def __missing__(self, pair: tuple[str, AttributeValue]) -> bytes:
         key, value = pair
@@ -98,29 +105,24 @@ class _Pairs(dict[tuple[str, AttributeValue], bytes]):
         return encoded
 
 
-class _Keys(dict[str, bytes]):
-    """Attribute key → its field in a KeyValue."""
+class _Fields(dict[str, bytes]):
+    """A text that repeats (span name, attribute key) → its field."""
 
-    def __missing__(self, key: str) -> bytes:
-        encoded = text(0x0A, key)
-        _remember(self, key, encoded)
-        return encoded
+    def __init__(self, tag: int) -> None:
+        super().__init__()
+        self._tag = tag
 
-
-class _Names(dict[str, bytes]):
-    """Span name → its field."""
-
-    def __missing__(self, name: str) -> bytes:
-        encoded = text(0x2A, name)
-        _remember(self, name, encoded)
+    def __missing__(self, value: str) -> bytes:
+        encoded = text(self._tag, value)
+        _remember(self, value, encoded)
         return encoded
 
 
 class _Heads(dict[int, bytes]):
-    """Length of a span → tag and length, as they stand in ScopeSpans."""
+    """Length of a span → tag and length, as they stand in ScopeSpans, and the first id's."""
 
     def __missing__(self, length: int) -> bytes:
-        encoded = b"\x12" + varint(length)
+        encoded = b"\x12" + varint(length) + _IDS
         _remember(self, length, encoded)
         return encoded
 
@@ -129,31 +131,76 @@ class _Statuses(dict[str, bytes]):
     """Canned error sentence → status field; the empty one is UNSET."""
 
     def __missing__(self, error: str) -> bytes:
-        encoded = field(0x7A, text(0x12, error) + b"\x18\x02")
+        encoded = field(0x7A, text(0x12, error) + b"\x18\x02") if error else _UNSET
         _remember(self, error, encoded)
         return encoded
 
 
-def _remember(cache: dict[_Key, bytes], key: _Key, encoded: bytes) -> None:
-    if len(cache) >= MAX_CACHED:
-        cache.clear()
-    cache[key] = encoded
+class _Stem:
+    """What the records with one `shared` object have in common, encoded once.
+
+    Attributes:
+        shared: Kept alive, so that its `id()` is its own.
+        attributes: The shared attributes.
+        name, kind, service: Of the plain records that come with it.
+        tail: All but ids, times and the request's id, of such a record; empty before the
+            second one, since most connections are idle.
+        size: Of such a record with an empty request id.
+        room: Bytes that its request id may have; negative where none is plain.
+    """
+
+    __slots__ = ("attributes", "kind", "name", "room", "service", "shared", "size", "tail")
+
+    def __init__(self, record: SpanRecord, attributes: bytes) -> None:
+        self.shared = record.shared
+        self.attributes = attributes
+        self.name, self.kind, self.service = record.name, record.kind, record.service
+        self.tail = b""
+        self.size, self.room = 0, -1
+
+    def grow(self, record: SpanRecord, origin: Origin, name: bytes) -> None:
+        """Take a record as the example of the plain ones."""
+        self.name, self.kind = record.name, record.kind
+        self.tail = b"".join((_kind(self.kind), name, self.attributes, _UNSET, _LOCAL))
+        self.size = _IDS_SIZE + len(self.tail) + len(_ID_HEADS[0])
+        if len(self.shared) < origin.max_attributes and JSONRPC_REQUEST_ID not in self.shared:
+            longest = origin.limits.max_span_attribute_length
+            self.room = _MAX_PLAIN_ID if longest is None else min(longest, _MAX_PLAIN_ID)
+
+
+class _Source:
+    """What the encoder knows about one of our services."""
+
+    __slots__ = ("most", "most_links", "origin", "pairs")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.pairs = _Pairs(origin.limits.max_span_attribute_length)
+        self.most, self.most_links = origin.max_attributes, origin.max_links
 
 
 class SpanEncoder:
     """Encodes batches, and remembers what repeats from one to the next.
 
-    Not safe to share between threads; a span processor exports from one at a time.
+    Not safe to share between threads.
+
+    Args:
+        origins: Whose the records are. Other spans bring their own resource and scope.
     """
 
-    def __init__(self) -> None:
-        self._pairs: dict[Origin, _Pairs] = {}
-        self._names = _Names()
+    def __init__(self, origins: Origins) -> None:
+        self._proxy, self._core = _Source(origins.proxy), _Source(origins.core)
+        self._fields = {
+            **fields_of(origins.proxy.resource, origins.proxy.scope),
+            **fields_of(origins.core.resource, origins.core.scope),
+        }
+        self._origins = origins  # keeps alive what is known by its identity
+        self._names = _Fields(0x2A)
         self._heads = _Heads()
         self._statuses = _Statuses()
-        self._shared: dict[int, tuple[dict[str, AttributeValue], _Pairs, bytes]] = {}
+        self._stems: dict[int, _Stem] = {}
 
-    def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
+    def encode(self, spans: Spans) -> bytes:
         """Serialize an `ExportTraceServiceRequest`, grouped by resource and scope.
 
         Raises:
@@ -161,171 +208,110 @@ class SpanEncoder:
                 bits, a lone surrogate): nothing is encoded, and the stock encoder, which
                 leaves such a value out, should be asked.
         """
-        groups = _Groups()
-        origin, pairs, encoded = None, _Pairs(None), list[bytes]()
+        groups, heads, stem_of = Groups(self._fields), self._heads, self._stems.get
+        service, source, chunks = None, self._proxy, list[bytes]()
         for span in spans:
-            if type(span) is RecordSpan:
-                if span.origin is not origin:
-                    origin = span.origin
-                    pairs = self._pairs_of(origin)
-                    encoded = groups.spans_of(origin.resource, origin.scope)
-                body = self._record(span.record, pairs)
-                encoded += (self._heads[len(body)], body)
-            else:
-                body = _readable(span)
-                others = groups.spans_of(span.resource, span.instrumentation_scope)
-                others += (self._heads[len(body)], body)
+            if type(span) is not SpanRecord:
+                _add_readable(span, groups)
+                continue
+            if span.service is not service:
+                service = span.service
+                source = self._proxy if service is Service.PROXY else self._core
+                origin = source.origin
+                chunks = groups.spans_of(origin.resource, origin.scope)
+            stem, own = stem_of(id(span.shared)), span.attributes
+            if (
+                len(own) == 1
+                and stem is not None
+                and stem.shared is span.shared
+                and stem.name == span.name
+                and stem.kind is span.kind
+                and stem.service is service
+                and span.parent is None
+                and not span.links
+                and not span.error
+            ):
+                request_id, context = own.get(JSONRPC_REQUEST_ID), span.context
+                if type(request_id) is str and not context.state:
+                    content = request_id.encode()
+                    size = len(content)
+                    if size <= stem.room:
+                        trace_id = context.trace_id.to_bytes(16, "big")
+                        span_id = context.span_id.to_bytes(8, "big")
+                        ids = _ids(trace_id, b"\x12\x08", span_id, 0x39, span.start_ns, 0x41, span.end_ns)  # fmt: skip
+                        chunks += (heads[stem.size + size], ids, stem.tail, _ID_HEADS[size], content)  # fmt: skip
+                        continue
+            self._add(span, source, chunks)
         return groups.encode()
 
-    def _pairs_of(self, origin: Origin) -> _Pairs:
-        pairs = self._pairs.get(origin)
-        if pairs is None:
-            pairs = self._pairs[origin] = _Pairs(origin.limits.max_span_attribute_length)
-        return pairs
-
-    def _shared_of(self, shared: dict[str, AttributeValue], pairs: _Pairs) -> bytes:
-        """The attributes of a connection, encoded once; the entry keeps its dict alive."""
-        known = self._shared.get(id(shared))
-        if known is not None and known[0] is shared and known[1] is pairs:
-            return known[2]
-        encoded = b"".join(map(pairs.__getitem__, shared.items()))
-        if len(self._shared) >= MAX_CACHED:
-            self._shared.clear()
-        self._shared[id(shared)] = (shared, pairs, encoded)
-        return encoded
-
-    def _record(self, record: SpanRecord, pairs: _Pairs) -> bytes:
-        context, parent, kind = record.context, record.parent, record.kind
+    def _add(self, record: SpanRecord, source: _Source, chunks: list[bytes]) -> None:
+        """Any record."""
+        own, shared, context = record.attributes, record.shared, record.context
+        links, parent = record.links, record.parent
+        if (
+            len(own) + len(shared) > source.most
+            or len(links) > source.most_links
+            or (shared and not own.keys().isdisjoint(shared))
+        ):
+            body = readable_span(OversizedSpan(record, source.origin))
+            chunks += (b"\x12", varint(len(body)), body)
+            return
         trace_id = context.trace_id.to_bytes(16, "big")
         span_id = context.span_id.to_bytes(8, "big")
-        start_ns, end_ns = record.start_ns, record.end_ns
-        if parent is None:
-            ids = _root(b"\x0a\x10", trace_id, b"\x12\x08", span_id, 0x39, start_ns, 0x41, end_ns, b"\x85\x01", _FLAGS)  # fmt: skip
-        else:
-            parent_id = parent.span_id.to_bytes(8, "big")
-            flags = _REMOTE_FLAGS if parent.remote else _FLAGS
-            ids = _child(b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id, 0x39, start_ns, 0x41, end_ns, b"\x85\x01", flags)  # fmt: skip
-        return b"".join(
+        body = b"".join(
             (
-                ids,
-                _SERVER
-                if kind is Kind.SERVER
-                else _INTERNAL
-                if kind is Kind.INTERNAL
-                else _CLIENT,
+                _ids(trace_id, b"\x12\x08", span_id, 0x39, record.start_ns, 0x41, record.end_ns),
+                _LOCAL if parent is None else _parent(parent),
+                _kind(record.kind),
                 self._names[record.name],
-                self._shared_of(record.shared, pairs) if record.shared else b"",
-                *map(pairs.__getitem__, record.attributes.items()),
-                self._statuses[record.error] if record.error else _UNSET,
-                _rare(context, record.links) if context.state or record.links else b"",
+                self._shared(record, source) if shared else b"",
+                *map(source.pairs.__getitem__, own.items()),
+                self._statuses[record.error],
+                _rare(context, links) if context.state or links else b"",
             )
         )
+        chunks += (self._heads[len(body) + len(_IDS)], body)
+
+    def _shared(self, record: SpanRecord, source: _Source) -> bytes:
+        """The attributes of a connection, encoded once."""
+        shared, key = record.shared, id(record.shared)
+        stem = self._stems.get(key)
+        if stem is None or stem.shared is not shared or stem.service is not record.service:
+            # Not from the cache of pairs: what is shared is kept here.
+            once = _Pairs(source.origin.limits.max_span_attribute_length)
+            stem = _Stem(record, b"".join(map(once.__getitem__, shared.items())))
+            _remember(self._stems, key, stem)
+        elif not stem.tail and record.attributes.keys() == _PLAIN:
+            stem.grow(record, source.origin, self._names[record.name])
+        return stem.attributes
+
+
+def _kind(kind: Kind) -> bytes:
+    # No dictionary: the hash of an Enum's member is a call.
+    return _SERVER if kind is Kind.SERVER else _INTERNAL if kind is Kind.INTERNAL else _CLIENT
+
+
+def _add_readable(span: SpanRecord | ReadableSpan, groups: Groups) -> None:
+    assert isinstance(span, ReadableSpan), "what is no record of ours is one of those"
+    body = readable_span(span)
+    chunks = groups.spans_of(span.resource, span.instrumentation_scope)
+    chunks += (b"\x12", varint(len(body)), body)
+
+
+def _parent(parent: SpanContext) -> bytes:
+    span_id = parent.span_id.to_bytes(8, "big")
+    return _below(
+        b"\x22\x08", span_id, b"\x85\x01", REMOTE_FLAGS if parent.remote else LOCAL_FLAGS
+    )
 
 
 def _rare(context: SpanContext, links: Iterable[SpanContext]) -> bytes:
     """What few records have: a trace state and links."""
-    state = _state(trace_state(context.state)) if context.state else b""
-    return state + b"".join([field(0x6A, _link_ids(link, remote=link.remote)) for link in links])
+    state = state_field(trace_state(context.state)) if context.state else b""
+    return state + b"".join([field(0x6A, link_ids(link, remote=link.remote)) for link in links])
 
 
-def _link_ids(context: SpanContext | SdkSpanContext, *, remote: bool) -> bytes:
-    trace_id = field(0x0A, context.trace_id.to_bytes(16, "big"))
-    span_id = field(0x12, context.span_id.to_bytes(8, "big"))
-    return trace_id + span_id + fixed32(0x35, _REMOTE_FLAGS if remote else _FLAGS)
-
-
-def _state(state: TraceState) -> bytes:
-    return text(0x1A, ",".join([f"{key}={value}" for key, value in state.items()]))
-
-
-class _Groups:
-    """The spans of one request by resource and scope, in order of appearance."""
-
-    def __init__(self) -> None:
-        self._tree: dict[Resource, dict[InstrumentationScope | None, list[bytes]]] = {}
-        # A resource hashes by dumping itself as JSON: look up by identity first.
-        self._known: dict[tuple[int, int], list[bytes]] = {}
-
-    def spans_of(self, resource: Resource, scope: InstrumentationScope | None) -> list[bytes]:
-        """The chunks of this group, to append to. Both arguments must outlive this object."""
-        identity = (id(resource), id(scope))
-        chunks = self._known.get(identity)
-        if chunks is None:
-            scopes = self._tree.setdefault(resource, {})
-            chunks = self._known[identity] = scopes.setdefault(scope, [])
-        return chunks
-
-    def encode(self) -> bytes:
-        return b"".join(
-            [
-                field(
-                    0x0A,
-                    _resource(resource)
-                    + b"".join(map(_scope_spans, scopes.items()))
-                    + text(0x1A, resource.schema_url),
-                )
-                for resource, scopes in self._tree.items()
-            ]
-        )
-
-
-def _resource(resource: Resource) -> bytes:
-    return field(0x0A, attributes(0x0A, resource.attributes))
-
-
-def _scope_spans(group: tuple[InstrumentationScope | None, list[bytes]]) -> bytes:
-    scope, chunks = group
-    spans = b"".join(chunks)
-    if scope is None:
-        return field(0x12, field(0x0A, b"") + spans)
-    described = (
-        text(0x0A, scope.name) + text(0x12, scope.version) + attributes(0x1A, scope.attributes)
-    )
-    return field(0x12, field(0x0A, described) + spans + text(0x1A, scope.schema_url))
-
-
-def _readable(span: ReadableSpan) -> bytes:
-    context, parent = span.get_span_context(), span.parent
-    assert context is not None, "a span that is exported has ids"
-    return b"".join(
-        (
-            field(0x0A, context.trace_id.to_bytes(16, "big")),
-            field(0x12, context.span_id.to_bytes(8, "big")),
-            _state(context.trace_state),
-            field(0x22, parent.span_id.to_bytes(8, "big")) if parent else b"",
-            text(0x2A, span.name),
-            _KINDS[span.kind],
-            fixed64(0x39, span.start_time or 0),
-            fixed64(0x41, span.end_time or 0),
-            attributes(0x4A, span.attributes),
-            count(0x50, span.dropped_attributes),
-            *[field(0x5A, _event(event)) for event in span.events],
-            count(0x60, span.dropped_events),
-            *[field(0x6A, _link(link)) for link in span.links],
-            count(0x70, span.dropped_links),
-            _status(span.status),
-            b"\x85" + fixed32(0x01, _REMOTE_FLAGS if parent and parent.is_remote else _FLAGS),
-        )
-    )
-
-
-def _event(event: Event) -> bytes:
-    return (
-        fixed64(0x09, event.timestamp)
-        + text(0x12, event.name)
-        + attributes(0x1A, event.attributes)
-        + count(0x20, event.dropped_attributes)
-    )
-
-
-def _link(link: Link) -> bytes:
-    return (
-        _link_ids(link.context, remote=link.context.is_remote)
-        + attributes(0x22, link.attributes)
-        + count(0x28, link.dropped_attributes)
-    )
-
-
-def _status(status: Status) -> bytes:
-    code = status.status_code.value
-    return field(0x7A, text(0x12, status.description) + count(0x18, code))
+def _remember(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(cache) >= MAX_CACHED:
+        cache.clear()
+    cache[key] = value

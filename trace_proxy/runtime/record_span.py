@@ -2,9 +2,9 @@
 
 Building the stock object (two contexts, a status, fourteen fields) costs more than
 everything else that the event loop does for a span, and our own OTLP encoder never
-needs it: it reads the record. So the hot path makes a `RecordSpan`, which is two
-references; any other exporter that touches a field finds a complete, ordinary
-`ReadableSpan`, filled in at that moment, in the exporter's thread.
+needs it: it reads the record. Any other exporter gets a `RecordSpan`, which is two
+references; when it touches a field it finds a complete, ordinary `ReadableSpan`, filled
+in at that moment, in the exporter's thread.
 
 It is no `Span`: there is nothing to start, to end or to add to.
 """
@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 
-from trace_proxy.span_record import Kind, SpanContext, SpanRecord
+from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
 
 _KINDS = {
     Kind.INTERNAL: SpanKind.INTERNAL,
@@ -60,6 +60,33 @@ class Origin:
         """Links that a span may have."""
         most = self.limits.max_links
         return inf if most is None else most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origins:
+    """The two services whose spans we export.
+
+    Attributes:
+        proxy: Ours.
+        core: That of the core's work, seen from the wire.
+    """
+
+    proxy: Origin
+    core: Origin
+
+    def of(self, service: Service) -> Origin:
+        """Whose spans these are."""
+        return self.proxy if service is Service.PROXY else self.core
+
+    def dress(self, record: SpanRecord) -> "RecordSpan":
+        """The record as a `ReadableSpan`."""
+        origin = self.of(record.service)
+        irregular = (
+            len(record.attributes) + len(record.shared) > origin.max_attributes
+            or len(record.links) > origin.max_links
+            or not record.attributes.keys().isdisjoint(record.shared)
+        )
+        return (OversizedSpan if irregular else RecordSpan)(record, origin)
 
 
 class RecordSpan(ReadableSpan):
@@ -113,9 +140,11 @@ class RecordSpan(ReadableSpan):
 
 
 class OversizedSpan(RecordSpan):
-    """A record that exceeds the limits: the oldest attributes go, and are counted.
+    """A record that exceeds the limits, or has an attribute twice.
 
-    A type of its own, so that the encoder's fast path need not count.
+    The oldest attributes go, and are counted; of two, the span's own stays.
+
+    A type of its own, for encoders that read the record.
     """
 
     __slots__ = ()

@@ -8,8 +8,7 @@
     none                    otherwise: spans are made and propagated, nothing is exported
 
 The SDK would ignore the first and the protocol when it is set up in code, so they are
-read here.  Headers, TLS, time-out and compression the stock exporters read themselves,
-from the environment of the process.
+read here.  Headers, TLS, time-out and compression the exporters read themselves.
 """
 
 import sys
@@ -24,8 +23,10 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.environment import is_disabled, setting
+from trace_proxy.runtime.otlp import otlp_exporter
+from trace_proxy.runtime.record_span import Origins
 
-# Exporters are imported when they are wanted: `requests` and protobuf take 0.15 s to load.
+# Imported when it is wanted: it takes 0.15 s to load.
 _GRPC = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
 
 
@@ -42,7 +43,9 @@ class TraceDestination:
     exporter: SpanExporter | None = None
 
 
-def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> TraceDestination:
+def trace_destination(
+    environ: Mapping[str, str], trace_file: Path | None, origins: Origins
+) -> TraceDestination:
     """Choose and build the exporter.
 
     Raises:
@@ -60,7 +63,7 @@ def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> Tr
                 "console", ConsoleSpanExporter(out=sys.stderr, formatter=_line)
             )
         case "otlp" | "":
-            return _otlp_or_file(environ, trace_file, asked=bool(exporter))
+            return _otlp_or_file(environ, trace_file, origins, asked=bool(exporter))
         case _:
             raise ConfigurationError(
                 f"OTEL_TRACES_EXPORTER is {exporter[:64]!r}: use otlp, console or none"
@@ -68,18 +71,18 @@ def trace_destination(environ: Mapping[str, str], trace_file: Path | None) -> Tr
 
 
 def _otlp_or_file(
-    environ: Mapping[str, str], trace_file: Path | None, *, asked: bool
+    environ: Mapping[str, str], trace_file: Path | None, origins: Origins, *, asked: bool
 ) -> TraceDestination:
     own = setting(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     shared = setting(environ, "OTEL_EXPORTER_OTLP_ENDPOINT")
     if own or shared or (asked and trace_file is None):
-        return _otlp(environ, own, shared)
+        return _otlp(environ, origins, own, shared)
     if trace_file is not None:
         return TraceDestination(f"file {trace_file}", _file_exporter(trace_file))
     return TraceDestination("none")
 
 
-def _otlp(environ: Mapping[str, str], own: str, shared: str) -> TraceDestination:
+def _otlp(environ: Mapping[str, str], origins: Origins, own: str, shared: str) -> TraceDestination:
     name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
     if not setting(environ, name):
         name = "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -88,8 +91,8 @@ def _otlp(environ: Mapping[str, str], own: str, shared: str) -> TraceDestination
         case "http/protobuf" | "http/json":
             url = own or f"{(shared or 'http://localhost:4318').rstrip('/')}/v1/traces"
             label = f"otlp {_without_secrets(url)}"
-            fast = import_module("trace_proxy.runtime.otlp").FastOtlpExporter
-            return TraceDestination(label, fast(url, environ, as_json=protocol == "http/json"))
+            as_json = protocol == "http/json"
+            return TraceDestination(label, otlp_exporter(url, environ, origins, as_json=as_json))
         case "grpc":
             url = own or shared or "http://localhost:4317"
             return TraceDestination(f"otlp {_without_secrets(url)}", _grpc_exporter(name))

@@ -4,7 +4,9 @@ The collector is real (tests/collector.py); the environment is set for the whole
 since the SDK reads its share by itself.
 """
 
+import asyncio
 import os
+import sys
 import time
 
 import pytest
@@ -314,6 +316,58 @@ def test_ids_are_never_zero_and_do_not_repeat() -> None:
     assert len(trace_ids) == len(span_ids) == 1_000
     assert all(0 < trace_id < 2**128 for trace_id in trace_ids)
     assert all(0 < span_id < 2**64 for span_id in span_ids)
+
+
+_IMPORTED = """
+import asyncio, os, sys
+import trace_proxy.runtime.app
+from tests.trace_proxy.runtime.telemetry_fixtures import record
+from trace_proxy.runtime.telemetry import Telemetry
+
+async def export():
+    exporting = Telemetry(os.environ)
+    exporting.export(record())
+    assert await exporting.shutdown(5)
+    assert exporting.spans_exported == 1
+
+asyncio.run(export())
+heavy = ("google.protobuf", "opentelemetry.proto", "requests", "urllib3", "charset_normalizer")
+print(*[name for name in heavy if name in sys.modules])
+"""
+
+
+async def test_a_plain_collector_costs_neither_requests_nor_protobuf(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _IMPORTED, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(30):
+            imported, _ = await process.communicate()
+
+    assert (process.returncode, imported) == (0, b"\n")
+    assert len(collector.spans) == 1
+
+
+async def test_thousands_of_spans_arrive_once_each_in_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Collector() as collector:
+        exporting = telemetry(
+            monkeypatch,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="300",
+        )
+        for number in range(5_000):
+            exporting.export(record(number + 1, service=list(Service)[number % 2]))
+        await collector.wait_for(5_000)
+        assert await exporting.shutdown(5)
+
+    assert len({span.span_id for span in collector.spans}) == 5_000
+    assert 17 <= collector.requests < 100
+    assert (exporting.spans_exported, exporting.spans_dropped) == (5_000, 0)
 
 
 async def test_a_batch_beyond_the_limit_of_a_request_is_dropped(
