@@ -135,8 +135,17 @@ class Express:
             end_ns = max(start_ns, now_ns)
             self._effects.end_span(
                 SpanRecord(
-                    *(_PROXY, known.span_name, _SERVER, span.context, None, start_ns, end_ns),
-                    *(own, span.resolution.links, "", known.attributes),
+                    _PROXY,
+                    known.span_name,
+                    _SERVER,
+                    span.context,
+                    None,
+                    start_ns,
+                    end_ns,
+                    own,
+                    span.resolution.links,
+                    "",
+                    known.attributes,
                 )
             )
         self._effects.call_ended(known.label, "", (now_ns - start_ns) / 1e9)

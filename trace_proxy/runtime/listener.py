@@ -153,6 +153,9 @@ class Listener:
             return await self._upgrade(request)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        if request.path == "/metrics":
+            body = await self._supervisor.scraped()
+            return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
         return self._page(request)
 
     def _page(self, request: web.BaseRequest) -> web.Response:
@@ -163,9 +166,6 @@ class Listener:
             case "/readyz":
                 status = 200 if supervisor.is_ready else 503
                 return web.json_response(supervisor.details(), status=status)
-            case "/metrics":
-                body = supervisor.metrics.render()
-                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
             case "/":
                 return web.Response(status=426, text=_PLAIN_GET, headers={"Upgrade": "websocket"})
             case _:

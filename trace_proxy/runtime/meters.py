@@ -1,8 +1,9 @@
 """What the hub tells of its work, as spans, metrics and log lines."""
 
+import asyncio
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -14,6 +15,9 @@ from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.server_requests import ServerRequest
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turns import EndedTurn
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.prometheus import Scrape
 
 LINES_A_SECOND: Final = 100
 """Of the hub's events: a client that sends nothing but errors must not fill a disk."""
@@ -33,6 +37,7 @@ class Meters:
         self.metrics = Metrics()
         self.end_span = telemetry.export
         self.call_ended = self.metrics.calls.observe
+        self._scrape: Scrape | None = None
         self._warned: set[int] = set()
         self._second_s = 0.0
         self._lines = 0
@@ -48,6 +53,12 @@ class Meters:
         metrics.queue_messages = lambda: {"cores": sum(len(core.lanes) for core in board.cores)}
         metrics.spans_dropped = lambda: self.telemetry.spans_dropped
         metrics.spans_exported = lambda: self.telemetry.spans_exported
+
+    async def scraped(self) -> bytes:
+        """What `/metrics` answers; the first time in a thread, because it loads a library."""
+        if self._scrape is None:
+            self._scrape = await asyncio.to_thread(_scrape_of, self.metrics)
+        return self._scrape.render()
 
     def written(self, messages: int, size: int) -> None:
         """Count what was given to a client's transport."""
@@ -117,3 +128,9 @@ class Meters:
         self._lines += 1
         if self._lines <= LINES_A_SECOND:
             _log.info(event, **fields)
+
+
+def _scrape_of(metrics: Metrics) -> "Scrape":
+    from trace_proxy.runtime.prometheus import Scrape  # noqa: PLC0415 - 4 MB, not always needed
+
+    return Scrape(metrics.instruments())

@@ -1,4 +1,4 @@
-"""What the proxy counts, and `/metrics`.
+"""What the proxy counts.
 
     metrics = Metrics()
     metrics.messages_from_clients += 1
@@ -6,22 +6,11 @@
     metrics.shed.add("overloaded")
     metrics.in_flight = lambda: len(requests)
 
-The hot path touches plain attributes only; everything that Prometheus wants (names,
-cumulated buckets, text) is made when it scrapes.  The registry is our own: nobody else's
-metrics appear, and tests may have as many as they like.
+The hot path touches plain attributes only; what is read from them, and how it is called,
+`instruments` tells to whoever exports it: `prometheus` when it scrapes, `metrics_otlp`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import accumulate
-
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Iterable, Mapping
 
 from trace_proxy.runtime.instruments import (
     CallDurations,
@@ -32,8 +21,6 @@ from trace_proxy.runtime.instruments import (
     Tally,
 )
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-
 # Recommended for rpc.server.call.duration by the conventions.
 CALL_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # A turn is a model's work: seconds as a rule, an hour with many tools.
@@ -43,8 +30,6 @@ DELTA_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 APPROVAL_BOUNDS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 STATES = ("starting", "serving", "draining", "interrupting", "closing", "stopped")
-
-_SUFFIXES = {"s": "_seconds", "By": "_bytes", "": ""}
 
 
 def _nothing() -> int:
@@ -97,17 +82,6 @@ class Metrics:
         self.queue_bytes: Callable[[], Mapping[str, int]] = _no_queues
         self.spans_exported: Callable[[], int] = _nothing
         self.spans_dropped: Callable[[], int] = _nothing
-        self._registry = CollectorRegistry()
-        self._registry.register(_Scrape(self.instruments()))
-        ProcessCollector(registry=self._registry)
-
-    def render(self) -> bytes:
-        """The text that `/metrics` answers, as `CONTENT_TYPE` says.
-
-        Takes 4 µs a line (some milliseconds when there are many methods), and may be
-        called in a thread.
-        """
-        return generate_latest(self._registry)
 
     def instruments(self) -> list[Instrument]:
         """What there is to read, for whoever exports it."""
@@ -225,35 +199,3 @@ def _queues(
         return [((queue,), number) for queue, number in read()]
 
     return Instrument(f"trace_proxy.{name}", Kind.GAUGE, text, readings, ("queue",), unit)
-
-
-class _Scrape(Collector):
-    """Instruments in Prometheus' words."""
-
-    def __init__(self, instruments: list[Instrument]) -> None:
-        self._instruments = instruments
-
-    def collect(self) -> Iterator[Metric]:
-        return map(_family, self._instruments)
-
-
-def _family(instrument: Instrument) -> Metric:
-    name = instrument.name.replace(".", "_") + _SUFFIXES[instrument.unit]
-    labels = [label.replace(".", "_") for label in instrument.labels]
-    if instrument.kind is Kind.HISTOGRAM:
-        histogram = HistogramMetricFamily(name, instrument.text, labels=labels)
-        for values, reading in instrument.read():
-            assert isinstance(reading, Distribution)
-            histogram.add_metric(values, _cumulated(reading), reading.total)
-        return histogram
-    family = CounterMetricFamily if instrument.kind is Kind.COUNTER else GaugeMetricFamily
-    numbers = family(name, instrument.text, labels=labels)
-    for values, reading in instrument.read():
-        assert not isinstance(reading, Distribution)
-        numbers.add_metric(values, reading)
-    return numbers
-
-
-def _cumulated(seconds: Distribution) -> list[tuple[str, float]]:
-    bounds = [*map(repr, seconds.bounds), "+Inf"]
-    return list(zip(bounds, accumulate(seconds.counts), strict=True))

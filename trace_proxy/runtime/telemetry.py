@@ -37,8 +37,8 @@ SCOPE = "trace_proxy"
 # collector; some 8 MB of bytes when the collector is dead and the queue stays full.
 DEFAULT_QUEUE_SIZE = 16_384
 MAX_QUEUE_SIZE = 1_000_000  # about a gigabyte: who asks for more has mistyped
-# Half a megabyte.  Each request wakes the exporter's thread, and takes the interpreter from
-# the event loop three times: 256 cost a request 1.5 us more, and 2,048 gain no more.
+# Half a megabyte.  Each batch wakes the exporter's thread, which takes the interpreter from
+# the event loop three times: larger ones gain nothing that could be measured.
 DEFAULT_BATCH_SIZE = 1_024
 # How long a span waits for company when there is little traffic: a person clicks from
 # the console to the trace, and the specification's 5 s would show them nothing.

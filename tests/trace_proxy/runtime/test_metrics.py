@@ -31,8 +31,9 @@ from trace_proxy.runtime.instruments import (
     Distribution,
     Tally,
 )
-from trace_proxy.runtime.metrics import CALL_BOUNDS_S, CONTENT_TYPE, Metrics
+from trace_proxy.runtime.metrics import CALL_BOUNDS_S, Metrics
 from trace_proxy.runtime.metrics_otlp import MetricsPush, metrics_push
+from trace_proxy.runtime.prometheus import CONTENT_TYPE, Scrape
 
 RESOURCE = Resource({"service.name": "trace-proxy"})
 
@@ -40,7 +41,7 @@ RESOURCE = Resource({"service.name": "trace-proxy"})
 def scraped(metrics: Metrics) -> dict[str, float]:
     """Every sample of ours that is not zero, as it stands in the text."""
     samples = {}
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    for family in text_string_to_metric_families(Scrape(metrics.instruments()).render().decode()):
         for sample in family.samples:
             if sample.value and not sample.name.startswith("process_"):
                 labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
@@ -127,7 +128,7 @@ def test_turns_deltas_and_approvals_have_their_own_buckets() -> None:
 
 
 def test_the_process_is_measured_and_the_text_says_what_it_is() -> None:
-    text = Metrics().render().decode()
+    text = Scrape(Metrics().instruments()).render().decode()
 
     assert {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"} <= {
         line.split(" ")[0] for line in text.splitlines()
