@@ -1,0 +1,81 @@
+"""Who holds how many places of a narrow window, and who may take one more.
+
+A request that is never answered keeps its place, so nobody may hold so many that none
+is left for others:
+
+    who holds none       takes any place that is free
+    who holds some       takes one more while  held < 2 x (free - a quarter of the window)
+
+It is the dynamic threshold of switch buffers (Choudhury and Hahne, 1998) in front of a
+reserve for newcomers. Of 64 places one connection gets 32, two get 20 each, three 14,
+and it takes 20 that are never answered to fill them all. Who waits for a place is kept
+by what it holds, so that the next one is found without asking all of them.
+It knows no lines and no window: callers say how many places are free.
+"""
+
+
+class Shares:
+    """The places of one window, by connection.
+
+    Args:
+        window: How many there are.
+    """
+
+    __slots__ = ("_held", "_parked", "_reserve")
+
+    def __init__(self, window: int) -> None:
+        self._reserve = (window + 3) // 4
+        self._held: dict[int, int] = {}
+        self._parked: dict[int, dict[int, None]] = {}
+
+    def __repr__(self) -> str:
+        parked = sum(map(len, self._parked.values()))
+        return f"<Shares held={sum(self._held.values())} by={len(self._held)} parked={parked}>"
+
+    def allows(self, key: int, free: int) -> bool:
+        """Whether a connection may take one of the `free` places; there is at least one."""
+        held = self._held.get(key)
+        return held is None or held < self._threshold(free)
+
+    def _threshold(self, free: int) -> int:
+        return 2 * (free - self._reserve)
+
+    def taken(self, key: int) -> None:
+        """A connection has one place more."""
+        self._held[key] = self._held.get(key, 0) + 1
+
+    def given_back(self, key: int) -> None:
+        """A connection has one place less; it must not be parked.
+
+        Raises:
+            KeyError: It has none.
+        """
+        left = self._held[key] - 1
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+
+    def park(self, key: int) -> None:
+        """A connection that is not allowed a place waits until it is."""
+        self._parked.setdefault(self._held[key], {})[key] = None
+
+    def unpark(self, key: int) -> bool:
+        """It waits no longer. False when it did not."""
+        held = self._held.get(key, 0)
+        parked = self._parked.get(held)
+        if parked is None or key not in parked:
+            return False
+        del parked[key]
+        if not parked:
+            del self._parked[held]
+        return True
+
+    def unpark_next(self, free: int) -> int | None:
+        """Of the parked that are allowed a place the first of those that hold least, if any."""
+        held = min(self._parked, default=None)
+        if held is None or held >= self._threshold(free):
+            return None
+        key = next(iter(self._parked[held]))
+        self.unpark(key)
+        return key
