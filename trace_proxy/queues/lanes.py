@@ -118,12 +118,8 @@ class Lanes:
             return False
         if counts:
             free = self._window - self.outstanding
-            if free <= 0:
+            if free <= 0 or (self._shares is not None and not self._shares.take(key, free)):
                 return False
-            if self._shares is not None:
-                if not self._shares.allows(key, free):
-                    return False
-                self._shares.taken(key)
             self.outstanding += 1
         return True
 
@@ -228,7 +224,7 @@ class Lanes:
         """Count a request out; the notifications behind it are next, before all requests."""
         line, _ = lane.lines.popleft()
         if self._shares is not None:
-            self._shares.taken(key)
+            self._shares.take(key, self._window - self.outstanding)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
@@ -256,11 +252,13 @@ class Lanes:
         """
         assert self.outstanding > 0, "answered() without a request outstanding"
         self.outstanding -= 1
-        if self._shares is not None:
-            if self._shares.unpark(key):
-                self._round[key] = self._lanes[key]
-            self._shares.given_back(key)
-            # One for each place that is free again, so nobody stands beside the round for ever.
+        shares = self._shares
+        if shares is None:
+            return
+        if shares.parked and shares.unpark(key):
+            self._round[key] = self._lanes[key]
+        shares.give_back(key)
+        if shares.parked:  # one for each answer, so that nobody stands beside the round for ever
             self._next_to_round(self._window - self.outstanding)
 
     def drop(self, key: int) -> list[bytes]:

@@ -19,32 +19,36 @@ class Shares:
 
     Args:
         window: How many there are.
+
+    Attributes:
+        parked: Connections that wait, by how many places they hold.
     """
 
-    __slots__ = ("_held", "_parked", "_reserve")
+    __slots__ = ("_held", "_reserve", "parked")
 
     def __init__(self, window: int) -> None:
         self._reserve = (window + 3) // 4
         self._held: dict[int, int] = {}
-        self._parked: dict[int, dict[int, None]] = {}
+        self.parked: dict[int, dict[int, None]] = {}
 
     def __repr__(self) -> str:
-        parked = sum(map(len, self._parked.values()))
+        parked = sum(map(len, self.parked.values()))
         return f"<Shares held={sum(self._held.values())} by={len(self._held)} parked={parked}>"
 
     def allows(self, key: int, free: int) -> bool:
         """Whether a connection may take one of the `free` places; there is at least one."""
         held = self._held.get(key)
-        return held is None or held < self._threshold(free)
+        return held is None or held < 2 * (free - self._reserve)
 
-    def _threshold(self, free: int) -> int:
-        return 2 * (free - self._reserve)
+    def take(self, key: int, free: int) -> bool:
+        """Give a connection one of the `free` places, if it is allowed one."""
+        held = self._held.get(key, 0)
+        if held and held >= 2 * (free - self._reserve):
+            return False
+        self._held[key] = held + 1
+        return True
 
-    def taken(self, key: int) -> None:
-        """A connection has one place more."""
-        self._held[key] = self._held.get(key, 0) + 1
-
-    def given_back(self, key: int) -> None:
+    def give_back(self, key: int) -> None:
         """A connection has one place less; it must not be parked.
 
         Raises:
@@ -58,24 +62,24 @@ class Shares:
 
     def park(self, key: int) -> None:
         """A connection that is not allowed a place waits until it is."""
-        self._parked.setdefault(self._held[key], {})[key] = None
+        self.parked.setdefault(self._held[key], {})[key] = None
 
     def unpark(self, key: int) -> bool:
         """It waits no longer. False when it did not."""
         held = self._held.get(key, 0)
-        parked = self._parked.get(held)
+        parked = self.parked.get(held)
         if parked is None or key not in parked:
             return False
         del parked[key]
         if not parked:
-            del self._parked[held]
+            del self.parked[held]
         return True
 
     def unpark_next(self, free: int) -> int | None:
         """Of the parked that are allowed a place the first of those that hold least, if any."""
-        held = min(self._parked, default=None)
-        if held is None or held >= self._threshold(free):
+        held = min(self.parked, default=None)
+        if held is None or held >= 2 * (free - self._reserve):
             return None
-        key = next(iter(self._parked[held]))
+        key = next(iter(self.parked[held]))
         self.unpark(key)
         return key

@@ -116,8 +116,9 @@ def test_a_core_that_died_has_no_shares_either() -> None:
 
 def test_its_state_can_be_read() -> None:
     shares = Shares(4)
-    shares.taken(1)
-    shares.taken(1)
+    assert shares.take(1, 4)
+    assert shares.take(1, 3)
+    assert not shares.take(1, 2)
     shares.park(1)
 
     assert repr(shares) == "<Shares held=2 by=1 parked=1>"
