@@ -37,7 +37,7 @@ class Answers:
         if pending is None:
             return False
         if pending.windowed:
-            core.lanes.answered()
+            core.lanes.answered(pending.lane)
         connection = pending.connection
         if pending.plain is not None and message.result is not UNSET and connection is not None:
             self._express.answer(pending, connection, message.result, self._board.now_ns)

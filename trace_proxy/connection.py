@@ -12,6 +12,7 @@ from trace_proxy.context.trace_context import Inherited, Resolution
 from trace_proxy.envelope import CoreMessage
 from trace_proxy.gate import Session
 from trace_proxy.queues.flow import Load
+from trace_proxy.queues.lanes import OUR_LANE
 from trace_proxy.span_record import AttributeValue, SpanContext
 
 
@@ -65,6 +66,7 @@ class Pending(msgspec.Struct, gc=False):
         expects: Its core shall load `thread`, and `Placement.expect` was told so.
         about: The turn that it is about, when it was sent: its span and id.
         windowed: Whether it takes a place in its core's window.
+        lane: Whose place that is, also when the asker has left: its key, or `OUR_LANE`.
         counted: Whether admission counted it and must be told.
         plain: It came by `express`, and its answer goes that way too: what it shares.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
@@ -84,6 +86,7 @@ class Pending(msgspec.Struct, gc=False):
     counted: bool = False
     ended_by: str = ""
     windowed: bool = True
+    lane: int = OUR_LANE
     plain: "PlainMethod | None" = None
 
 

@@ -99,10 +99,12 @@ class Express:
         resolution = connection.context.default
         if resolution.parent is not None or resolution.sampling is not _UNDECIDED:
             return False
-        if self._core.state is not _READY or not self._lanes.pass_through(True):  # noqa: FBT003 - as declared
+        if self._core.state is not _READY:
+            return False
+        if not self._lanes.pass_through(True, connection.key):  # noqa: FBT003 - as declared
             return False
         if self._admission.admit(connection.load, pending.size) is not None:
-            self._lanes.answered()
+            self._lanes.answered(connection.key)
             return False
         ids = self._ids
         trace_id, span_id = ids.new_trace_id(), ids.new_span_id()
@@ -111,6 +113,7 @@ class Express:
         context = SpanContext(trace_id, span_id, flags)
         pending.span = RequestSpan(context, resolution, now_ns, connection.attributes)
         pending.counted = True
+        pending.lane = connection.key
         pending.plain = known
         self._effects.write(
             self._core,

@@ -147,6 +147,8 @@ class Hub:
                 pending = None if core_id is None else core.router.withdraw(core_id)
                 if pending is not None:
                     self.board.not_started(pending)
+                    if pending.then is not None:  # one of several cores asked for it
+                        pending.then(None)
 
     def _release_handles(self, connection: Connection) -> None:
         """End the processes, watches and searches that nobody can name any more."""

@@ -56,21 +56,25 @@ class Merge:
             return
         connection.in_flight[id(pending)] = pending
         if pending.method == LOADED:
-            self._ask_all(pending, params, cores)
+            self._ask_all(pending, params, cores, connection.key)
         else:
             core = min(cores, key=lambda each: each.load)
-            self._ask_one(pending, params, core)
+            self._ask_one(pending, params, core, connection.key)
 
-    def _ask_one(self, pending: Pending, params: bytes | None, core: CoreSession) -> None:
+    def _ask_one(
+        self, pending: Pending, params: bytes | None, core: CoreSession, lane: int
+    ) -> None:
         def answered(message: CoreMessage | None) -> None:
             if message is None or message.result is UNSET:
                 self._fail(pending, message)
             else:
                 self._finish(pending, self._corrected(bytes(message.result), core))
 
-        self._board.ask(core, pending.method, params or b"{}", answered)
+        self._board.ask(core, pending.method, params or b"{}", answered, lane=lane)
 
-    def _ask_all(self, pending: Pending, params: bytes | None, cores: list[CoreSession]) -> None:
+    def _ask_all(
+        self, pending: Pending, params: bytes | None, cores: list[CoreSession], lane: int
+    ) -> None:
         answers: list[CoreMessage | None] = []
 
         def answered(message: CoreMessage | None) -> None:
@@ -85,7 +89,7 @@ class Merge:
                 self._fail(pending, next((each for each in answers if each is not None), None))
 
         for core in cores:
-            self._board.ask(core, LOADED, b"{}", answered)
+            self._board.ask(core, LOADED, b"{}", answered, lane=lane)
 
     def _finish(self, pending: Pending, result: bytes) -> None:
         connection = pending.connection

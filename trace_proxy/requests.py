@@ -16,8 +16,9 @@ from trace_proxy.context.trace_context import trace_field
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.greetings import Greetings
 from trace_proxy.merge import Merge
+from trace_proxy.queues.lanes import OUR_LANE
 from trace_proxy.refusal import Refusal
-from trace_proxy.switchboard import OUR_LANE, Switchboard
+from trace_proxy.switchboard import Switchboard
 
 _ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
 
@@ -137,8 +138,8 @@ class Requests:
         core_id = core.router.admit(pending)
         line = envelope.request(core_id, pending.method, params, trace)
         counts = pending.method != "turn/interrupt"  # it frees others: never behind the window
-        pending.windowed = counts
-        if core.lanes.pass_through(counts):
+        pending.windowed, pending.lane = counts, key
+        if core.lanes.pass_through(counts, key):
             board.effects.write(core, line)
             return
         if counts:

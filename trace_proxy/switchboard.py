@@ -23,16 +23,13 @@ from trace_proxy.gate import hears
 from trace_proxy.ids import Ids
 from trace_proxy.placement import Placement
 from trace_proxy.queues.flow import Admission
+from trace_proxy.queues.lanes import OUR_LANE
 from trace_proxy.refusal import Refusal
 from trace_proxy.server_requests import ServerRequest, ServerRequests
 from trace_proxy.span_record import SpanContext, SpanRecord
 from trace_proxy.subscribers import Subscribers
 from trace_proxy.turn_spans import Turn
 from trace_proxy.turns import EndedTurn, Turns
-
-OUR_LANE: Final = -1
-"""The lane of our own requests; connections count from 0."""
-
 
 PUMP_BYTES: Final = 256 * 1024
 """Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""
@@ -215,6 +212,7 @@ class Switchboard:
         then: Callable[[CoreMessage | None], None],
         *,
         at_once: bool = False,
+        lane: int = OUR_LANE,
     ) -> None:
         """Send a request of our own; `then` takes the answer, None when the core is lost.
 
@@ -224,13 +222,15 @@ class Switchboard:
             params: JSON.
             then: Called once.
             at_once: Past the lanes, for a core that is not open to others yet.
+            lane: Whom it is for: it waits, and is forgotten, with what that connection asked.
         """
-        pending = Pending(None, b"null", method, len(params), then=then, windowed=not at_once)
+        pending = Pending(None, b"null", method, len(params), then=then, lane=lane)
+        pending.windowed = not at_once
         core_id = core.router.admit(pending)
         line = envelope.request(core_id, method, params)
-        if at_once or core.lanes.pass_through(True):  # noqa: FBT003 - as declared
+        if at_once or core.lanes.pass_through(True, lane):  # noqa: FBT003 - as declared
             self.effects.write(core, line)
-        elif core.lanes.put(OUR_LANE, line, counts=True) is None:
+        elif core.lanes.put(lane, line, counts=True) is None:
             core.router.wait(core_id)
             self.pump(core)
         else:

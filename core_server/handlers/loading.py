@@ -1,5 +1,8 @@
 """From a stored thread to a loaded one, and back."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from core_server.errors import WireError, invalid_request, no_rollout
 from core_server.handlers.context import Context
 from core_server.handlers.rows import item_of, thread_of, turn_of
@@ -9,7 +12,7 @@ from core_server.storage.base import ItemRow, Store, ThreadRow, TurnRow
 
 _HEX = frozenset("0123456789abcdefABCDEF-")
 _UUID_LENGTH = 36
-_LOOKS = 3  # and not for ever: the end of a turn that could not be written is never seen
+_T = TypeVar("_T")
 
 
 def check_id(thread_id: str, what: str = "thread") -> None:
@@ -79,19 +82,18 @@ async def turns_of(store: Store, thread_id: str, view: ItemsView = "full") -> tu
     return assemble(turns, items, view)
 
 
-async def turns_now(context: Context, thread: ThreadMachine) -> tuple[Turn, ...]:
-    """All turns of a loaded thread; none is said to run whose end was told meanwhile.
+async def seen_now(thread: ThreadMachine, look: Callable[[], Awaitable[_T]]) -> _T:
+    """What a look at a loaded thread's turns finds; none runs there whose end was told meanwhile.
 
-    Who subscribes by the answer would wait for that end for ever. The end is queued
-    before the turn is let go, so a second look sees it; a third is for one more turn.
+    Who subscribes by the answer would wait for that end for ever. The end is queued for the
+    store before the turn is let go, so another look sees it; and no turn begins while a
+    request about its thread is served, so there is one more look at most.
     """
-    turns: tuple[Turn, ...] = ()
-    for _ in range(_LOOKS):
-        turns = await turns_of(context.store_of(thread), thread.id)
-        running = None if thread.turn is None else thread.turn.id
-        if all(each.id == running for each in turns if each.status == "inProgress"):
-            break
-    return turns
+    while True:
+        turn = thread.turn
+        seen = await look()
+        if thread.turn is turn:
+            return seen
 
 
 def assemble(

@@ -6,12 +6,12 @@ import msgspec
 
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context, Reply
-from core_server.handlers.loading import check_id, load, stored, turns_now, turns_of, unload
+from core_server.handlers.loading import check_id, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
 from core_server.handlers.rows import thread_of, thread_row
 from core_server.handlers.settings import defaults, opened_with
 from core_server.protocol.goals import GoalUpdated
-from core_server.protocol.pages import TurnsListParams
+from core_server.protocol.pages import TurnsListParams, TurnsListResult
 from core_server.protocol.threads import (
     Idle,
     NameUpdated,
@@ -26,7 +26,7 @@ from core_server.protocol.threads import (
     ThreadStartParams,
     UnsubscribeResult,
 )
-from core_server.protocol.turns import TokenUsageUpdated
+from core_server.protocol.turns import TokenUsageUpdated, Turn
 from core_server.protocol.wire import Nothing, ThreadParams
 from core_server.session.thread import Facts, ThreadMachine
 from core_server.storage.base import DeleteThread, PutThread
@@ -65,19 +65,29 @@ async def resume(context: Context, params: ThreadResumeParams) -> Reply:
     if settings != thread.settings:
         thread.settings = settings
         await context.write(thread)
-    turns = () if params.exclude_turns else await turns_now(context, thread)
+    turns, page = await seen_now(thread, lambda: _turns(context, thread, params))
     thread.subscribed = True
     if was_loaded is None:
         idle = StatusChanged(thread.id, Idle())
         context.notify.say("thread/status/changed", idle, thread)
     opened = thread.opened(turns)
-    if (wanted := params.initial_turns_page) is not None:
-        asked = TurnsListParams(
-            thread.id, None, wanted.limit, wanted.sort_direction, wanted.items_view
-        )
-        page = await turns_page(context.store_of(thread), asked)
+    if page is not None:
         opened = msgspec.structs.replace(opened, initial_turns_page=page)
     return Reply(opened, then=lambda: catch_up(context, thread, hydrated=bool(turns)))
+
+
+async def _turns(
+    context: Context, thread: ThreadMachine, params: ThreadResumeParams
+) -> tuple[tuple[Turn, ...], TurnsListResult | None]:
+    """As much of a thread's turns as a resume asks for: all of them, a page, both, nothing."""
+    store, wanted = context.store_of(thread), params.initial_turns_page
+    turns = () if params.exclude_turns else await turns_of(store, thread.id)
+    if wanted is None:
+        return turns, None
+    asked = TurnsListParams(
+        thread.id, None, wanted.limit, wanted.sort_direction, wanted.items_view
+    )
+    return turns, await turns_page(store, asked)
 
 
 def catch_up(context: Context, thread: ThreadMachine, *, hydrated: bool) -> None:

@@ -101,6 +101,32 @@ async def test_an_approval_that_nobody_is_left_to_give_is_not_given() -> None:
         assert not (proxy.directory / "workspace" / "it-ran").exists()
 
 
+async def test_an_approval_waits_for_a_client_that_is_resuming_its_thread() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as back:
+        async with proxy.client() as gone:
+            thread = await gone.thread()
+            await gone.turn(thread, "ask")
+            await gone.wait_for("item/commandExecution/requestApproval")
+        await proxy.logged("connection.closed")
+        own = await back.thread()
+        await back.begin("thread/compact/start", {"threadId": own})  # the core is busy with it
+        resumed = await back.begin("thread/resume", {"threadId": thread})
+        await back.request("thread/unsubscribe", {"threadId": "answered by the proxy, in order"})
+        await draining(proxy)
+
+        await back.answer(resumed)
+        asked = await back.wait_for("item/commandExecution/requestApproval")
+        await back.send({"id": asked["id"], "result": {"decision": "accept"}})
+        assert await back.closed() == 1012
+        ended = [
+            each["params"]["turn"]["status"]
+            for each in back.received
+            if each.get("method") == "turn/completed" and each["params"]["threadId"] == thread
+        ]
+        assert ended == ["completed"]
+        await stopped(proxy)
+
+
 async def test_an_approval_is_not_given_at_the_deadline_either() -> None:
     async with trace_proxy("--drain-timeout", "0.5") as proxy, proxy.client() as client:
         await client.turn(await client.thread(), "/run touch it-ran")

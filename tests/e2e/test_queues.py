@@ -123,6 +123,20 @@ async def test_requests_over_the_bound_are_shed_at_once_and_each_is_answered_onc
         await undisturbed(client)
 
 
+async def test_clients_without_answers_leave_room_for_others_at_the_reference_server() -> None:
+    async with trace_proxy(core=CORE) as proxy, proxy.client() as neighbour:
+        async with contextlib.AsyncExitStack() as stack:
+            stuck = [await stack.enter_async_context(proxy.client()) for _ in range(5)]
+            for client in stuck:
+                for _ in range(100):
+                    await client.begin("account/read", {})
+                assert await undisturbed(neighbour) < 2
+        assert await undisturbed(neighbour) < 2
+        kill(proxy.core_pid())
+        await proxy.logged("core.ready", times=2)
+        await undisturbed(neighbour)
+
+
 async def test_the_whole_proxy_has_its_own_bound() -> None:
     async with (
         trace_proxy("--max-in-flight", "10", core=CORE) as proxy,

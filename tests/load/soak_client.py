@@ -31,6 +31,11 @@ TEXTS: Final = ("hello", "a few words more than that", "/slow 0.4", "/tokens 50"
 BURST: Final = 4
 """Requests at a time."""
 
+LEFT_IN_MID_TURN: Final = 0.2
+"""Of the turns: their client hangs up and resumes while they run, or just as they end."""
+
+MID_TURN_S: Final = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Habits:
@@ -249,6 +254,9 @@ class Client:
             await self._begin(line)
         text = self._dice.choice(TEXTS)
         await self._ask(line, "turn/start", turn_params(self._history.thread, text))
+        if self._dice.random() < LEFT_IN_MID_TURN:
+            await asyncio.sleep(self._dice.uniform(0, MID_TURN_S))
+            await line.hang_up()
 
     async def _settle(self, line: Line) -> None:
         """Wait for the turns that run, then compare with what is stored."""

@@ -3,6 +3,7 @@
 import json
 
 from tests.trace_proxy.recording import Core, Json, Proxy
+from trace_proxy.queues.lanes import LaneBounds
 
 
 def pool() -> Proxy:
@@ -138,6 +139,23 @@ def test_a_client_that_left_hears_nothing() -> None:
     for core in proxy.cores:
         core.die()
     assert client.key not in proxy.effects.sent
+    assert proxy.hub.board.in_flight == 0
+
+
+def test_a_list_is_counted_as_its_client_and_not_as_the_proxy() -> None:
+    proxy = Proxy(cores=2, lanes=LaneBounds(window=4)).up()
+    stuck, neighbour = proxy.client(), proxy.client()
+    for number in range(5):
+        stuck.request(number, "thread/loaded/list", {})
+    assert [len(core.got()) for core in proxy.cores] == [2, 2], "its share of each"
+
+    neighbour.request(1, "thread/loaded/list", {})
+    for core in proxy.cores:
+        core.answer(asked(core)["id"], {"data": ["a"]})
+    assert neighbour.heard()[0]["result"] == {"data": ["a"], "nextCursor": None}
+    stuck.leave()
+    assert [len(core.session.lanes) for core in proxy.cores] == [0, 0]
+    assert [len(core.session.router) for core in proxy.cores] == [2, 2]
     assert proxy.hub.board.in_flight == 0
 
 

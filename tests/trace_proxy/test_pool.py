@@ -45,12 +45,52 @@ def test_never_more_restarts_than_allowed_in_any_window(moments_s: list[float]) 
 def test_the_reference_server_never_has_more_than_64_requests_to_answer() -> None:
     proxy = Proxy(lanes=LaneBounds(window=2048))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
-    client = proxy.client()
+    clients = [proxy.client() for _ in range(100)]
 
-    for number in range(100):
-        client.request(number, "model/list")
+    for client in clients:
+        client.request(1, "model/list")
 
     assert len(proxy.core.got()) == REFERENCE_WINDOW
+
+
+def test_a_client_of_the_reference_server_has_half_of_its_window_and_all_others_are_served() -> (
+    None
+):
+    proxy = Proxy(lanes=LaneBounds(window=2048))
+    proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
+    stuck, neighbour = proxy.client(), proxy.client()
+
+    for number in range(100):
+        stuck.request(number, "model/list")
+    assert len(proxy.core.got()) == REFERENCE_WINDOW // 2
+    for number in range(100):
+        neighbour.request(number, "model/list")
+        (asked,) = proxy.core.got()
+        proxy.core.answer(asked["id"], {})
+        (answer,) = neighbour.heard()
+        assert answer["id"] == number
+
+
+def test_a_client_that_leaves_and_comes_back_does_not_get_its_places_back() -> None:
+    proxy = Proxy(lanes=LaneBounds(window=4))
+    proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
+    stuck, neighbour = proxy.client(), proxy.client()
+    for number in range(9):
+        stuck.request(number, "model/list")
+    asked = proxy.core.got()
+    assert len(asked) == 2
+    stuck.leave()
+    for number in range(3):
+        neighbour.request(number, "model/list")
+    (first,) = proxy.core.got()
+
+    proxy.core.answer(asked[0]["id"], {})
+    proxy.core.answer(asked[1]["id"], {})
+    assert len(proxy.core.got()) == 1
+    assert neighbour.heard() == []
+    proxy.core.answer(first["id"], {})
+    assert len(proxy.core.got()) == 1
+    assert proxy.core.session.lanes.outstanding == 2
 
 
 def test_a_core_that_says_its_name_has_no_such_window() -> None:

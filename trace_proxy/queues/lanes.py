@@ -3,7 +3,9 @@
     put ──> lane of its connection ──┐ deficit round robin by bytes
     put_answer ──> answers, first ───┴──> take ──> stdin,   window of unanswered requests
 
-A connection that sends megabytes delays its neighbour by one turn, not by megabytes.
+A connection that sends megabytes delays its neighbour by one turn, not by megabytes,
+and one that never gets an answer does not fill the window: a window that could be full
+is divided by `shares`, and a lane at its share is out of the round until it may go on.
 Within a connection requests and notifications keep their order; answers to server
 requests overtake, because a turn waits for them. It writes nothing itself, and what
 is in flight it only counts: whose request it is the router knows.
@@ -14,7 +16,11 @@ from typing import Final
 
 import msgspec
 
+from trace_proxy.queues.shares import Shares
 from trace_proxy.refusal import Refusal, overloaded
+
+OUR_LANE: Final = -1
+"""The lane of the proxy's own requests; connections count from 0."""
 
 _FULL: Final = overloaded("The queue in front of the core is full")
 _TOO_MANY_ANSWERS: Final = overloaded("Too many answers and notifications wait for the core")
@@ -31,12 +37,15 @@ class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: And their bytes; answers and notifications have as much again.
         window: Requests that the core may have unanswered.
         max_answers: Answers and notifications of one connection that wait.
+        admitted: Requests that may be under way in all; a window that holds them all is
+            never full, so nobody needs a share of it.
     """
 
     max_messages: int = 2048
     max_bytes: int = 16 * 1024 * 1024
     window: int = 64
     max_answers: int = 256
+    admitted: int = 2048
 
 
 class _Lane:
@@ -60,6 +69,7 @@ class Lanes:
     def __init__(self, bounds: LaneBounds) -> None:
         self._bounds = bounds
         self._window = bounds.window
+        self._shares: Shares | None = None  # none of a wide window: its requests are the fast ones
         self.writable = True
         self.clear()
 
@@ -73,30 +83,42 @@ class Lanes:
         return self._waiting
 
     def narrow(self, window: int) -> None:
-        """Never have more than so many requests unanswered, whatever the bound allows."""
+        """Never have more than so many requests unanswered, whatever the bound allows.
+
+        Only before the first of them: a core is greeted before others may ask.
+        """
+        assert self.outstanding == 0, "narrow() with requests outstanding"
         self._window = min(self._bounds.window, window)
+        self._share()
+
+    def _share(self) -> None:
+        self._shares = Shares(self._window) if self._window < self._bounds.admitted else None
 
     def clear(self) -> None:
         """Forget everything: the core died, and the router settles what it had."""
+        self._share()
         self.outstanding = 0
         self._first: deque[tuple[int, bytes]] = deque()
-        self._lanes: OrderedDict[int, _Lane] = OrderedDict()
+        self._lanes: dict[int, _Lane] = {}
+        self._round: OrderedDict[int, _Lane] = OrderedDict()  # of them, those that are not parked
         self._free: dict[int, int] = {}
         self._waiting = 0
         self._requests = 0
         self._request_bytes = 0
         self._free_bytes = 0
 
-    def pass_through(self, counts: bool) -> bool:  # noqa: FBT001 - the hottest call there is
+    def pass_through(self, counts: bool, key: int = OUR_LANE) -> bool:  # noqa: FBT001 - the hottest call there is
         """Whether the caller may write its line now, past the queue; counts it if so.
 
         Args:
             counts: True for a request, which takes a place in the window until `answered`.
+            key: Whose place that is; needed with `counts` only.
         """
         if self._waiting or not self.writable:
             return False
         if counts:
-            if self.outstanding >= self._window:
+            free = self._window - self.outstanding
+            if free <= 0 or (self._shares is not None and not self._shares.take(key, free)):
                 return False
             self.outstanding += 1
         return True
@@ -117,7 +139,7 @@ class Lanes:
         ):
             return _FULL
         if lane is None:
-            lane = self._lanes[key] = _Lane()
+            lane = self._lanes[key] = self._round[key] = _Lane()
         lane.lines.append((line, True))
         self._waiting += 1
         self._requests += 1
@@ -159,8 +181,8 @@ class Lanes:
                 if taken and len(line) > left:
                     break
                 self._free_gone(*self._first.popleft())
-            elif self._lanes and self.outstanding < self._window:
-                key, lane = self._turn()
+            elif (turn := self._turn()) is not None:
+                key, lane = turn
                 line = lane.lines[0][0]
                 if taken and len(line) > left:
                     break
@@ -171,18 +193,38 @@ class Lanes:
             left -= len(line)
         return taken
 
-    def _turn(self) -> tuple[int, _Lane]:
-        """The lane whose turn it is: each turn is worth `_QUANTUM_BYTES`, saved until they do."""
-        while True:
-            key, lane = next(iter(self._lanes.items()))
-            if len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._lanes) == 1:
+    def _turn(self) -> tuple[int, _Lane] | None:
+        """The lane whose turn it is: each turn is worth `_QUANTUM_BYTES`, saved until they do.
+
+        None when no lane may go on. One that is at its share is parked on the way, once: it
+        comes back by an answer, or as the next who is allowed when the round is empty.
+        """
+        free = self._window - self.outstanding
+        while free > 0 and (self._round or self._next_to_round(free)):
+            key, lane = next(iter(self._round.items()))
+            if self._shares is not None and not self._shares.allows(key, free):
+                self._shares.park(key)
+                del self._round[key]
+            elif len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._round) == 1:
                 return key, lane
-            lane.deficit_bytes += _QUANTUM_BYTES
-            self._lanes.move_to_end(key)
+            else:
+                lane.deficit_bytes += _QUANTUM_BYTES
+                self._round.move_to_end(key)
+        return None
+
+    def _next_to_round(self, free: int) -> bool:
+        """Let one parked lane that may go on do so; False when there is none."""
+        key = None if self._shares is None else self._shares.unpark_next(free)
+        if key is None:
+            return False
+        self._round[key] = self._lanes[key]
+        return True
 
     def _serve(self, key: int, lane: _Lane) -> None:
         """Count a request out; the notifications behind it are next, before all requests."""
         line, _ = lane.lines.popleft()
+        if self._shares is not None:
+            self._shares.take(key, self._window - self.outstanding)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
@@ -191,7 +233,7 @@ class Lanes:
         while lane.lines and not lane.lines[0][1]:
             self._first.append((key, lane.lines.popleft()[0]))
         if not lane.lines:
-            del self._lanes[key]
+            del self._lanes[key], self._round[key]
 
     def _free_gone(self, key: int, line: bytes) -> None:
         self._waiting -= 1
@@ -202,10 +244,22 @@ class Lanes:
         else:
             del self._free[key]
 
-    def answered(self) -> None:
-        """A request that counted was answered: its place in the window is free."""
+    def answered(self, key: int = OUR_LANE) -> None:
+        """A request that counted was answered: its place in the window is free.
+
+        Args:
+            key: As it was counted with, whether its connection is still there or not.
+        """
         assert self.outstanding > 0, "answered() without a request outstanding"
         self.outstanding -= 1
+        shares = self._shares
+        if shares is None:
+            return
+        if shares.parked and shares.unpark(key):
+            self._round[key] = self._lanes[key]
+        shares.give_back(key)
+        if shares.parked:  # one for each answer, so that nobody stands beside the round for ever
+            self._next_to_round(self._window - self.outstanding)
 
     def drop(self, key: int) -> list[bytes]:
         """Forget the lines of a connection that left.
@@ -214,6 +268,8 @@ class Lanes:
             Its requests that will never be sent, so that they can be settled.
         """
         lane = self._lanes.pop(key, None)
+        if self._round.pop(key, None) is None and self._shares is not None:
+            self._shares.unpark(key)
         lines = list(lane.lines) if lane is not None else []
         requests = [line for line, counts in lines if counts]
         free = [line for line, counts in lines if not counts]

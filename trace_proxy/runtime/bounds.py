@@ -23,6 +23,7 @@ def lane_bounds(limits: Limits) -> LaneBounds:
         max_bytes=limits.max_core_queue_bytes,
         window=limits.max_core_outstanding,
         max_answers=limits.max_client_answers,
+        admitted=limits.max_in_flight,
     )
 
 

@@ -106,13 +106,16 @@ class Client(ABC):
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
         """End it with a Close, behind what is queued unless that is dropped.
 
-        The first reason counts; a later one can only drop what still waits.
+        The first reason counts, but for one that drops what still waits: who reads that we
+        restart believes to have been told everything.
         """
+        first, loses = self.closing is None, drop and self.outbox.messages
         if drop:
             self.outbox.clear()
-        if self.closing is not None:
+        if first or loses:
+            self.closing = (code, reason)
+        if not first:
             return
-        self.closing = (code, reason)
         self._start_writer()
         if self._draining is not None:
             self._draining.reschedule(0)  # long past: the writer stops waiting for room
@@ -144,12 +147,11 @@ class Client(ABC):
             if self.closing is None:
                 self._writer = None  # no await since it was asked: nobody is congested now
                 return
-            code, reason = self.closing
             async with asyncio.timeout(self._slow_close_s):
                 while len(self.outbox):
                     await self.drained()
                     self.flush()
-                await self.send_close(code, reason)
+                await self.send_close(*self.closing)
         except (TimeoutError, ConnectionError):
             self.abort()
 

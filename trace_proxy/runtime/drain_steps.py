@@ -174,10 +174,18 @@ class DrainSteps:
                 self.carry_out(self._supervisor.drain.approval_orphaned(turn.thread, turn.turn_id))
 
     def _has_a_voice(self, thread: str) -> bool:
-        """Whether somebody who is asked could still answer."""
-        clients = self._supervisor.clients
-        heard = self._supervisor.hub.board.subscribers.of(thread)
-        return any(each.key in clients and not clients[each.key].input_ended for each in heard)
+        """Whether somebody who is asked, or will be as soon as it has resumed, could answer."""
+        clients, board = self._supervisor.clients, self._supervisor.hub.board
+        resuming = [
+            pending.connection
+            for core in board.cores
+            for pending in core.router.requests()
+            if pending.method == "thread/resume" and pending.thread == thread
+        ]
+        return any(
+            each is not None and each.key in clients and not clients[each.key].input_ended
+            for each in (*board.subscribers.of(thread), *resuming)
+        )
 
     async def run(self) -> None:
         """The closing sequence, once it is commanded; ends with the process's exit code."""

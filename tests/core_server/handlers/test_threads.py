@@ -1,12 +1,18 @@
 """Threads through a served core: fork, archive, names, subscriptions, settings, goals."""
 
+import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
+from core_server.engines.base import Event, Prompt
 from core_server.handlers import execution, turns
+from core_server.storage.base import TurnRow
+from core_server.storage.memory import MemoryStore
 from tests.core_process import completed, run_turn, start_thread, text
 from tests.core_server.in_process import served
+from tests.core_server.scripted_engine import ScriptedEngine
 from tests.stdio_client import RpcError
 
 UNKNOWN = "01a2025f-778c-71c3-83de-000000000000"
@@ -221,6 +227,59 @@ async def test_a_resume_can_bring_the_first_page_of_turns() -> None:
         more = {"threadId": thread_id, "cursor": page["nextCursor"]}
         rest = await client.request("thread/turns/list", more)
         assert [turn["id"] for turn in rest["data"]] == ids[:1]
+
+
+class SlowReads(MemoryStore):
+    """A store in which the first read of a running turn takes as long as a test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def turns(self, thread_id: str) -> tuple[TurnRow, ...]:
+        """Read, and be slow to tell."""
+        rows = await super().turns(thread_id)
+        if any(row.status == "inProgress" for row in rows) and not self.reading.is_set():
+            self.reading.set()
+            await self.go_on.wait()
+        return rows
+
+
+class HeldEngine(ScriptedEngine):
+    """An engine that says nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def sample(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """Wait, then say `done`."""
+        await self.go_on.wait()
+        async for event in super().sample(prompt):
+            yield event
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+async def test_a_resume_says_of_no_turn_that_it_runs_whose_end_was_told_before(
+    *, excluded: bool
+) -> None:
+    store, engine = SlowReads(), HeldEngine()
+    async with served(store=store, engine=engine, experimental=True) as client:
+        thread_id = await start_thread(client)
+        named = {"threadId": thread_id}
+        turn = (await client.request("turn/start", {**named, "input": text("hi")}))["turn"]
+        resumed = client.begin(
+            "thread/resume", {**named, "excludeTurns": excluded, "initialTurnsPage": {"limit": 1}}
+        )
+        async with asyncio.timeout(5):
+            await store.reading.wait()
+        engine.go_on.set()
+        assert (await completed(client, turn["id"]))["turn"]["status"] == "completed"
+        store.go_on.set()
+
+        result = await client.answer(resumed)
+        shown = [*result["thread"]["turns"], *result["initialTurnsPage"]["data"]]
+        assert [each["status"] for each in shown] == ["completed"] * (1 if excluded else 2)
 
 
 async def test_more_turns_or_commands_than_the_bound_are_refused(

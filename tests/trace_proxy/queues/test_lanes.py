@@ -15,14 +15,14 @@ KIB = 1024
 
 
 def full_window(**bounds: int) -> Lanes:
-    """Lanes whose window of one is taken, so that requests wait."""
-    lanes = Lanes(LaneBounds(window=1, **bounds))
+    """Lanes whose window of one is taken, so that requests wait; nobody counts whose it is."""
+    lanes = Lanes(LaneBounds(window=1, admitted=1, **bounds))
     assert lanes.pass_through(True)  # noqa: FBT003 - as declared
     return lanes
 
 
 def test_an_idle_core_is_written_to_at_once() -> None:
-    lanes = Lanes(LaneBounds(window=2))
+    lanes = Lanes(LaneBounds(window=2, admitted=2))
 
     assert lanes.pass_through(True)  # noqa: FBT003 - as declared
     assert lanes.pass_through(True)  # noqa: FBT003 - as declared
@@ -52,7 +52,7 @@ def test_nothing_is_written_to_a_pipe_that_takes_nothing() -> None:
 
 
 def test_the_window_limits_requests_and_nothing_else() -> None:
-    lanes = Lanes(LaneBounds(window=2))
+    lanes = Lanes(LaneBounds(window=2, admitted=2))
     for line in (b"1", b"2", b"3", b"4"):
         lanes.put(7, line, counts=True)
 
@@ -210,7 +210,9 @@ class LanesLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = LaneBounds(max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2)
+        self.bounds = LaneBounds(
+            max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2, admitted=2
+        )
         self.lanes = Lanes(self.bounds)
         self.sent: dict[int, list[bytes]] = defaultdict(list)
         self.written: dict[int, list[bytes]] = defaultdict(list)
@@ -293,7 +295,8 @@ TestLanesLife = LanesLife.TestCase
 def test_with_every_bound_at_one_what_is_accepted_comes_through(
     requests: list[tuple[int, int]],
 ) -> None:
-    lanes = Lanes(LaneBounds(max_messages=1, max_bytes=1, window=1, max_answers=1))
+    bounds = LaneBounds(max_messages=1, max_bytes=1, window=1, max_answers=1, admitted=1)
+    lanes = Lanes(bounds)
     for key, size in requests:
         line = b"x" * size
         if lanes.pass_through(True):  # noqa: FBT003 - as declared

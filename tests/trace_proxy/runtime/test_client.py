@@ -150,6 +150,28 @@ def test_a_cut_drops_what_waits_and_says_why() -> None:
     assert (peer.got, peer.closed_with) == (b"x" * 10, (1013, "too slow"))
 
 
+@pytest.mark.parametrize(("queued", "code"), [(5, 1013), (1, 1012)])
+def test_a_cut_in_the_middle_of_a_close_says_that_something_was_dropped(
+    queued: int, code: int
+) -> None:
+    async def story() -> Peer:
+        peer = Peer(outbox())
+        async with asyncio.TaskGroup() as tasks:
+            peer.writes_in(tasks)
+            for _ in range(queued):
+                peer.send(b"x" * 10)
+            peer.close(1012, "restart")
+            await asyncio.sleep(0.1)
+            peer.close(1013, "too slow", drop=True)
+            peer.read()
+        return peer
+
+    peer = virtually(story)
+    assert peer.got == b"x" * 10
+    assert peer.closed_with is not None
+    assert peer.closed_with[0] == code
+
+
 def test_without_progress_the_verdict_is_to_cut() -> None:
     async def story() -> list[Verdict]:
         peer = Peer(outbox(stall_s=10))
