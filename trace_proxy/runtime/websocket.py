@@ -163,6 +163,8 @@ class WebsocketClient(Client):
 
     async def send_close(self, code: int, reason: str) -> None:
         """Send Close behind all that was written, and wait a little for the peer's."""
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=0)  # from now on, drained means empty
         self.write(close_frame(code, reason))
         await self.drained()
         async with asyncio.timeout(CLOSE_WAIT_S):
