@@ -113,14 +113,13 @@ def descendants(pid: int) -> dict[int, str]:
 class Scale:
     """The parts, each a coroutine that prints its figures."""
 
-    def __init__(
-        self, bench: Bench, echo: str, where: Path, rounds: int, outstanding: int
-    ) -> None:
+    def __init__(self, bench: Bench, echo: str, where: Path, options: argparse.Namespace) -> None:
+        self._python: str = options.python
         self._bench = bench
         self._echo = echo
         self._where = where
-        self._rounds = rounds
-        self._outstanding = outstanding
+        self._rounds: int = options.rounds
+        self._outstanding: int = options.outstanding
         self._numbers = count()
 
     @contextlib.contextmanager
@@ -136,7 +135,7 @@ class Scale:
             "OTEL_SDK_DISABLED": str(not traced).lower(),
         }
         command = [
-            *(sys.executable, "-m", "tests.load.watched_proxy", str(where / "tasks")),
+            *(self._python, "-m", "tests.load.watched_proxy", str(where / "tasks")),
             *("--listen", f"ws://127.0.0.1:{port}", "--log-format", "json"),
             *("--max-connections", "2000", "--max-connections-per-ip", "2000"),
             *("--max-core-outstanding", "2048", *options, "--", *core),
@@ -336,13 +335,18 @@ def main() -> int:
     parser.add_argument("--harness", type=Path, required=True, help="directory of echochild.c")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--outstanding", type=int, default=OUTSTANDING, help="default: 64")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="the interpreter of the proxies: one without the dev extra holds less (default: this)",
+    )
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         where = Path(directory)
         bench = Bench(arguments.harness, where)
         echo = build(arguments.harness, "echochild", where)
-        scale = Scale(bench, echo, where, arguments.rounds, arguments.outstanding)
+        scale = Scale(bench, echo, where, arguments)
         with bench.sink():
             for part in arguments.part or PARTS:
                 asyncio.run(getattr(scale, part)())

@@ -16,7 +16,6 @@ from typing import Final
 BURST_S: Final = 2.0
 """So many seconds' worth is let through at once after a quiet time: an image or two."""
 
-
 ASK_AGAIN_S: Final = 0.25
 """At the latest: whoever was before may have left, or everybody else."""
 
@@ -37,8 +36,13 @@ class Pace:
     def __repr__(self) -> str:
         return f"<Pace level={self._level:.0f} bytes, {len(self._waiting)} waiting>"
 
-    def begin(self, key: int, now_s: float) -> float:
+    def begin(self, key: int, now_s: float, *, alone: bool = False) -> float:
         """Whether this connection's large message may be read on.
+
+        Args:
+            key: Which connection.
+            now_s: Monotonic seconds.
+            alone: There is no other; it must not be in line either, when one comes.
 
         Returns:
             0 when it may, else the seconds after which to ask again.
@@ -46,7 +50,7 @@ class Pace:
         self._level = min(self._full, self._level + (now_s - self._at_s) * self._bytes_per_s)
         self._at_s = now_s
         first = next(iter(self._waiting), key)
-        if self._level > 0 and first == key:
+        if alone or (self._level > 0 and first == key):
             self._waiting.pop(key, None)
             return 0.0
         self._waiting[key] = None

@@ -49,12 +49,6 @@ class Cores:
         assert isinstance(hub, Hub), "a core of one client only is in no pool"
         return hub.pool
 
-    def write(self, core: CoreSession, line: bytes) -> None:
-        """Give a core a line."""
-        process = self.processes.get(core.index)
-        if process is not None:
-            process.write(line)
-
     async def run(self, core: CoreSession) -> None:
         """The lives of one core, until it has failed or the proxy stops."""
         supervisor = self._supervisor

@@ -125,10 +125,12 @@ class Supervisor(Meters):
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         """A client sends a large message; returns for how long it is to be read no further."""
-        if len(self.clients) > 1:
-            wait_s = self._pace.begin(client.key, self._loop.time()) if begins else 0.0
+        alone = len(self.clients) == 1
+        if begins:
+            wait_s = self._pace.begin(client.key, self._loop.time(), alone=alone)
             if wait_s:
                 return wait_s
+        if not alone:
             self._pace.charge(size)
         return 0.0
 

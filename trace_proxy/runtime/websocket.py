@@ -27,6 +27,9 @@ FAIR_SHARE_S: Final = 0.0003
 _SLICE: Final = 8
 """Messages that are handled without a look at the clock."""
 
+_CONTROL_BYTES: Final = 6
+"""Of a client's control frame, before its payload (RFC 6455 section 5.2)."""
+
 _BEHIND: Final = 1
 _LARGE: Final = 2
 """Why nothing is read: there is more to handle than a share, or a large message waits."""
@@ -204,11 +207,15 @@ class WebsocketClient(Client):
 
     def _parsed(self, size: int) -> None:
         """So many bytes were parsed: handle what they completed."""
-        if self._inbox.parsed:
-            self._unfinished_bytes, self._large = 0, False
-            if not self._held & _BEHIND:
-                self._hand_on()
-            return
+        parsed = self._inbox.parsed
+        if parsed and not self._held & _BEHIND:
+            self._hand_on()
+        if parsed:
+            if parsed[0][0] is WSMsgType.TEXT or not all(map(_is_ping, parsed)):
+                self._unfinished_bytes, self._large = 0, False
+                return
+            # Between two fragments of a message; they do not count for it.
+            size -= sum(_CONTROL_BYTES + len(message[1]) for message in parsed)
         self._unfinished_bytes += size
         if self._unfinished_bytes > self._limits.large_message_bytes:
             self._read_large(size if self._large else self._unfinished_bytes)
@@ -311,6 +318,10 @@ class WebsocketClient(Client):
             known = not code or code in _ECHOED_CODES or code in _OWN_CODES
             self.write(close_frame((code or 1000) if known else _PROTOCOL_ERROR, ""))
             self._hang_up()
+
+
+def _is_ping(message: WSMessage | WSMessageTextBytes) -> bool:
+    return message[0] is WSMsgType.PING or message[0] is WSMsgType.PONG
 
 
 def _is_utf8(data: bytes) -> bool:

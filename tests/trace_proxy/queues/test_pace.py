@@ -43,6 +43,15 @@ def test_nobody_waits_for_one_that_has_left() -> None:
     assert pace.begin(3, now_s=10) == 0
 
 
+def test_who_went_on_because_it_was_alone_stands_in_nobodys_way() -> None:
+    pace = Pace(bytes_per_s=100)
+    pace.begin(1, now_s=0)
+    pace.charge(500)
+    assert pace.begin(1, now_s=1) > 0
+    assert pace.begin(1, now_s=1, alone=True) == 0
+    assert pace.begin(2, now_s=10) == 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 400)), max_size=60))
 def test_everybody_is_let_in_and_never_faster_than_agreed(asks: list[tuple[int, int]]) -> None:
     pace = Pace(bytes_per_s=100)
