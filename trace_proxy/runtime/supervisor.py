@@ -238,13 +238,18 @@ class Supervisor(Meters):
             await asyncio.sleep(TICK_S if serving else DRAINING_TICK_S)
             now_s = self._loop.time()
             self.hub.board.clock_s = now_s
-            for client in list(self.clients.values()):
-                if client.congested and client.judge(now_s) is Verdict.CUT:
-                    self.cut(client)
-            while self.total.over and (largest := self.total.largest()) is not None:
-                self.cut(self.clients[largest])
+            self.cut_the_slow(now_s)
             self.cores.tick(now_s)
             self.steps.tick(now_s)
+
+    def cut_the_slow(self, now_s: float) -> None:
+        """Cut who does not keep up, and the largest queues while all together are too large."""
+        self._flush()  # what nobody has offered to its client yet makes nobody slow
+        for client in list(self.clients.values()):
+            if client.congested and client.judge(now_s) is Verdict.CUT:
+                self.cut(client)
+        while self.total.over and (largest := self.total.largest()) is not None:
+            self.cut(self.clients[largest])
 
     def details(self) -> dict[str, object]:
         """For `/readyz`."""

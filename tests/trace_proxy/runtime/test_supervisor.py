@@ -1,0 +1,46 @@
+"""Who is cut, and when."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.trace_proxy.recording import NO_CONTEXT
+from tests.trace_proxy.runtime.slow_peer import Peer
+from tests.trace_proxy.runtime.telemetry_fixtures import clean_environment, telemetry
+from trace_proxy.connection import Connection
+from trace_proxy.connection import Peer as Origin
+from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.settings.config import Config, Limits
+
+
+@pytest.fixture
+async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    """All queues together hold a byte, each of them enough."""
+    clean_environment(monkeypatch)
+    exporter = telemetry(monkeypatch)
+    config = Config(limits=replace(Limits(), max_client_queues_bytes=1))
+    yield Supervisor(config, exporter, version="1.2.3")
+    await exporter.shutdown(1)
+
+
+def connect(supervisor: Supervisor) -> tuple[Connection, Peer]:
+    return supervisor.open(Peer, Origin("tcp", "127.0.0.1"), NO_CONTEXT)
+
+
+async def test_what_was_not_offered_to_a_client_yet_cuts_nobody(supervisor: Supervisor) -> None:
+    opened, client = connect(supervisor)
+    supervisor.send(opened, b"one")
+    supervisor.send(opened, b"two")
+    supervisor.cut_the_slow(0.0)
+    assert client.closing is None
+    client.read()
+    assert client.got == b"onetwo"
+
+
+async def test_the_largest_queue_goes_when_all_are_too_large(supervisor: Supervisor) -> None:
+    opened, client = connect(supervisor)
+    for message in (b"x" * 1000, b"one", b"two"):
+        supervisor.send(opened, message)
+        supervisor.cut_the_slow(0.0)
+    assert client.closing == (1013, "too slow: reconnect and resume")
