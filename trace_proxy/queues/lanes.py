@@ -4,8 +4,8 @@
     put_answer ──> answers, first ───┴──> take ──> stdin,   window of unanswered requests
 
 A connection that sends megabytes delays its neighbour by one turn, not by megabytes,
-and one that never gets an answer does not fill the window: a window that could be full
-is divided by `shares`, and a lane at its share is out of the round until it may go on.
+and one that asks without end, or never gets an answer, does not fill the window: it is
+divided by `shares`, and a lane at its share is out of the round until it may go on.
 Within a connection requests and notifications keep their order; answers to server
 requests overtake, because a turn waits for them. It writes nothing itself, and what
 is in flight it only counts: whose request it is the router knows.
@@ -36,16 +36,15 @@ class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
         max_messages: Requests that wait.
         max_bytes: And their bytes; answers and notifications have as much again.
         window: Requests that the core may have unanswered.
+        window_of_one: Of those, requests of one connection.
         max_answers: Answers and notifications of one connection that wait.
-        admitted: Requests that may be under way in all; a window that holds them all is
-            never full, so nobody needs a share of it.
     """
 
     max_messages: int = 2048
     max_bytes: int = 16 * 1024 * 1024
     window: int = 64
+    window_of_one: int = 128
     max_answers: int = 256
-    admitted: int = 2048
 
 
 class _Lane:
@@ -69,7 +68,6 @@ class Lanes:
     def __init__(self, bounds: LaneBounds) -> None:
         self._bounds = bounds
         self._window = bounds.window
-        self._shares: Shares | None = None  # none of a wide window: its requests are the fast ones
         self.writable = True
         self.clear()
 
@@ -89,15 +87,12 @@ class Lanes:
         """
         assert self.outstanding == 0, "narrow() with requests outstanding"
         self._window = min(self._bounds.window, window)
-        self._share()
-
-    def _share(self) -> None:
-        self._shares = Shares(self._window) if self._window < self._bounds.admitted else None
+        self._shares = Shares(self._window, self._bounds.window_of_one)
 
     def clear(self) -> None:
         """Forget everything: the core died, and the router settles what it had."""
-        self._share()
-        self.outstanding = 0
+        self._shares = Shares(self._window, self._bounds.window_of_one)
+        self.outstanding: int = 0
         self._first: deque[tuple[int, bytes]] = deque()
         self._lanes: dict[int, _Lane] = {}
         self._round: OrderedDict[int, _Lane] = OrderedDict()  # of them, those that are not parked
@@ -118,7 +113,7 @@ class Lanes:
             return False
         if counts:
             free = self._window - self.outstanding
-            if free <= 0 or (self._shares is not None and not self._shares.take(key, free)):
+            if free <= 0 or not self._shares.take(key, free):
                 return False
             self.outstanding += 1
         return True
@@ -202,7 +197,7 @@ class Lanes:
         free = self._window - self.outstanding
         while free > 0 and (self._round or self._next_to_round(free)):
             key, lane = next(iter(self._round.items()))
-            if self._shares is not None and not self._shares.allows(key, free):
+            if not self._shares.allows(key, free):
                 self._shares.park(key)
                 del self._round[key]
             elif len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._round) == 1:
@@ -214,7 +209,7 @@ class Lanes:
 
     def _next_to_round(self, free: int) -> bool:
         """Let one parked lane that may go on do so; False when there is none."""
-        key = None if self._shares is None else self._shares.unpark_next(free)
+        key = self._shares.unpark_next(free)
         if key is None:
             return False
         self._round[key] = self._lanes[key]
@@ -223,8 +218,7 @@ class Lanes:
     def _serve(self, key: int, lane: _Lane) -> None:
         """Count a request out; the notifications behind it are next, before all requests."""
         line, _ = lane.lines.popleft()
-        if self._shares is not None:
-            self._shares.take(key, self._window - self.outstanding)
+        self._shares.take(key, self._window - self.outstanding)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
@@ -253,8 +247,6 @@ class Lanes:
         assert self.outstanding > 0, "answered() without a request outstanding"
         self.outstanding -= 1
         shares = self._shares
-        if shares is None:
-            return
         if shares.parked and shares.unpark(key):
             self._round[key] = self._lanes[key]
         shares.give_back(key)
@@ -268,7 +260,7 @@ class Lanes:
             Its requests that will never be sent, so that they can be settled.
         """
         lane = self._lanes.pop(key, None)
-        if self._round.pop(key, None) is None and self._shares is not None:
+        if self._round.pop(key, None) is None:
             self._shares.unpark(key)
         lines = list(lane.lines) if lane is not None else []
         requests = [line for line, counts in lines if counts]

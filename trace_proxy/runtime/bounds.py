@@ -22,8 +22,8 @@ def lane_bounds(limits: Limits) -> LaneBounds:
         max_messages=limits.max_core_queue_messages,
         max_bytes=limits.max_core_queue_bytes,
         window=limits.max_core_outstanding,
+        window_of_one=limits.max_core_outstanding_per_connection,
         max_answers=limits.max_client_answers,
-        admitted=limits.max_in_flight,
     )
 
 

@@ -116,6 +116,10 @@ class Limits:
     max_core_outstanding: int = _bound(
         2048, "requests that one core works on at a time; codex app-server gets 64 at most"
     )
+    # A core answers in its own order: its other clients wait behind these.
+    max_core_outstanding_per_connection: int = _bound(
+        128, "of those, requests of one connection; more wait for their turn"
+    )
     # A pipe holds 64 KiB: a core that takes nothing for so long has hung.
     core_stall_s: float = _bound(10.0, "time without input taken or output until a core has hung")
     # The reference server needs 0.2 s; a large store on a slow disk may need some seconds.

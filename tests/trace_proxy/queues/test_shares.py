@@ -100,10 +100,14 @@ def test_notifications_keep_their_place_behind_requests_that_wait_for_a_share() 
     assert lanes.take(ALL) == [b"request", b"notification"]
 
 
-def test_a_window_that_holds_all_that_is_admitted_is_not_divided() -> None:
-    lanes = Lanes(LaneBounds(window=WINDOW, admitted=WINDOW))
-    for _ in range(WINDOW):
-        assert lanes.pass_through(True, 1)  # noqa: FBT003 - as declared
+def test_one_client_has_no_more_than_its_most_in_a_window_that_is_free() -> None:
+    lanes = Lanes(LaneBounds(window=2048, window_of_one=5))
+    assert stuck(lanes, 1, 9) == 5
+    assert stuck(lanes, 2, 9) == 5
+
+    lanes.answered(1)
+    assert lanes.take(ALL) == [b"1"]
+    assert lanes.take(ALL) == []
 
 
 def test_a_core_that_died_has_no_shares_either() -> None:
@@ -115,7 +119,7 @@ def test_a_core_that_died_has_no_shares_either() -> None:
 
 
 def test_its_state_can_be_read() -> None:
-    shares = Shares(4)
+    shares = Shares(4, most=4)
     assert shares.take(1, 4)
     assert shares.take(1, 3)
     assert not shares.take(1, 2)
@@ -135,7 +139,7 @@ def test_a_thousand_lanes_at_their_share_cost_an_answer_nothing() -> None:
             asked[key] += 1
             return super().allows(key, free)
 
-    lanes._shares = Counting(1024)  # noqa: SLF001 - what it is asked is what it costs
+    lanes._shares = Counting(1024, most=128)  # noqa: SLF001 - what it is asked is what it costs
     for key in range(1000):
         lanes.put(key, b"first", counts=True)
         lanes.put(key, b"second", counts=True)
@@ -151,10 +155,12 @@ class SharedLife(RuleBasedStateMachine):
     """Clients of a narrow window, some of whose requests are never answered."""
 
     WINDOW = 9
+    MOST = 4
 
     def __init__(self) -> None:
         super().__init__()
-        self.lanes = Lanes(LaneBounds(window=self.WINDOW, max_messages=10_000))
+        bounds = LaneBounds(window=self.WINDOW, window_of_one=self.MOST, max_messages=10_000)
+        self.lanes = Lanes(bounds)
         self.held: Counter[int] = Counter()
         self.waiting: dict[int, deque[bytes]] = defaultdict(deque)
         self.serial = 0
@@ -166,7 +172,8 @@ class SharedLife(RuleBasedStateMachine):
     def may(self, key: int) -> bool:
         """The rule in a line: whether this client may be given one more request now."""
         free = self.free
-        return free > 0 and (not self.held[key] or self.held[key] < 2 * (free - 3))
+        held = self.held[key]
+        return free > 0 and (not held or (held < self.MOST and held < 2 * (free - 3)))
 
     def pump(self, max_bytes: int = ALL) -> None:
         """Take what may go; each is the next of its client, and was allowed when it went."""
