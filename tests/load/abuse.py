@@ -125,7 +125,7 @@ async def abused(
 
 async def attack(name: str, url: str) -> None:
     """Be the abusive client, until the connection or the process is ended."""
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES) as socket,

@@ -43,7 +43,7 @@ class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
     max_messages: int = 2048
     max_bytes: int = 16 * 1024 * 1024
     window: int = 64
-    window_of_one: int = 128
+    window_of_one: int = 64
     max_answers: int = 256
 
 

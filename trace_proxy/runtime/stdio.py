@@ -19,7 +19,7 @@ from trace_proxy.runtime.client import Client
 class Reader(Protocol):
     """Who takes what the client says."""
 
-    def messages(self, client: Client, texts: list[bytes]) -> None:
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
         """Lines, in order."""
         ...
 

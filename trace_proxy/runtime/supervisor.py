@@ -69,6 +69,7 @@ class Supervisor(Meters):
         self.nobody = asyncio.Event()
         self.nobody.set()
         self._bounds = outbox_bounds(limits)
+        self._full = limits.max_in_flight_per_connection
         self._pace = Pace(limits.large_message_bytes_per_second)
         self._dirty: list[Client] = []
         self._loop = asyncio.get_running_loop()
@@ -101,11 +102,15 @@ class Supervisor(Meters):
         _log.info("connection.closed", connection=connection.key, code=code)
         self.steps.work_changed()
 
-    def messages(self, client: Client, texts: list[bytes]) -> None:
-        """A client said something; what came together was parsed at the same time."""
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
+        """A client said something; what came together was parsed at the same time.
+
+        Returns:
+            Whether it has as many requests under way as it may.
+        """
         connection = self.hub.board.connections.get(client.key)
         if connection is None:
-            return
+            return False
         metrics, hub = self.metrics, self.hub
         limit = self.config.limits.max_message_bytes
         metrics.messages_from_clients += len(texts)
@@ -113,7 +118,7 @@ class Supervisor(Meters):
         now_ns = time.time_ns()
         for data in texts:
             if client.closing is not None:
-                return
+                return False
             if len(data) > limit:
                 hub.too_large(connection, data[:HEAD_BYTES], limit)
                 continue
@@ -122,6 +127,7 @@ class Supervisor(Meters):
             except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
                 _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
                 client.close(1011, "a fault of this server: reconnect and resume")
+        return connection.load.requests >= self._full
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         """A client sends a large message; returns for how long it is to be read no further."""

@@ -21,8 +21,12 @@ from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
 from trace_proxy.settings.limits import Limits
 
-FAIR_SHARE_S: Final = 0.0003
-"""Of each turn of the loop for the messages of one client: a neighbour's p99 bears it."""
+FAIR_SHARE_S: Final = 0.0001
+"""Of each other turn of the loop for one client's messages: a neighbour's p99 bears it."""
+
+FULL_WAIT_S: Final = 0.001
+"""Until more is read of a client that has as many requests under way as it may: each one
+more would be refused, and refusing without end takes the time that the others need."""
 
 _SLICE: Final = 8
 """Messages that are handled without a look at the clock."""
@@ -45,8 +49,8 @@ _OWN_CODES: Final = range(3000, 5000)
 class Reader(Protocol):
     """Who takes what a client says."""
 
-    def messages(self, client: Client, texts: list[bytes]) -> None:
-        """Text messages, in order."""
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
+        """Text messages, in order; returns whether it has as many requests under way as it may."""
         ...
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
@@ -246,22 +250,27 @@ class WebsocketClient(Client):
     def _hand_on(self) -> None:
         """Handle a fair share of what was parsed; a later turn goes on with the rest."""
         parsed, self._inbox.parsed = self._inbox.parsed, []
-        self._handle(parsed[:_SLICE])
+        full = self._handle(parsed[:_SLICE])
         handled = _SLICE
         if handled < len(parsed):
             until_s = time.monotonic() + FAIR_SHARE_S
             while handled < len(parsed) and time.monotonic() < until_s:
-                self._handle(parsed[handled : handled + _SLICE])
+                full = self._handle(parsed[handled : handled + _SLICE])
                 handled += _SLICE
-        if handled < len(parsed):
             self._inbox.parsed = parsed[handled:]
+        if full:
             self._hold(_BEHIND)
-            self._loop.call_soon(self._hand_on)
+            self._loop.call_later(FULL_WAIT_S, self._hand_on)
+        elif handled < len(parsed):
+            self._hold(_BEHIND)
+            # Not in the next turn but one later: what others said meanwhile goes first.
+            self._loop.call_soon(self._loop.call_soon, self._hand_on)
         else:
             self._release(_BEHIND)
 
-    def _handle(self, parsed: list[WSMessage | WSMessageTextBytes]) -> None:
-        reader, texts = self._reader, list[bytes]()
+    def _handle(self, parsed: list[WSMessage | WSMessageTextBytes]) -> bool:
+        """Handle some messages; returns whether the client has all that it may under way."""
+        reader, texts, full = self._reader, list[bytes](), False
         for message in parsed:
             if message[0] is WSMsgType.TEXT:
                 data = message[1]
@@ -274,7 +283,8 @@ class WebsocketClient(Client):
                 texts = []
             self._anything_else(message)
         if texts and reader is not None and self.closing is None:
-            reader.messages(self, texts)
+            full = reader.messages(self, texts)
+        return full
 
     def _gone(self) -> None:
         """Nothing more will come: the connection is closed."""

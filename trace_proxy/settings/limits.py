@@ -118,7 +118,7 @@ class Limits:
     )
     # A core answers in its own order: its other clients wait behind these.
     max_core_outstanding_per_connection: int = _bound(
-        128, "of those, requests of one connection; more wait for their turn"
+        64, "of those, requests of one connection; more wait for their turn"
     )
     # A pipe holds 64 KiB: a core that takes nothing for so long has hung.
     core_stall_s: float = _bound(10.0, "time without input taken or output until a core has hung")

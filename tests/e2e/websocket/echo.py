@@ -26,10 +26,11 @@ LIMITS = Limits()
 class Echo:
     """Says every message back."""
 
-    def messages(self, client: Client, texts: list[bytes]) -> None:
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
         for text in texts:
             client.outbox.append(client.encode(text))
         client.flush()
+        return False
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:  # noqa: ARG002
         return 0.0

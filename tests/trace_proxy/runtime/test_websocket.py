@@ -28,9 +28,10 @@ class Heard:
         self.texts: list[bytes] = []
         self.large_bytes: list[int] = []
 
-    def messages(self, client: Client, texts: list[bytes]) -> None:
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
         assert client.closing is None
         self.texts += texts
+        return self.full
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         assert client.closing is None
