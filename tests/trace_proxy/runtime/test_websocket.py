@@ -27,10 +27,18 @@ class Heard:
     def __init__(self) -> None:
         self.texts: list[bytes] = []
         self.large_bytes: list[int] = []
+        self.full = False
+        self._said = asyncio.Event()
+
+    async def next_text(self) -> None:
+        """Wait until it says more."""
+        await self._said.wait()
+        self._said.clear()
 
     def messages(self, client: Client, texts: list[bytes]) -> bool:
         assert client.closing is None
         self.texts += texts
+        self._said.set()
         return self.full
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
@@ -109,6 +117,24 @@ async def test_a_peer_that_pauses_longer_than_its_close_may_take_still_gets_all(
             client.close(1012, "restart")
             await asyncio.sleep(0.3)  # the pause
             assert await rest_of(peer) == frame + close_frame(1012, "restart")
+
+
+async def test_who_has_all_under_way_that_it_may_is_read_on_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "FULL_WAIT_S", 0.2)
+    said = b"\x81\x81" + MASK + b"x"
+    with await connect(server) as peer:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(10):
+            server.heard.full = True
+            await loop.sock_sendall(peer, said)
+            await server.heard.next_text()
+            heard_at_s = loop.time()
+            server.heard.full = False
+            await loop.sock_sendall(peer, said)
+            await server.heard.next_text()
+            assert loop.time() - heard_at_s > 0.1
 
 
 async def test_a_large_message_is_one_also_with_pings_between_its_fragments(
