@@ -96,9 +96,10 @@ def test_a_client_that_leaves_and_comes_back_does_not_get_its_places_back() -> N
 def test_a_core_that_says_its_name_has_no_such_window() -> None:
     proxy = Proxy(lanes=LaneBounds(window=2048))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h", "serverInfo": {"name": "core"}})
-    client = proxy.client()
+    clients = proxy.client(), proxy.client()
 
-    for number in range(100):
-        client.request(number, "model/list")
+    for number in range(50):
+        for client in clients:
+            client.request(number, "model/list")
 
     assert len(proxy.core.got()) == 100
