@@ -78,16 +78,23 @@ class Jaeger:
         edges = answer["data"] or ()
         return {Edge(each["parent"], each["child"], each["callCount"]) for each in edges}
 
-    async def search(self, service: str, **tags: str) -> set[str]:
+    async def search(
+        self, service: str, tags: dict[str, str], *, at_least: int = 1, timeout_s: float = 10
+    ) -> set[str]:
         """The ids of a service's traces that have a span with all these tags.
 
-        Tags with dots in their names go in by `**{"rpc.method": "turn/start"}`.
+        Waits until there are so many, but not for ever.
         """
-        # The older API again: /api/v3/traces does not filter by attribute.
-        answer = await self._get(
-            "/api/traces", service=service, tags=json.dumps(tags), limit="100", lookback="1h"
-        )
-        return {each["traceID"] for each in answer["data"] or ()}
+        end_s = time.monotonic() + timeout_s
+        while True:
+            # The older API again: /api/v3/traces does not filter by attribute.
+            answer = await self._get(
+                "/api/traces", service=service, tags=json.dumps(tags), limit="100", lookback="1h"
+            )
+            found = {each["traceID"] for each in answer["data"] or ()}
+            if len(found) >= at_least or time.monotonic() > end_s:
+                return found
+            await asyncio.sleep(POLL_S)
 
     async def _read(self, trace_id: str) -> list[CollectedSpan]:
         document, body = await self._fetch(f"/api/v3/traces/{trace_id}", {}, missing=404)

@@ -52,8 +52,8 @@ async def test_what_was_exported_is_read_back_and_shows_in_every_view(jaeger: Ja
     assert {span.trace_id for span in spans} == {trace_id}
     assert await jaeger.services() >= {front, back}
     assert await jaeger.operations(back) == {("turn", "server"), ("tool", "internal")}
-    assert await jaeger.search(front, **{"a.tag": mark}) == {trace_id}
-    assert await jaeger.search(front, **{"a.tag": "other"}) == set()
+    assert await jaeger.search(front, {"a.tag": mark}) == {trace_id}
+    assert await jaeger.search(front, {"a.tag": "other"}, at_least=0) == set()
     assert Edge(front, back, 1) in await jaeger.dependencies()
 
 

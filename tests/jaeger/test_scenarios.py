@@ -101,12 +101,13 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
         ("item/commandExecution/requestApproval", "client"),
     }
     # `error=true` finds nothing in Jaeger's memory storage: it compares text with a flag.
-    assert await jaeger.search(names.back, **{"error.type": "failed"}) == {failed, trace_id}
-    refused = await jaeger.search(names.front, **{"error.type": "-32600"})
+    both = await jaeger.search(names.back, {"error.type": "failed"}, at_least=2)
+    assert both == {failed, trace_id}
+    refused = await jaeger.search(names.front, {"error.type": "-32600"})
     assert len(refused) == 1
-    assert await jaeger.search(names.back, **{"process.exit.code": "1"}) == {trace_id}
-    assert await jaeger.search(names.back, **{"gen_ai.conversation.id": thread}) == {failed}
-    assert trace_id in await jaeger.search(names.front, **{"trace_proxy.client.name": "e2e"})
+    assert await jaeger.search(names.back, {"process.exit.code": "1"}) == {trace_id}
+    assert await jaeger.search(names.back, {"gen_ai.conversation.id": thread}) == {failed}
+    assert trace_id in await jaeger.search(names.front, {"trace_proxy.client.name": "e2e"})
 
 
 def exported_client_span(jaeger: Jaeger, service: str) -> tuple[trace.Span, TracerProvider]:
