@@ -17,6 +17,9 @@ from tests.collector import CollectedSpan, Until, holds, spans_from_json, tree
 POLL_S = 0.1
 """Jaeger has no way to wait; a span shows within a few hundred milliseconds."""
 
+WAIT_S = 10.0
+"""For what was exported a moment ago."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -40,7 +43,7 @@ class Jaeger:
     otlp_url: str
 
     async def trace(
-        self, trace_id: str, until: Until = 1, timeout_s: float = 10
+        self, trace_id: str, until: Until = 1, timeout_s: float = WAIT_S
     ) -> list[CollectedSpan]:
         """Read a trace by its id (32 hex digits) until it has what is waited for.
 
@@ -78,14 +81,12 @@ class Jaeger:
         edges = answer["data"] or ()
         return {Edge(each["parent"], each["child"], each["callCount"]) for each in edges}
 
-    async def search(
-        self, service: str, tags: dict[str, str], *, at_least: int = 1, timeout_s: float = 10
-    ) -> set[str]:
+    async def search(self, service: str, tags: dict[str, str], *, at_least: int = 1) -> set[str]:
         """The ids of a service's traces that have a span with all these tags.
 
         Waits until there are so many, but not for ever.
         """
-        end_s = time.monotonic() + timeout_s
+        end_s = time.monotonic() + WAIT_S
         while True:
             # The older API again: /api/v3/traces does not filter by attribute.
             answer = await self._get(

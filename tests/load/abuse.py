@@ -26,6 +26,7 @@ from tests.e2e.proxy import (
     Proxy,
     WebsocketClient,
     fake_core,
+    leave,
     trace_proxy,
     turn_params,
 )
@@ -42,13 +43,21 @@ async def flood_of_requests(client: WebsocketClient) -> None:
         await asyncio.sleep(0)
 
 
+async def flood_that_listens(client: WebsocketClient) -> None:
+    """The same with all answers read, so that nothing ends it."""
+    async with asyncio.TaskGroup() as tasks:
+        flood = tasks.create_task(flood_of_requests(client))
+        async for _ in client.socket:
+            pass
+        flood.cancel()
+
+
 async def flood_of_deltas(client: WebsocketClient) -> None:
     """Turns that stream far more than is read."""
     thread = await client.thread()
-    for _ in range(3):
+    while True:
         await client.begin("turn/start", turn_params(thread, "flood 20000 1000"))
         await asyncio.sleep(0.5)
-    await asyncio.sleep(3600)
 
 
 async def flood_of_pings(client: WebsocketClient) -> None:
@@ -68,6 +77,7 @@ async def giant_messages(client: WebsocketClient) -> None:
 
 ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "requests, answers not read": flood_of_requests,
+    "requests, answers read": flood_that_listens,
     "deltas not read": flood_of_deltas,
     "pings, pongs not read": flood_of_pings,
     "messages of 15 MiB": giant_messages,
@@ -124,16 +134,16 @@ async def abused(
 
 
 async def attack(name: str, url: str) -> None:
-    """Be the abusive client, until the connection or the process is ended."""
+    """Be the abusive client until the process is ended: who is cut comes back at once."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES) as socket,
-    ):
-        client = WebsocketClient(socket)
-        await client.initialize()
-        with contextlib.suppress(ConnectionError, Closed):
-            await ABUSES[name](client)
+    async with aiohttp.ClientSession() as session:
+        while True:
+            socket = await session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES)
+            client = WebsocketClient(socket)
+            with contextlib.suppress(ConnectionError, Closed):
+                await client.initialize()
+                await ABUSES[name](client)
+            await leave(socket)
 
 
 async def measure(options: argparse.Namespace) -> None:

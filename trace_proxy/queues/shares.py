@@ -42,12 +42,16 @@ class Shares:
     def allows(self, key: int, free: int) -> bool:
         """Whether a connection may take one of the `free` places; there is at least one."""
         held = self._held.get(key)
-        return held is None or (held < self._most and held < 2 * (free - self._reserve))
+        return held is None or self._one_more(held, free)
+
+    def _one_more(self, held: int, free: int) -> bool:
+        """Whether who holds some may take another."""
+        return held < self._most and held < 2 * (free - self._reserve)
 
     def take(self, key: int, free: int) -> bool:
         """Give a connection one of the `free` places, if it is allowed one."""
         held = self._held.get(key, 0)
-        if held and (held >= self._most or held >= 2 * (free - self._reserve)):
+        if held and not self._one_more(held, free):
             return False
         self._held[key] = held + 1
         return True
@@ -82,7 +86,7 @@ class Shares:
     def unpark_next(self, free: int) -> int | None:
         """Of the parked that are allowed a place the first of those that hold least, if any."""
         held = min(self.parked, default=None)
-        if held is None or held >= self._most or held >= 2 * (free - self._reserve):
+        if held is None or not self._one_more(held, free):
             return None
         key = next(iter(self.parked[held]))
         self.unpark(key)

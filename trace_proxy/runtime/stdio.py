@@ -19,8 +19,8 @@ from trace_proxy.runtime.client import Client
 class Reader(Protocol):
     """Who takes what the client says."""
 
-    def messages(self, client: Client, texts: list[bytes]) -> bool:
-        """Lines, in order."""
+    def messages(self, client: Client, texts: list[bytes]) -> object:
+        """Lines, in order; a pipe is read on whatever is said to that."""
         ...
 
     def oversized(self, client: Client, line: Oversized) -> None:

@@ -1,7 +1,6 @@
-"""Who is cut, and when."""
+"""Who is cut and when, and who is to be read more slowly."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -16,10 +15,10 @@ from trace_proxy.settings.config import Config, Limits
 
 @pytest.fixture
 async def supervisor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
-    """All queues together hold a byte, each of them enough."""
+    """All queues together hold a byte, each of them enough; a client may have one request."""
     clean_environment(monkeypatch)
     exporter = telemetry(monkeypatch)
-    config = Config(limits=replace(Limits(), max_client_queues_bytes=1))
+    config = Config(limits=Limits(max_client_queues_bytes=1, max_in_flight_per_connection=1))
     yield Supervisor(config, exporter, version="1.2.3")
     await exporter.shutdown(1)
 
@@ -44,3 +43,13 @@ async def test_the_largest_queue_goes_when_all_are_too_large(supervisor: Supervi
         supervisor.send(opened, message)
         supervisor.cut_the_slow(0.0)
     assert client.closing == (1013, "too slow: reconnect and resume")
+
+
+async def test_who_has_all_under_way_that_it_may_is_full(supervisor: Supervisor) -> None:
+    opened, client = connect(supervisor)
+    said = [b'{"method":"initialized"}']
+    assert not supervisor.messages(client, said)
+    supervisor.hub.board.admission.admit(opened.load, 1)
+    assert supervisor.messages(client, said)
+    supervisor.hub.board.admission.release(opened.load, 1)
+    assert not supervisor.messages(client, said)

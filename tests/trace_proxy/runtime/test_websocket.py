@@ -1,4 +1,4 @@
-"""A websocket client on a real socket: what a peer that pauses gets before it is let go."""
+"""A websocket client on a real socket: when it is read on, and what a slow peer still gets."""
 
 import asyncio
 import socket
