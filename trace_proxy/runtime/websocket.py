@@ -8,35 +8,16 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
-from aiohttp import WebSocketError, WSMessage, WSMsgType, web
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketReader, WSMessageTextBytes
+from aiohttp import WebSocketError, WSMsgType, web
 
 from trace_proxy.queues.outbox import Outbox
 from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.frame_reader import FrameReader, Parsed
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
 from trace_proxy.settings.limits import Limits
-
-FAIR_SHARE_S: Final = 0.0001
-"""Of each other turn of the loop for one client's messages: a neighbour's p99 bears it."""
-
-FULL_WAIT_S: Final = 0.001
-"""Until more is read of a client that has as many requests under way as it may: each one
-more would be refused, and refusing without end takes the time that the others need."""
-
-_SLICE: Final = 8
-"""Messages that are handled without a look at the clock."""
-
-_CONTROL_BYTES: Final = 6
-"""Of a client's control frame, before its payload (RFC 6455 section 5.2)."""
-
-_BEHIND: Final = 1
-_LARGE: Final = 2
-"""Why nothing is read: there is more to handle than a share, or a large message waits."""
 
 CLOSE_WAIT_S: Final = 1.0
 """For the peer's Close after ours."""
@@ -58,43 +39,6 @@ class Reader(Protocol):
         ...
 
 
-class _Inbox(WebSocketDataQueue):
-    """Where aiohttp's frame parser puts what it has read; emptied after each piece of input.
-
-    The stock queue wakes a task that asks for one message at a time, which costs more than
-    handling the message.
-    """
-
-    _size = _limit = 0  # what the parser looks at: nothing waits here
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        # Not the stock one's: it makes a deque, 0.6 KB for every idle client.
-        self.parsed: list[WSMessage | WSMessageTextBytes] = []
-        self._ended = ended
-
-    def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:  # noqa: ARG002
-        self.parsed.append(data)
-
-    def feed_eof(self) -> None:
-        self._ended()
-
-    def set_exception(self, exc: BaseException, exc_cause: object = None) -> None:  # noqa: ARG002
-        self.parsed.append(WSMessage(WSMsgType.ERROR, exc, ""))
-
-
-class _Frames(WebSocketReader):
-    """aiohttp's frame parser, which hands on what it has parsed before it returns."""
-
-    def __init__(self, inbox: _Inbox, parsed: Callable[[int], None], max_bytes: int) -> None:
-        super().__init__(inbox, max_bytes, compress=False, decode_text=False)
-        self._parsed = parsed
-
-    def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
-        ended = super().feed_data(data)
-        self._parsed(len(data))
-        return ended
-
-
 class WebsocketClient(Client):
     """A client behind a websocket.
 
@@ -114,10 +58,6 @@ class WebsocketClient(Client):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._reader: Reader | None = None
-        self._inbox = _Inbox(self._gone)
-        self._held = 0
-        self._unfinished_bytes = 0
-        self._large = False
         self._heard_all = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
@@ -196,11 +136,10 @@ class WebsocketClient(Client):
             async with asyncio.TaskGroup() as tasks:
                 self.writes_in(tasks)
                 try:
-                    frames = _Frames(self._inbox, self._parsed, self._limits.cut_message_bytes)
-                    self._protocol.set_parser(frames)
+                    self._protocol.set_parser(FrameReader(self._transport, self, self._limits))
                     self._protocol.keep_alive(False)  # noqa: FBT003 - its only argument
                     if self._protocol.transport is None:
-                        self._gone()  # while the handshake was answered
+                        self.ended()  # while the handshake was answered
                     await self._heard_all
                 finally:
                     if self._writer is not None and self.closing is None:
@@ -209,66 +148,7 @@ class WebsocketClient(Client):
             self._tasks = None  # what is flushed now goes nowhere
             self._reader = None
 
-    def _parsed(self, size: int) -> None:
-        """So many bytes were parsed: handle what they completed."""
-        parsed = self._inbox.parsed
-        if parsed and not self._held & _BEHIND:
-            self._hand_on()
-        if parsed:
-            if parsed[0][0] is WSMsgType.TEXT or not all(map(_is_ping, parsed)):
-                self._unfinished_bytes, self._large = 0, False
-                return
-            # Between two fragments of a message; they do not count for it.
-            size -= sum(_CONTROL_BYTES + len(message[1]) for message in parsed)
-        self._unfinished_bytes += size
-        if self._unfinished_bytes > self._limits.large_message_bytes:
-            self._read_large(size if self._large else self._unfinished_bytes)
-
-    def _read_large(self, size: int) -> None:
-        """A large message goes on; it may have to wait before the rest of it is read."""
-        if self._reader is None:
-            return
-        wait_s = self._reader.large(self, size, begins=not self._large)
-        self._large = wait_s == 0
-        if self._large:
-            self._release(_LARGE)
-        else:
-            self._hold(_LARGE)
-            self._loop.call_later(wait_s, self._read_large, size)
-
-    def _hold(self, reason: int) -> None:
-        """Read nothing for now."""
-        if not self._held and not self._transport.is_closing():
-            self._transport.pause_reading()
-        self._held |= reason
-
-    def _release(self, reason: int) -> None:
-        if self._held == reason and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._held &= ~reason
-
-    def _hand_on(self) -> None:
-        """Handle a fair share of what was parsed; a later turn goes on with the rest."""
-        parsed, self._inbox.parsed = self._inbox.parsed, []
-        full = self._handle(parsed[:_SLICE])
-        handled = _SLICE
-        if handled < len(parsed):
-            until_s = time.monotonic() + FAIR_SHARE_S
-            while handled < len(parsed) and time.monotonic() < until_s:
-                full = self._handle(parsed[handled : handled + _SLICE])
-                handled += _SLICE
-            self._inbox.parsed = parsed[handled:]
-        if full:
-            self._hold(_BEHIND)
-            self._loop.call_later(FULL_WAIT_S, self._hand_on)
-        elif handled < len(parsed):
-            self._hold(_BEHIND)
-            # Not in the next turn but one later: what others said meanwhile goes first.
-            self._loop.call_soon(self._loop.call_soon, self._hand_on)
-        else:
-            self._release(_BEHIND)
-
-    def _handle(self, parsed: list[WSMessage | WSMessageTextBytes]) -> bool:
+    def handle(self, parsed: list[Parsed]) -> bool:
         """Handle some messages; returns whether the client has all that it may under way."""
         reader, texts, full = self._reader, list[bytes](), False
         for message in parsed:
@@ -286,13 +166,17 @@ class WebsocketClient(Client):
             full = reader.messages(self, texts)
         return full
 
-    def _gone(self) -> None:
+    def handle_large(self, size: int, *, begins: bool) -> float:
+        """So much of a large message has come; returns for how long to read no further."""
+        return 0.0 if self._reader is None else self._reader.large(self, size, begins=begins)
+
+    def ended(self) -> None:
         """Nothing more will come: the connection is closed."""
         for future in (self._heard_all, self._ended):
             if not future.done():
                 future.set_result(None)
 
-    def _anything_else(self, message: WSMessage | WSMessageTextBytes) -> None:
+    def _anything_else(self, message: Parsed) -> None:
         """Handle what is no text that can be read."""
         kind, data = message[0], message[1]
         if self._heard_all.done():
@@ -312,7 +196,7 @@ class WebsocketClient(Client):
             self._heard_all.set_result(None)
         elif kind is WSMsgType.CLOSE:
             self._closed_by_peer(data)
-            self._gone()
+            self.ended()
 
     def _ping(self, payload: bytes) -> None:
         if self.closing is None:
@@ -328,10 +212,6 @@ class WebsocketClient(Client):
             known = not code or code in _ECHOED_CODES or code in _OWN_CODES
             self.write(close_frame((code or 1000) if known else _PROTOCOL_ERROR, ""))
             self._hang_up()
-
-
-def _is_ping(message: WSMessage | WSMessageTextBytes) -> bool:
-    return message[0] is WSMsgType.PING or message[0] is WSMsgType.PONG
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from trace_proxy.queues.outbox import OutboxBounds, TotalOutbound
-from trace_proxy.runtime import handshake, websocket
+from trace_proxy.runtime import frame_reader, handshake, websocket
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, text_frame
 from trace_proxy.runtime.websocket import WebsocketClient
@@ -122,7 +122,7 @@ async def test_a_peer_that_pauses_longer_than_its_close_may_take_still_gets_all(
 async def test_who_has_all_under_way_that_it_may_is_read_on_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "FULL_WAIT_S", 0.2)
+    monkeypatch.setattr(frame_reader, "FULL_WAIT_S", 0.2)
     said = b"\x81\x81" + MASK + b"x"
     with await connect(server) as peer:
         loop = asyncio.get_running_loop()
