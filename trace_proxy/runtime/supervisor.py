@@ -38,6 +38,9 @@ TICK_S: Final = 0.25
 DRAINING_TICK_S: Final = 0.05
 """The same while draining: a tenth of what an idle drain may take."""
 
+LATELY_S: Final = 1.0
+"""Who has said nothing for so long is not slowed down by a busy neighbour."""
+
 ClientT = TypeVar("ClientT", bound=Client)
 
 _log = structlog.get_logger("trace_proxy")
@@ -71,6 +74,8 @@ class Supervisor(Meters):
         self._bounds = outbox_bounds(limits)
         self._full = limits.max_in_flight_per_connection
         self._pace = Pace(limits.large_message_bytes_per_second)
+        self._speaker = -1
+        self._speaker_since_s = 0.0
         self._dirty: list[Client] = []
         self._loop = asyncio.get_running_loop()
         self.watch(self.hub.board, self.total)
@@ -115,6 +120,8 @@ class Supervisor(Meters):
         limit = self.config.limits.max_message_bytes
         metrics.messages_from_clients += len(texts)
         metrics.bytes_from_clients += sum(map(len, texts))
+        if client.key != self._speaker:
+            self._speaker, self._speaker_since_s = client.key, self._loop.time()
         now_ns = time.time_ns()
         for data in texts:
             if client.closing is not None:
@@ -128,6 +135,13 @@ class Supervisor(Meters):
                 _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
                 client.close(1011, "a fault of this server: reconnect and resume")
         return connection.load.requests >= self._full
+
+    def alone(self, client: Client) -> bool:
+        """Whether no other client has said anything lately."""
+        if len(self.clients) == 1:
+            return True
+        since_s = self._loop.time() - self._speaker_since_s
+        return client.key == self._speaker and since_s > LATELY_S
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         """A client sends a large message; returns for how long it is to be read no further."""

@@ -34,6 +34,10 @@ class Reader(Protocol):
         """Text messages, in order; returns whether it has as many requests under way as it may."""
         ...
 
+    def alone(self, client: Client) -> bool:
+        """Whether no other client has said anything lately."""
+        ...
+
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         """So much of a large message has come; returns for how long to read no further."""
         ...
@@ -165,6 +169,11 @@ class WebsocketClient(Client):
         if texts and reader is not None and self.closing is None:
             full = reader.messages(self, texts)
         return full
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else has said anything lately."""
+        return self._reader is None or self._reader.alone(self)
 
     def handle_large(self, size: int, *, begins: bool) -> float:
         """So much of a large message has come; returns for how long to read no further."""

@@ -32,6 +32,9 @@ class Echo:
         client.flush()
         return False
 
+    def alone(self, client: Client) -> bool:  # noqa: ARG002
+        return False
+
     def large(self, client: Client, size: int, *, begins: bool) -> float:  # noqa: ARG002
         return 0.0
 

@@ -9,6 +9,7 @@ from tests.trace_proxy.runtime.slow_peer import Peer
 from tests.trace_proxy.runtime.telemetry_fixtures import clean_environment, telemetry
 from trace_proxy.connection import Connection
 from trace_proxy.connection import Peer as Origin
+from trace_proxy.runtime import supervisor as shell
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.settings.config import Config, Limits
 
@@ -53,3 +54,21 @@ async def test_who_has_all_under_way_that_it_may_is_full(supervisor: Supervisor)
     assert supervisor.messages(client, said)
     supervisor.hub.board.admission.release(opened.load, 1)
     assert not supervisor.messages(client, said)
+
+
+async def test_the_only_client_is_alone(supervisor: Supervisor) -> None:
+    _, client = connect(supervisor)
+    assert supervisor.alone(client)
+
+
+async def test_nobody_is_alone_while_others_speak(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, one), (_, other) = connect(supervisor), connect(supervisor)
+    for client in (one, other, one):
+        supervisor.messages(client, [b'{"method":"initialized"}'])
+    assert not supervisor.alone(one)
+    assert not supervisor.alone(other)
+    monkeypatch.setattr(shell, "LATELY_S", -1.0)  # all of that was long ago
+    assert supervisor.alone(one)
+    assert not supervisor.alone(other)

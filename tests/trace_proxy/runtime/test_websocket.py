@@ -28,6 +28,7 @@ class Heard:
         self.texts: list[bytes] = []
         self.large_bytes: list[int] = []
         self.full = False
+        self.is_alone = True
         self._said = asyncio.Event()
 
     async def next_text(self) -> None:
@@ -40,6 +41,10 @@ class Heard:
         self.texts += texts
         self._said.set()
         return self.full
+
+    def alone(self, client: Client) -> bool:
+        assert client.closing is None
+        return self.is_alone
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         assert client.closing is None
@@ -122,7 +127,7 @@ async def test_a_peer_that_pauses_longer_than_its_close_may_take_still_gets_all(
 async def test_who_has_all_under_way_that_it_may_is_read_on_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_reader, "FULL_WAIT_S", 0.2)
+    monkeypatch.setattr(frame_reader, "PAUSE_S", 0.2)
     said = b"\x81\x81" + MASK + b"x"
     with await connect(server) as peer:
         loop = asyncio.get_running_loop()

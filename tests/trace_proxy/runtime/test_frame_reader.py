@@ -1,0 +1,149 @@
+"""Frames of one client: whatever the pieces, the same messages; and when it has to wait."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from aiohttp import WSMsgType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trace_proxy.runtime import frame_reader
+from trace_proxy.runtime.frame_reader import FrameReader, Parsed
+from trace_proxy.settings.limits import Limits
+
+MASK = b"\0\0\0\0"
+PING = b"\x89\x80" + MASK
+
+
+def said(text: bytes) -> bytes:
+    """A client's text frame, of less than 64 KiB."""
+    size = len(text)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return b"\x81" + length + MASK + text
+
+
+class Socket(asyncio.Transport):
+    """Remembers whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read = asyncio.Event()
+        self._read.set()
+
+    @property
+    def read(self) -> bool:
+        return self._read.is_set()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        assert self.read, "paused twice"
+        self._read.clear()
+
+    def resume_reading(self) -> None:
+        assert not self.read, "resumed twice"
+        self._read.set()
+
+    async def all_read(self) -> None:
+        """Wait until nothing is left to handle."""
+        async with asyncio.timeout(10):
+            await self._read.wait()
+
+
+class Heard:
+    """Takes what the client says."""
+
+    def __init__(self, full: Callable[[], bool] = lambda: False, *, alone: bool = True) -> None:
+        self.alone = alone
+        self.texts: list[object] = []
+        self.pings = 0
+        self.at_once: list[int] = []
+        self._full = full
+
+    def handle(self, parsed: list[Parsed]) -> bool:
+        texts = [message[1] for message in parsed if message[0] is WSMsgType.TEXT]
+        self.texts += texts
+        self.pings += len(parsed) - len(texts)
+        self.at_once.append(len(parsed))
+        return self._full()
+
+    def handle_large(self, size: int, *, begins: bool) -> float:
+        raise AssertionError(f"{size} bytes were taken for a large message, begins={begins}")
+
+    def ended(self) -> None:
+        raise AssertionError("ended")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 125, 126, 1000, 40_000]), max_size=40),
+    cuts=st.lists(st.floats(0, 1), max_size=5),
+    fulls=st.lists(st.booleans(), max_size=20),
+    alone=st.booleans(),
+)
+def test_whatever_the_pieces_and_the_pauses_the_messages_are_the_same(
+    sizes: list[int], cuts: list[float], fulls: list[bool], *, alone: bool
+) -> None:
+    texts = [f"{number}:".encode().ljust(size, b"x") for number, size in enumerate(sizes)]
+    stream = b"".join(map(said, texts))
+    ends = [*sorted(int(cut * len(stream)) for cut in cuts), len(stream)]
+
+    async def read() -> Heard:
+        heard = Heard(lambda: bool(fulls) and fulls.pop(), alone=alone)
+        socket, begin = Socket(), 0
+        reader = FrameReader(socket, heard, Limits())
+        for end in ends:
+            reader.feed_data(stream[begin:end])
+            begin = end
+        await socket.all_read()
+        return heard
+
+    assert asyncio.run(read()).texts == texts
+
+
+async def test_what_came_together_is_handled_a_few_at_a_time() -> None:
+    socket, heard = Socket(), Heard()
+    FrameReader(socket, heard, Limits()).feed_data(said(b"x" * 100) * 1000)
+    await socket.all_read()
+    assert len(heard.texts) == 1000
+    assert max(heard.at_once) <= 8
+
+
+async def test_a_busy_client_pauses_while_others_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "FAIR_SHARE_S", 0.0)
+    monkeypatch.setattr(frame_reader, "ALONE_SHARE_S", 0.0)
+    monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
+    socket, heard = Socket(), Heard(alone=False)
+    FrameReader(socket, heard, Limits()).feed_data(said(b"x") * 1000)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not socket.read
+    assert heard.at_once == [8] * frame_reader.SHARES_IN_A_ROW
+
+
+async def test_a_busy_client_that_is_alone_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "FAIR_SHARE_S", 0.0)
+    monkeypatch.setattr(frame_reader, "ALONE_SHARE_S", 0.0)
+    monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
+    socket, heard = Socket(), Heard()
+    FrameReader(socket, heard, Limits()).feed_data(said(b"x") * 1000)
+    await socket.all_read()
+    assert len(heard.texts) == 1000
+
+
+async def test_pings_and_nothing_else_have_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
+    socket, heard = Socket(), Heard()
+    FrameReader(socket, heard, Limits()).feed_data(PING * 1000)
+    assert not socket.read
+    assert heard.pings == 8
+
+
+async def test_a_ping_between_messages_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
+    socket, heard = Socket(), Heard()
+    FrameReader(socket, heard, Limits()).feed_data((said(b"x") + PING) * 100)
+    await socket.all_read()
+    assert heard.pings == 100
