@@ -32,7 +32,8 @@ from tests.e2e.proxy import (
 )
 from tests.load.figures import percentile, show
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 
 async def flood_of_requests(client: WebsocketClient) -> None:
@@ -68,11 +69,15 @@ async def flood_of_pings(client: WebsocketClient) -> None:
         await asyncio.sleep(0)
 
 
-async def giant_messages(client: WebsocketClient) -> None:
-    """Messages of the largest legal size, one after the other, answers never read."""
-    text = "x" * (15 * MIB)
-    while True:
-        await client.begin("model/list", {"text": text})
+def messages_of(size: int) -> Callable[[WebsocketClient], Awaitable[None]]:
+    """Messages of so many bytes, one after the other, answers never read."""
+
+    async def flood(client: WebsocketClient) -> None:
+        text = "x" * size
+        while True:
+            await client.begin("model/list", {"text": text})
+
+    return flood
 
 
 ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
@@ -80,7 +85,9 @@ ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "requests, answers read": flood_that_listens,
     "deltas not read": flood_of_deltas,
     "pings, pongs not read": flood_of_pings,
-    "messages of 15 MiB": giant_messages,
+    "messages of 64 KiB": messages_of(64 * KIB),
+    "messages of 900 KiB": messages_of(900 * KIB),
+    "messages of 15 MiB": messages_of(15 * MIB),
 }
 
 

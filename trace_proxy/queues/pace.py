@@ -1,9 +1,9 @@
 """Large messages come in at a pace that neighbours do not notice.
 
-Every step of a message of many megabytes (unmasking, checking, copying, sending on, and
-its answer back) holds the event loop for milliseconds, and none of them can be cut into
-pieces. One such message is no harm; one after the other, they are what everybody waits
-for. So all clients together may send so many bytes of large messages a second:
+Every step of a large message (unmasking, checking, copying, sending on, the core's work,
+its answer back) holds the event loop or the core for milliseconds, and none of them can be
+cut into pieces. One such message is no harm; one after the other, they are what everybody
+waits for. So all clients together may send so many bytes of large messages a second:
 
     a message grows large -> begin() -> 0: read on, charge() what comes | else ask again then
 
@@ -13,7 +13,7 @@ come, first served. A client that is alone is not slowed down at all.
 
 from typing import Final
 
-BURST_S: Final = 2.0
+BURST_S: Final = 1.0
 """So many seconds' worth is let through at once after a quiet time: an image or two."""
 
 ASK_AGAIN_S: Final = 0.25
