@@ -90,7 +90,9 @@ async def test_one_frame_larger_than_the_bound_is_delivered_to_who_reads() -> No
 
 
 async def test_the_queues_of_all_clients_together_are_bounded() -> None:
-    bounds = ("--max-client-queues-bytes", "3000000")
+    # Wide bounds of one client, so that only this one can cut.
+    wide = ("--max-client-queue-bytes", "1000000000", "--max-client-queue-messages", "1000000")
+    bounds = (*wide, "--client-stall", "600", "--max-client-queues-bytes", "3000000")
     async with (
         trace_proxy(*bounds, core=CORE) as proxy,
         proxy.client() as neighbour,
@@ -98,7 +100,7 @@ async def test_the_queues_of_all_clients_together_are_bounded() -> None:
         proxy.client() as other,
     ):
         for client in (one, other):
-            await client.begin("turn/start", params(await client.thread(), "flood 6000 1000"))
+            await client.begin("turn/start", params(await client.thread(), "flood 60000 1000"))
         await proxy.logged("connection.cut")
         await undisturbed(neighbour)
 
