@@ -16,7 +16,7 @@ def test_after_a_quiet_time_a_large_message_waits_for_nothing() -> None:
 def test_the_next_one_waits_until_what_was_read_is_paid_for() -> None:
     pace = Pace(bytes_per_s=100)
     pace.begin(1, now_s=0)
-    pace.charge(500)
+    pace.charge(int(BURST_S * 100) + 300)
     assert pace.begin(1, now_s=1) == ASK_AGAIN_S
     assert pace.begin(1, now_s=2.9) > 0
     assert pace.begin(1, now_s=3.1) == 0
