@@ -145,14 +145,9 @@ class Supervisor(Meters):
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         """A client sends a large message; returns for how long it is to be read no further."""
-        alone = len(self.clients) == 1
-        if begins:
-            wait_s = self._pace.begin(client.key, self._loop.time(), alone=alone)
-            if wait_s:
-                return wait_s
-        if not alone:
-            self._pace.charge(size)
-        return 0.0
+        if len(self.clients) == 1:
+            return 0.0
+        return self._pace.read(client.key, size, self._loop.time(), begins=begins)
 
     def oversized(self, client: Client, line: Oversized) -> None:
         """A line of the stdio client is over the limit."""
