@@ -39,7 +39,7 @@ DRAINING_TICK_S: Final = 0.05
 """The same while draining: a tenth of what an idle drain may take."""
 
 LATELY_S: Final = 1.0
-"""Who has said nothing for so long is not slowed down by a busy neighbour."""
+"""After so long without a word of anybody else a client counts as alone."""
 
 ClientT = TypeVar("ClientT", bound=Client)
 
