@@ -177,7 +177,9 @@ class WebsocketClient(Client):
 
     def handle_large(self, size: int, *, begins: bool) -> float:
         """So much of a large message has come; returns for how long to read no further."""
-        return 0.0 if self._reader is None else self._reader.large(self, size, begins=begins)
+        if self._reader is None or self.closing is not None:
+            return 0.0  # nobody wants it any more, and behind it the peer's Close may come
+        return self._reader.large(self, size, begins=begins)
 
     def ended(self) -> None:
         """Nothing more will come: the connection is closed."""

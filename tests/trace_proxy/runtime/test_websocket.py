@@ -29,9 +29,10 @@ class Heard:
         self.large_bytes: list[int] = []
         self.full = False
         self.is_alone = True
+        self.wait_s = 0.0
         self._said = asyncio.Event()
 
-    async def next_text(self) -> None:
+    async def more(self) -> None:
         """Wait until it says more."""
         await self._said.wait()
         self._said.clear()
@@ -48,9 +49,10 @@ class Heard:
 
     def large(self, client: Client, size: int, *, begins: bool) -> float:
         assert client.closing is None
-        assert begins is not bool(self.large_bytes)
+        assert begins is not bool(self.large_bytes) or self.wait_s
         self.large_bytes.append(size)
-        return 0.0
+        self._said.set()
+        return self.wait_s
 
 
 class Server:
@@ -134,11 +136,11 @@ async def test_who_has_all_under_way_that_it_may_is_read_on_later(
         async with asyncio.timeout(10):
             server.heard.full = True
             await loop.sock_sendall(peer, said)
-            await server.heard.next_text()
+            await server.heard.more()
             heard_at_s = loop.time()
             server.heard.full = False
             await loop.sock_sendall(peer, said)
-            await server.heard.next_text()
+            await server.heard.more()
             assert loop.time() - heard_at_s > 0.1
 
 
@@ -160,3 +162,21 @@ async def test_a_large_message_is_one_also_with_pings_between_its_fragments(
             await loop.sock_sendall(peer, b"\x80\x80" + MASK + ping)
             assert await loop.sock_recv(peer, 2)
     assert server.heard.texts == [b"x" * 3600]
+
+
+async def test_a_large_message_that_nobody_wants_any_more_delays_no_close(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_WAIT_S", 3600.0)
+    server.heard.wait_s = 0.01
+    message = b"\x81\xfe" + (2000).to_bytes(2, "big") + MASK + b"x" * 2000
+    with await connect(server) as peer:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(10):
+            client = await server.client
+            await loop.sock_sendall(peer, message[:1500])
+            await server.heard.more()
+            await loop.sock_sendall(peer, message[1500:])
+            client.close(1012, "restart")
+            assert await rest_of(peer) == close_frame(1012, "restart")
+    assert server.heard.texts == []
