@@ -91,9 +91,9 @@ class Limits:
     # Below it the proxy and a core in Python are done with a message in half a millisecond.
     large_message_bytes: int = _bound(32 * KIB, "from here on a message is large: see next")
     # Each 15 MiB hold the loop for a tenth of a second, there and back, and a core for longer:
-    # seven seconds apart they touch less than one in a hundred of the neighbours' requests.
+    # fifteen seconds apart they touch less than one in a hundred of the neighbours' requests.
     large_message_bytes_per_second: int = _bound(
-        2 * MIB, "read of one client's large messages, while others are connected"
+        MIB, "read of one client's large messages, while others are connected"
     )
     # A client that pipelines a whole session stays far below; a flooder meets it at once.
     max_in_flight_per_connection: int = _bound(
