@@ -42,9 +42,6 @@ _PIECE_BYTES: Final = 32 * KIB
 _SLICE: Final = 8
 """Messages that are handled without a look at the clock."""
 
-_CONTROL_BYTES: Final = 6
-"""Of a client's control frame, before its payload (RFC 6455 section 5.2)."""
-
 _NOTHING: Final = memoryview(b"")
 """One for all: an empty slice would keep alive what it was cut from."""
 
@@ -193,12 +190,17 @@ class FrameReader(WebSocketReader):
         size, parsed = len(piece), self._inbox.parsed
         if parsed:
             if parsed[0][0] is WSMsgType.TEXT or not all(map(_is_ping, parsed)):
-                self._unfinished_bytes, self._large = 0, False
+                # In a small piece there is no room for much of the next message.
+                whole = size == _PIECE_BYTES
+                left = (
+                    self._unfinished_bytes + size - sum(map(_frame_bytes, parsed)) if whole else 0
+                )
+                self._unfinished_bytes, self._large = max(0, min(left, size - 1)), False
                 return
             # Between two fragments of a message; they do not count for it.
-            size -= sum(_CONTROL_BYTES + len(message[1]) for message in parsed)
+            size -= sum(map(_frame_bytes, parsed))
         self._unfinished_bytes += size
-        if self._unfinished_bytes > self._large_bytes:
+        if self._unfinished_bytes >= self._large_bytes:
             self._uncharged_bytes = size if self._large else self._unfinished_bytes
 
     def _read_large(self) -> float:
@@ -211,3 +213,10 @@ class FrameReader(WebSocketReader):
 
 def _is_ping(message: Parsed) -> bool:
     return message[0] is WSMsgType.PING or message[0] is WSMsgType.PONG
+
+
+def _frame_bytes(message: Parsed) -> int:
+    """What a client's frame took (RFC 6455 section 5.2), of a fragmented message at least."""
+    payload = message[1]
+    size = len(payload) if isinstance(payload, bytes | bytearray) else 0
+    return size + (6 if size < 126 else 8 if size < 65_536 else 14)
