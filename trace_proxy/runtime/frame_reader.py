@@ -190,11 +190,9 @@ class FrameReader(WebSocketReader):
         size, parsed = len(piece), self._inbox.parsed
         if parsed:
             if parsed[0][0] is WSMsgType.TEXT or not all(map(_is_ping, parsed)):
-                # In a small piece there is no room for much of the next message.
-                whole = size == _PIECE_BYTES
-                left = (
-                    self._unfinished_bytes + size - sum(map(_frame_bytes, parsed)) if whole else 0
-                )
+                left = 0  # a small piece has no room for much of the next message
+                if size == _PIECE_BYTES:
+                    left = self._unfinished_bytes + size - sum(map(_frame_bytes, parsed))
                 self._unfinished_bytes, self._large = max(0, min(left, size - 1)), False
                 return
             # Between two fragments of a message; they do not count for it.
