@@ -23,7 +23,7 @@ from core_server.session.gate import Gate
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import Operation, PutThread, Store
-from core_server.tools.command import Process
+from core_server.tools.process.command import Process
 
 Durable = asyncio.Future[None]
 """Done when a write is on disk."""

@@ -24,7 +24,7 @@ from core_server.protocol.execution import (
 )
 from core_server.protocol.wire import Nothing
 from core_server.tools.base import Command, Output, ToolError
-from core_server.tools.command import Process, start
+from core_server.tools.process.command import Process, start
 
 MAX_RUNNING: Final = 64
 """Each costs two processes and some threads' time; the reference was seen with 40."""

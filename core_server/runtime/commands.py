@@ -28,7 +28,7 @@ from core_server.runtime.bench import Bench
 from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.tools.base import Command, Outcome, ToolError
-from core_server.tools.command import Process, start
+from core_server.tools.process.command import Process, start
 from core_server.tools.read_only import known_read_only
 from core_server.tools.shell import argv_of, command_actions, display
 

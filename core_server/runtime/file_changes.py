@@ -20,8 +20,8 @@ from core_server.runtime.bench import Bench
 from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.session.thread import Settings
-from core_server.tools import patch
 from core_server.tools.base import FileChange, ToolError
+from core_server.tools.patching import patch
 
 
 class PatchArguments(msgspec.Struct, frozen=True):

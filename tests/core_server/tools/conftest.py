@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from core_server.tools import spawn
+from core_server.tools.process import spawn
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from core_server.tools import bubblewrap, landlock, seccomp
 from core_server.tools.base import Command, Outcome, Output, Sandbox
-from core_server.tools.command import Process, start
-from core_server.tools.sandbox import Mechanism
+from core_server.tools.process.command import Process, start
+from core_server.tools.sandbox import bubblewrap, landlock, seccomp
+from core_server.tools.sandbox.sandbox import Mechanism
 
 # A machine that is busy with other tests needs seconds where an idle one needs none.
 PATIENCE_S = 30.0

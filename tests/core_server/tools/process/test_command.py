@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from core_server.tools.base import Output, ToolError
-from core_server.tools.command import run, start
-from core_server.tools.descendants import descendants
+from core_server.tools.process.command import run, start
+from core_server.tools.process.descendants import descendants
 from tests.core_server.tools.processes import (
     PATIENCE_S,
     alive,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal, cast
 
 from core_server.tools.base import Output, ToolError
-from core_server.tools.output import OutputQueue
+from core_server.tools.process.output import OutputQueue
 
 _READ_BYTES = 64 * 1024  # what a pipe holds
 # Reads per wakeup: enough to drop a gigabyte in about a second, few enough (0.1 ms)

@@ -18,23 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core_server.tools.base import Command
-from core_server.tools.environment import child_environment
-from core_server.tools.reaper import PLAN_FD, SOCKET_FD
-from core_server.tools.sandbox import Confinement
+from core_server.tools.process.environment import child_environment
+from core_server.tools.process.reaper import PLAN_FD, SOCKET_FD
+from core_server.tools.sandbox.sandbox import Confinement
 
 # Two seconds of patience would be felt at every interrupt; shells stop in milliseconds.
 GRACE_S = 0.5
 # A parallel build of a large project has some hundred; a fork bomb has more at once.
 MAX_PROCESSES = 512
 _FIRST_FREE_FD = 10  # above every target of `dup2` below, so that none is overwritten early
-_ROOT = str(Path(__file__).parents[2])
+_ROOT = str(Path(__file__).parents[3])
 # Isolated and without site-packages: 11 ms to start instead of 30, and nothing of the
 # user's configuration in it.
 _INTERPRETER_OPTIONS = ["-I", "-S", "-X", "utf8"]
 _PASSED_ON = ["LD_LIBRARY_PATH"]  # an interpreter may need it to start at all
 _PROGRAM = (
     "import sys, os, marshal; sys.path.append(sys.argv[1]);"
-    "from core_server.tools.reaper import main;"
+    "from core_server.tools.process.reaper import main;"
     f"os._exit(main(marshal.load(os.fdopen({PLAN_FD}, 'rb'))))"
 )
 

@@ -18,11 +18,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from core_server.tools import sandbox
 from core_server.tools.base import Command, Outcome, Output, ToolError
-from core_server.tools.sandbox import Mechanism
-from core_server.tools.spawn import Reaper, set_size, spawn, spawn_failure
-from core_server.tools.streams import InputWriter, OutputReader
+from core_server.tools.process.spawn import Reaper, set_size, spawn, spawn_failure
+from core_server.tools.process.streams import InputWriter, OutputReader
+from core_server.tools.sandbox import sandbox
+from core_server.tools.sandbox.sandbox import Mechanism
 
 TIMEOUT_EXIT_CODE = 124
 _KILLED_EXIT_CODE = 128 + signal.SIGKILL

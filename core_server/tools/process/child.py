@@ -15,8 +15,8 @@ import signal
 import termios
 from typing import NoReturn
 
-from core_server.tools.descendants import process_count
-from core_server.tools.reaper import Plan
+from core_server.tools.process.descendants import process_count
+from core_server.tools.process.reaper import Plan
 
 _PR_SET_PDEATHSIG = 1
 _FIRST_PRIVATE_FD = 3
@@ -103,11 +103,11 @@ def _lower(which: int, value: int) -> None:
 
 def _confine(plan: Plan) -> None:
     if plan.writable is not None:
-        from core_server.tools import landlock  # noqa: PLC0415 - only when it is used
+        from core_server.tools.sandbox import landlock  # noqa: PLC0415 - only when it is used
 
         landlock.restrict(plan.writable)
     if plan.block_network:
-        from core_server.tools import seccomp  # noqa: PLC0415 - only when it is used
+        from core_server.tools.sandbox import seccomp  # noqa: PLC0415 - only when it is used
 
         seccomp.block_network()
 

@@ -26,7 +26,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from core_server.tools.descendants import (
+from core_server.tools.process.descendants import (
     descendants,
     kill_groups,
     process_count,
@@ -130,7 +130,7 @@ def _start(plan: Plan) -> tuple[int, bytes]:
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        from core_server.tools.confinement import become  # noqa: PLC0415 - the child's only
+        from core_server.tools.process.child import become  # noqa: PLC0415 - the child's only
 
         become(plan, write_fd)
     os.close(write_fd)

@@ -22,8 +22,8 @@ from typing import Literal
 
 import msgspec
 
-from core_server.tools import bubblewrap, landlock, seccomp
 from core_server.tools.base import Command, SandboxUnavailableError
+from core_server.tools.sandbox import bubblewrap, landlock, seccomp
 
 Mechanism = Literal["bubblewrap", "landlock", "unavailable"]
 

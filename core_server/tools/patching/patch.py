@@ -10,17 +10,12 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from core_server.tools import beneath
 from core_server.tools.base import FileChange, ToolError
-from core_server.tools.beneath import Content, Place
-from core_server.tools.edits import (
-    apply_diff,
-    replace_all,
-    split_lines,
-    unified_diff,
-)
-from core_server.tools.hunks import locate
-from core_server.tools.patch_text import AddFile, DeleteFile, Operation, UpdateFile, parse
+from core_server.tools.patching import beneath
+from core_server.tools.patching.beneath import Content, Place
+from core_server.tools.patching.edits import apply_diff, replace_all, split_lines, unified_diff
+from core_server.tools.patching.hunks import locate
+from core_server.tools.patching.patch_text import AddFile, DeleteFile, Operation, UpdateFile, parse
 
 
 def plan(

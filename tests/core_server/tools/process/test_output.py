@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_server.tools.base import Output
-from core_server.tools.output import MAX_WAITING_BYTES, MAX_WAITING_PIECES, OutputQueue
+from core_server.tools.process.output import MAX_WAITING_BYTES, MAX_WAITING_PIECES, OutputQueue
 
 
 def drain(queue: OutputQueue) -> list[Output]:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.tools import beneath
 from core_server.tools.base import FileChange, ToolError
-from core_server.tools.edits import (
+from core_server.tools.patching import beneath
+from core_server.tools.patching.edits import (
     Edit,
     apply_diff,
     apply_edits,
@@ -22,9 +22,9 @@ from core_server.tools.edits import (
     split_lines,
     unified_diff,
 )
-from core_server.tools.hunks import locate
-from core_server.tools.patch import apply, plan
-from core_server.tools.patch_text import MAX_PATCH_BYTES, UpdateFile, parse
+from core_server.tools.patching.hunks import locate
+from core_server.tools.patching.patch import apply, plan
+from core_server.tools.patching.patch_text import MAX_PATCH_BYTES, UpdateFile, parse
 
 
 def patch(*lines: str) -> str:

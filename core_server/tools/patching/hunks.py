@@ -7,8 +7,8 @@ trailing blanks, without any blanks around. Lines of context stay as the file ha
 from collections.abc import Callable, Sequence
 
 from core_server.tools.base import ToolError
-from core_server.tools.edits import Edit
-from core_server.tools.patch_text import Hunk
+from core_server.tools.patching.edits import Edit
+from core_server.tools.patching.patch_text import Hunk
 
 _LENIENCE: tuple[Callable[[str], str], ...] = (
     lambda line: line.removesuffix("\n").removesuffix("\r"),

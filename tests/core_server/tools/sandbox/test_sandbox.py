@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core_server.tools import bubblewrap, landlock, sandbox, seccomp
 from core_server.tools.base import Command, SandboxUnavailableError
-from core_server.tools.sandbox import Mechanism
+from core_server.tools.sandbox import bubblewrap, landlock, sandbox, seccomp
+from core_server.tools.sandbox.sandbox import Mechanism
 from tests.core_server.tools.processes import (
     MECHANISMS,
     PATIENCE_S,

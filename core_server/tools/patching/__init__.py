@@ -1,0 +1,1 @@
+"""File changes: read a patch, plan it whole, apply it beneath the workspace."""

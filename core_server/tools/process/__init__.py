@@ -1,0 +1,1 @@
+"""A command as processes: forked by a reaper, watched, bounded, and gone with its turn."""
