@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core_server.storage.base import Store
 from core_server.storage.memory import MemoryStore
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql.store import SqliteStore
 
 _SQLITE = "sqlite:///"
 

@@ -8,7 +8,7 @@ import msgspec
 
 from core_server.storage.base import ItemRow, Store, ThreadQuery, ThreadRow, TurnRow
 from core_server.storage.memory import MemoryStore
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql.store import SqliteStore
 
 MAKERS: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _folder: MemoryStore(),

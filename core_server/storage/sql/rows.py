@@ -21,8 +21,8 @@ from core_server.storage.base import (
     ThreadRow,
     TurnRow,
 )
-from core_server.storage.schema import items, threads, turns
-from core_server.storage.sqlite_file import insert
+from core_server.storage.sql.schema import items, threads, turns
+from core_server.storage.sql.sqlite_file import insert
 
 _put_thread = insert(threads)
 _put_thread = _put_thread.on_conflict_do_update(

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, event
 
-from core_server.storage import paging, rows, schema, sqlite_file
+from core_server.storage import paging
 from core_server.storage.base import NewerSchemaError, PutThread, StorageError, ThreadQuery
-from core_server.storage.database import Database
-from core_server.storage.owner import this_process
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql import rows, schema, sqlite_file
+from core_server.storage.sql.database import Database
+from core_server.storage.sql.owner import this_process
+from core_server.storage.sql.store import SqliteStore
 from tests.core_server.storage.samples import thread_row
 
 

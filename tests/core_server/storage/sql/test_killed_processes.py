@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from core_server.storage.base import ItemRow, PutTurn, ThreadOwnedError
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql.store import SqliteStore
 from tests.core_server.storage.samples import item_row, turn_row
-from tests.core_server.storage.writing_child import THREADS
+from tests.core_server.storage.sql.writing_child import THREADS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 TOGETHER = 4
 """Processes that write to one store at a time."""
 
@@ -24,7 +24,7 @@ TOGETHER = 4
 @asynccontextmanager
 async def _writing(path: Path, name: str) -> AsyncIterator[tuple[Process, str]]:
     """A child that writes, and its first promise; killed at the end."""
-    module = "tests.core_server.storage.writing_child"
+    module = "tests.core_server.storage.sql.writing_child"
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, str(path), name, cwd=ROOT, stdout=PIPE
     )

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from core_server.storage import paging, rows, sqlite_file
+from core_server.storage import paging
 from core_server.storage.base import (
     DiskError,
     ItemRow,
@@ -27,8 +27,9 @@ from core_server.storage.base import (
     TurnRow,
     thread_of,
 )
-from core_server.storage.lease import Leases
-from core_server.storage.owner import LEASE_S, Owner
+from core_server.storage.sql import rows, sqlite_file
+from core_server.storage.sql.leases import Leases
+from core_server.storage.sql.owner import LEASE_S, Owner
 
 
 class Database:

@@ -20,7 +20,7 @@ from core_server.storage.base import DiskError, Operation, StorageError, thread_
 if TYPE_CHECKING:  # SQLAlchemy takes a quarter of a second: the thread imports it, not the loop
     from asyncio import Future
 
-    from core_server.storage.database import Database
+    from core_server.storage.sql.database import Database
 
 _log = structlog.get_logger()
 

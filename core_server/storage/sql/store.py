@@ -25,11 +25,11 @@ from core_server.storage.base import (
     ThreadRow,
     TurnRow,
 )
-from core_server.storage.owner import HEARTBEAT_S, Owner, this_process
-from core_server.storage.writer import Close, Heal, Job, Outcome, Write, Writer
+from core_server.storage.sql.owner import HEARTBEAT_S, Owner, this_process
+from core_server.storage.sql.writer import Close, Heal, Job, Outcome, Write, Writer
 
 if TYPE_CHECKING:
-    from core_server.storage.database import Database
+    from core_server.storage.sql.database import Database
 
 _T = TypeVar("_T")
 
@@ -143,7 +143,7 @@ class SqliteStore:
         await asyncio.shield(future)
 
     def _open_database(self) -> "Database":
-        from core_server.storage.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
+        from core_server.storage.sql.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
 
         owner = self._owner or this_process()
         return Database(self._path, owner, now_s=self._now_s)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core_server.storage import owner
-from core_server.storage.owner import started_ticks, this_process
+from core_server.storage.sql import owner
+from core_server.storage.sql.owner import started_ticks, this_process
 
 
 def test_this_process_lives() -> None:

@@ -20,8 +20,8 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from core_server.storage import schema
 from core_server.storage.base import NewerSchemaError, StorageError
+from core_server.storage.sql import schema
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another core's commit: a thousand times what one takes."""

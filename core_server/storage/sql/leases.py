@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from core_server.storage.base import ThreadOwnedError
-from core_server.storage.owner import LEASE_S, Owner
-from core_server.storage.schema import cores, leases, threads, turns
-from core_server.storage.sqlite_file import insert
+from core_server.storage.sql.owner import LEASE_S, Owner
+from core_server.storage.sql.schema import cores, leases, threads, turns
+from core_server.storage.sql.sqlite_file import insert
 
 _cores = select(cores.c.expires_at_s, *(cores.c[field.name] for field in fields(Owner)))
 _leases = _cores.add_columns(leases.c.owner_id, leases.c.epoch).join_from(

@@ -17,8 +17,8 @@ from core_server.storage.base import (
     ThreadOwnedError,
     ThreadQuery,
 )
-from core_server.storage.owner import Owner, this_process
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql.owner import Owner, this_process
+from core_server.storage.sql.store import SqliteStore
 from tests.core_server.storage.samples import all_ids, item_row, thread_row, turn_row
 
 

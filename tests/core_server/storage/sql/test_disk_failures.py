@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from core_server.storage import sqlite_file
 from core_server.storage.base import (
     DiskError,
     PutItem,
@@ -20,7 +19,8 @@ from core_server.storage.base import (
     Store,
     ThreadQuery,
 )
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql import sqlite_file
+from core_server.storage.sql.store import SqliteStore
 from tests.core_server.storage.samples import all_ids, item_row, thread_row, turn_row
 
 LARGE = "x" * 300_000

@@ -1,6 +1,6 @@
 """A core that writes as fast as it can and says what it was promised: `THREAD NUMBER` a line.
 
-Run as `python -m tests.core_server.storage.writing_child FILE NAME`; ends by a kill.
+Run as `python -m tests.core_server.storage.sql.writing_child FILE NAME`; ends by a kill.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from core_server.storage.base import PutItem, PutThread, PutTurn
-from core_server.storage.sqlite import SqliteStore
+from core_server.storage.sql.store import SqliteStore
 from tests.core_server.storage.samples import item_row, thread_row, turn_row
 
 THREADS = 3

@@ -1,0 +1,1 @@
+"""The store in SQL: one writer, leases with epochs, rows and their schema."""
