@@ -16,7 +16,7 @@ import msgspec
 from core_server.config import Config
 from core_server.engines.base import Engine
 from core_server.errors import thread_not_found
-from core_server.handlers.rows import thread_row
+from core_server.handlers.records import thread_row
 from core_server.logs import logger
 from core_server.protocol.turns import TurnError
 from core_server.session.gate import Gate

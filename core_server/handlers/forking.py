@@ -9,7 +9,7 @@ import msgspec
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context, Reply
 from core_server.handlers.loading import check_id, stored, turns_of
-from core_server.handlers.rows import thread_of, thread_row
+from core_server.handlers.records import thread_of, thread_row
 from core_server.handlers.settings import opened_with
 from core_server.handlers.threads import started
 from core_server.protocol.threads import ThreadForkParams

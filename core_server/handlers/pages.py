@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from core_server.errors import invalid_request
 from core_server.handlers.context import Context
 from core_server.handlers.loading import assemble, check_id, stored
-from core_server.handlers.rows import item_of, thread_of
+from core_server.handlers.records import item_of, thread_of
 from core_server.protocol.pages import (
     ItemEntry,
     ItemsListParams,

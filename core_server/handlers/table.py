@@ -3,17 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from core_server.handlers import (
-    account,
-    execution,
-    extras,
-    forking,
-    goals,
-    pages,
-    session,
-    threads,
-    turns,
-)
+from core_server.handlers import account, execution, extras, forking, goals, pages, threads, turns
+from core_server.handlers import initialize as session
 
 Handler = Callable[..., Any]
 """(context, params) → result, `Reply`, or a coroutine of either."""

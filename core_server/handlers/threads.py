@@ -8,7 +8,7 @@ from core_server.errors import invalid_request
 from core_server.handlers.context import Context, Reply
 from core_server.handlers.loading import check_id, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
-from core_server.handlers.rows import thread_of, thread_row
+from core_server.handlers.records import thread_of, thread_row
 from core_server.handlers.settings import defaults, opened_with
 from core_server.protocol.goals import GoalUpdated
 from core_server.protocol.pages import TurnsListParams, TurnsListResult

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from core_server.errors import WireError, invalid_request, overloaded
 from core_server.handlers.context import Context, Durable, Reply, Work
-from core_server.handlers.rows import item_row, preview_of, turn_row
+from core_server.handlers.records import item_row, preview_of, turn_row
 from core_server.handlers.settings import override
 from core_server.handlers.tracing import Trace
 from core_server.jsonrpc import codes

@@ -28,9 +28,9 @@ from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.framing import Oversized
 from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
+from core_server.outgoing.outbox import Outbox
 from core_server.protocol.methods import METHODS
-from core_server.runtime.outbox import Outbox
-from core_server.runtime.requests import ParamsReader, id_in
+from core_server.runtime.params import ParamsReader, id_in
 from core_server.session.lifecycle import Lifecycle
 from core_server.storage.base import StorageError, ThreadOwnedError
 

@@ -24,17 +24,17 @@ from core_server.handlers.context import Context
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.framing import Oversized
 from core_server.logs import logger
+from core_server.outgoing.notifier import Voice
+from core_server.outgoing.outbox import Outbox
 from core_server.runtime import stdio
-from core_server.runtime.approvals import Approvals
 from core_server.runtime.dispatcher import Dispatcher
 from core_server.runtime.identifiers import Uuid7
-from core_server.runtime.outbox import Outbox
-from core_server.runtime.turns import TurnTasks
-from core_server.runtime.voice import Voice
 from core_server.session.gate import Gate
 from core_server.session.lifecycle import Lifecycle, Signal
 from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
+from core_server.turns.approvals import Approvals
+from core_server.turns.tasks import TurnTasks
 
 REQUESTS_S: Final = 0.3
 """What is in flight at the end of input is answered if that takes no longer."""

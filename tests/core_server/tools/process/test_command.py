@@ -423,7 +423,7 @@ async def test_nothing_is_leaked_by_a_command() -> None:
 KILLED = """
 import asyncio, sys
 from core_server.tools.base import Command
-from core_server.tools.command import start
+from core_server.tools.process.command import start
 
 async def main():
     command = Command(argv=("sh", "-c", sys.argv[1]), cwd="/", sandbox=sys.argv[2])

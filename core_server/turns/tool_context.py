@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from core_server.handlers.context import Context, Work
+from core_server.outgoing.outbox import Outbox
 from core_server.protocol.approvals import CommandApproval, FileApproval
-from core_server.runtime.approvals import Approvals, Expired, Question, Unusable
-from core_server.runtime.narrator import Narrator
-from core_server.runtime.outbox import Outbox
 from core_server.session import policy
+from core_server.turns.approvals import Approvals, Expired, Question, Unusable
+from core_server.turns.report import Narrator
 
 Approval = TypeVar("Approval", CommandApproval, FileApproval)
 

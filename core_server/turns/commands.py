@@ -14,6 +14,7 @@ import msgspec
 
 from core_server.engines.base import ToolCall
 from core_server.handlers.confinement import confined
+from core_server.outgoing.notifier import now_ms
 from core_server.protocol.approvals import (
     AcceptWithAmendment,
     CommandApproval,
@@ -23,14 +24,13 @@ from core_server.protocol.approvals import (
 from core_server.protocol.items import CommandAction, CommandItem
 from core_server.protocol.turns import Delta
 from core_server.protocol.wire import FullAccess
-from core_server.runtime.approvals import Question
-from core_server.runtime.bench import Bench
-from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.tools.base import Command, Outcome, ToolError
 from core_server.tools.process.command import Process, start
 from core_server.tools.read_only import known_read_only
 from core_server.tools.shell import argv_of, command_actions, display
+from core_server.turns.approvals import Question
+from core_server.turns.tool_context import Bench
 
 TIMEOUT_S: Final = 120.0
 MODEL_OUTPUT_CHARACTERS: Final = 64 * 1024

@@ -10,7 +10,7 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.handlers import rows
+from core_server.handlers import records as rows
 from core_server.protocol.goals import Goal
 from core_server.protocol.items import (
     AddKind,

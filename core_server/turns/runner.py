@@ -20,18 +20,18 @@ from core_server.engines.base import (
     ToolOutput,
 )
 from core_server.handlers.context import Context
-from core_server.handlers.rows import closed, message_of, user_shell
+from core_server.handlers.records import closed, message_of, user_shell
 from core_server.logs import logger
+from core_server.outgoing.notifier import now_ms
 from core_server.protocol.account import RateLimitsUpdated
 from core_server.protocol.items import CompactionItem
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
-from core_server.runtime.bench import Bench
-from core_server.runtime.commands import CommandRun, ShellArguments, shell
-from core_server.runtime.file_changes import apply_patch
-from core_server.runtime.sampling import Sample
-from core_server.runtime.voice import now_ms
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
+from core_server.turns.commands import CommandRun, ShellArguments, shell
+from core_server.turns.file_changes import apply_patch
+from core_server.turns.sample import Sample
+from core_server.turns.tool_context import Bench
 
 MAX_SAMPLES: Final = 200
 """An engine that proposes tools without end is stopped here; long tasks need some 50."""

@@ -6,17 +6,17 @@ from typing import Final
 
 from core_server.engines.base import HistoryEntry
 from core_server.handlers.context import Context, Work
-from core_server.handlers.rows import history_of
+from core_server.handlers.records import history_of
+from core_server.outgoing.notifier import Voice
+from core_server.outgoing.outbox import Outbox
 from core_server.protocol.turns import TurnError
-from core_server.runtime.approvals import Approvals
-from core_server.runtime.bench import Bench
-from core_server.runtime.narrator import Narrator
-from core_server.runtime.outbox import Outbox
-from core_server.runtime.turn_runner import TurnRunner
-from core_server.runtime.voice import Voice
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import StorageError
+from core_server.turns.approvals import Approvals
+from core_server.turns.report import Narrator
+from core_server.turns.runner import TurnRunner
+from core_server.turns.tool_context import Bench
 
 MAX_HISTORIES: Final = 64
 """Kept in memory between turns; others are read from the store when their turn comes."""

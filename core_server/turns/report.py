@@ -12,7 +12,8 @@ import msgspec
 
 from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
 from core_server.handlers.context import Context, Durable
-from core_server.handlers.rows import hidden_row, item_row, turn_row
+from core_server.handlers.records import hidden_row, item_row, turn_row
+from core_server.outgoing.notifier import Voice, now_ms
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
 from core_server.protocol.threads import StatusChanged
 from core_server.protocol.turns import (
@@ -23,7 +24,6 @@ from core_server.protocol.turns import (
     TurnError,
     TurnNotification,
 )
-from core_server.runtime.voice import Voice, now_ms
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import PutItem, PutTurn

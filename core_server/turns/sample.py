@@ -20,6 +20,8 @@ from core_server.engines.base import (
     ToolCall,
     Usage,
 )
+from core_server.outgoing.notifier import now_ms
+from core_server.outgoing.outbox import Outbox
 from core_server.protocol.items import AgentMessageItem, ReasoningItem
 from core_server.protocol.turns import (
     Delta,
@@ -28,9 +30,7 @@ from core_server.protocol.turns import (
     TokenCounts,
     TurnError,
 )
-from core_server.runtime.narrator import Narrator
-from core_server.runtime.outbox import Outbox
-from core_server.runtime.voice import now_ms
+from core_server.turns.report import Narrator
 
 EVENTS_PER_BREATH: Final = 32
 """An engine at full speed lets others run after so many events, about 0.3 ms."""

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from core_server.engines.base import ToolCall
+from core_server.outgoing.notifier import now_ms
 from core_server.protocol.approvals import FileApproval, FileApprovalParams
 from core_server.protocol.items import (
     AddKind,
@@ -15,13 +16,12 @@ from core_server.protocol.items import (
     UpdateKind,
 )
 from core_server.protocol.wire import ExternalSandbox, FullAccess, ReadOnly, WorkspaceWrite
-from core_server.runtime.approvals import Question
-from core_server.runtime.bench import Bench
-from core_server.runtime.voice import now_ms
 from core_server.session.policy import must_ask
 from core_server.session.thread import Settings
 from core_server.tools.base import FileChange, ToolError
 from core_server.tools.patching import patch
+from core_server.turns.approvals import Question
+from core_server.turns.tool_context import Bench
 
 
 class PatchArguments(msgspec.Struct, frozen=True):

@@ -8,10 +8,10 @@ from msgspec import UNSET
 
 from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
+from core_server.outgoing.notifier import Voice
 from core_server.protocol.approvals import RequestResolved
-from core_server.runtime.narrator import Narrator
-from core_server.runtime.voice import Voice
 from core_server.session.pending import Pending
+from core_server.turns.report import Narrator
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -6,7 +6,7 @@ from core_server.handlers.tracing import NO_TRACE, Trace, trace_of
 from core_server.jsonrpc.framing import Oversized
 from core_server.protocol.methods import METHODS
 from core_server.protocol.wire import ThreadParams
-from core_server.runtime.requests import ParamsReader, id_in
+from core_server.runtime.params import ParamsReader, id_in
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

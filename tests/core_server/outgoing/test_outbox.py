@@ -3,7 +3,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.runtime.outbox import HIGH_WATER_BYTES, Outbox
+from core_server.outgoing.outbox import HIGH_WATER_BYTES, Outbox
 
 
 class Wire:

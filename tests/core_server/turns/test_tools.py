@@ -14,7 +14,7 @@ from core_server.engines.base import (
     ToolOutput,
     Usage,
 )
-from core_server.runtime.commands import MODEL_OUTPUT_CHARACTERS
+from core_server.turns.commands import MODEL_OUTPUT_CHARACTERS
 from tests.core_process import completed, run_turn, start_thread, text
 from tests.core_server.in_process import served
 from tests.core_server.scripted_engine import ScriptedEngine, call

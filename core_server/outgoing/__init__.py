@@ -1,0 +1,1 @@
+"""What leaves for the client: nothing before it is durable, everything in order."""
