@@ -1,8 +1,8 @@
 """Account, models, configuration. There is no login, and none is needed."""
 
+from core_server.context import Context
 from core_server.engines.base import Model
 from core_server.errors import invalid_request
-from core_server.handlers.context import Context
 from core_server.protocol.account import (
     AccountReadParams,
     AccountResult,

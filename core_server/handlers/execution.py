@@ -9,9 +9,8 @@ import binascii
 import os
 from typing import Final
 
+from core_server.context import Context
 from core_server.errors import WireError, invalid_params, invalid_request, overloaded
-from core_server.handlers.confinement import confined
-from core_server.handlers.context import Context
 from core_server.handlers.settings import policy_of
 from core_server.jsonrpc import codes
 from core_server.protocol.execution import (
@@ -23,6 +22,7 @@ from core_server.protocol.execution import (
     ExecWriteParams,
 )
 from core_server.protocol.wire import Nothing
+from core_server.session.policy import confined
 from core_server.tools.base import Command, Output, ToolError
 from core_server.tools.process.command import Process, start
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from core_server.handlers.context import Context
+from core_server.context import Context
 from core_server.protocol.extras import (
     CwdsParams,
     DiagnosticsResult,

@@ -6,14 +6,14 @@ thread. A turn that runs in the source is taken over as far as it came, as inter
 
 import msgspec
 
+from core_server.context import Context, Reply
 from core_server.errors import invalid_request
-from core_server.handlers.context import Context, Reply
 from core_server.handlers.loading import check_id, stored, turns_of
-from core_server.handlers.records import thread_of, thread_row
 from core_server.handlers.settings import opened_with
 from core_server.handlers.threads import started
 from core_server.protocol.threads import ThreadForkParams
 from core_server.protocol.turns import TokenUsageUpdated
+from core_server.records import thread_of, thread_row
 from core_server.session.thread import Facts, ThreadMachine
 from core_server.storage.base import (
     ItemRow,

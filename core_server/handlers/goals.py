@@ -2,8 +2,8 @@
 
 import msgspec
 
+from core_server.context import Context, Reply
 from core_server.errors import invalid_params
-from core_server.handlers.context import Context, Reply
 from core_server.protocol.goals import (
     Goal,
     GoalClearResult,

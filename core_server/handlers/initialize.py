@@ -6,7 +6,7 @@ import socket
 import uuid
 
 from core_server import __version__
-from core_server.handlers.context import Context, Reply
+from core_server.context import Context, Reply
 from core_server.protocol.session import (
     InitializeParams,
     InitializeResult,

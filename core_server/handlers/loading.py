@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from core_server.context import Context
 from core_server.errors import WireError, invalid_request, no_rollout
-from core_server.handlers.context import Context
-from core_server.handlers.records import item_of, thread_of, turn_of
 from core_server.protocol.turns import ItemsView, Turn
+from core_server.records import item_of, thread_of, turn_of
 from core_server.session.thread import ThreadMachine
 from core_server.storage.base import ItemRow, Store, ThreadRow, TurnRow
 

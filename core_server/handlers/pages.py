@@ -7,10 +7,9 @@ thread, so a cursor stays valid while the thread grows.
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from core_server.context import Context
 from core_server.errors import invalid_request
-from core_server.handlers.context import Context
 from core_server.handlers.loading import assemble, check_id, stored
-from core_server.handlers.records import item_of, thread_of
 from core_server.protocol.pages import (
     ItemEntry,
     ItemsListParams,
@@ -27,6 +26,7 @@ from core_server.protocol.threads import (
     ThreadListResult,
 )
 from core_server.protocol.wire import SortDirection
+from core_server.records import item_of, thread_of
 from core_server.storage.base import ItemRow, Store, ThreadQuery, ThreadRow
 
 DEFAULT_LIMIT: Final = 25

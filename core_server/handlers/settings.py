@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from core_server.config import SandboxMode
+from core_server.context import Context
 from core_server.errors import invalid_request
-from core_server.handlers.context import Context
 from core_server.protocol.threads import (
     SettingsUpdated,
     ThreadForkParams,

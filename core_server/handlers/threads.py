@@ -4,11 +4,10 @@ from collections.abc import Awaitable
 
 import msgspec
 
+from core_server.context import Context, Reply
 from core_server.errors import invalid_request
-from core_server.handlers.context import Context, Reply
 from core_server.handlers.loading import check_id, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
-from core_server.handlers.records import thread_of, thread_row
 from core_server.handlers.settings import defaults, opened_with
 from core_server.protocol.goals import GoalUpdated
 from core_server.protocol.pages import TurnsListParams, TurnsListResult
@@ -28,6 +27,7 @@ from core_server.protocol.threads import (
 )
 from core_server.protocol.turns import TokenUsageUpdated, Turn
 from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.records import thread_of, thread_row
 from core_server.session.thread import Facts, ThreadMachine
 from core_server.storage.base import DeleteThread, PutThread
 

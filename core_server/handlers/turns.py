@@ -6,9 +6,8 @@ from typing import Final
 
 from msgspec import UNSET
 
+from core_server.context import Context, Durable, Reply, Work
 from core_server.errors import WireError, invalid_request, overloaded
-from core_server.handlers.context import Context, Durable, Reply, Work
-from core_server.handlers.records import item_row, preview_of, turn_row
 from core_server.handlers.settings import override
 from core_server.handlers.tracing import Trace
 from core_server.jsonrpc import codes
@@ -28,6 +27,7 @@ from core_server.protocol.turns import (
     TurnSteerResult,
 )
 from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.records import item_row, preview_of, turn_row
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import PutItem, PutTurn

@@ -4,7 +4,7 @@ import time
 
 import msgspec
 
-from core_server.handlers.context import Durable
+from core_server.context import Durable
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.notifications import NOTIFICATIONS
 from core_server.session.gate import Gate

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from core_server.handlers.context import Durable
+from core_server.context import Durable
 
 HIGH_WATER_BYTES: Final = 1024 * 1024
 """From here on turns wait before they produce more: an unread client costs this much,

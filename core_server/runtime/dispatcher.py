@@ -20,8 +20,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from core_server.context import Context, Reply
 from core_server.errors import WireError, draining, storage_failed
-from core_server.handlers.context import Context, Reply
 from core_server.handlers.table import HANDLERS, TRACED
 from core_server.handlers.tracing import trace_of
 from core_server.jsonrpc import codec, codes

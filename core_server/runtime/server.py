@@ -18,9 +18,9 @@ import time
 from typing import Final
 
 from core_server.config import Config
+from core_server.context import Context
 from core_server.engines.base import Engine
 from core_server.errors import StartError
-from core_server.handlers.context import Context
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.framing import Oversized
 from core_server.logs import logger

@@ -1,13 +1,22 @@
-"""Who is asked before a tool runs, and what the answer means. Pure.
+"""Who is asked before a tool runs, what the answer means, and what a tool may touch. Pure.
 
 A command or a change of files may be proposed by the engine only; what the user runs
 (`thread/shellCommand`, `command/exec`) was decided by the user already.
 """
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 from core_server.protocol.approvals import AcceptWithAmendment, CommandDecision
-from core_server.protocol.wire import AskForApproval, GranularPolicy
+from core_server.protocol.wire import (
+    AskForApproval,
+    ExternalSandbox,
+    FullAccess,
+    GranularPolicy,
+    ReadOnly,
+    SandboxPolicy,
+    WorkspaceWrite,
+)
+from core_server.tools.base import Sandbox
 
 Verdict = Literal["run", "decline", "cancel"]
 
@@ -43,3 +52,27 @@ def verdict(decision: CommandDecision) -> tuple[Verdict, bool]:
             return "run", True
         case "decline" | "cancel":
             return decision, False
+
+
+class Confinement(TypedDict):
+    """Part of a `tools.base.Command`."""
+
+    sandbox: Sandbox
+    writable_roots: tuple[str, ...]
+    network: bool
+
+
+def confined(policy: SandboxPolicy, cwd: str) -> Confinement:
+    """What a command in `cwd` may touch."""
+    match policy:
+        case FullAccess() | ExternalSandbox():
+            return {"sandbox": "none", "writable_roots": (), "network": True}
+        case ReadOnly(network_access=network):
+            return {"sandbox": "read-only", "writable_roots": (), "network": network}
+        case WorkspaceWrite():
+            roots = (cwd, *policy.writable_roots)
+            return {
+                "sandbox": "workspace-write",
+                "writable_roots": roots,
+                "network": policy.network_access,
+            }

@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from core_server.engines.base import ToolCall
-from core_server.handlers.confinement import confined
 from core_server.outgoing.notifier import now_ms
 from core_server.protocol.approvals import (
     AcceptWithAmendment,
@@ -24,7 +23,7 @@ from core_server.protocol.approvals import (
 from core_server.protocol.items import CommandAction, CommandItem
 from core_server.protocol.turns import Delta
 from core_server.protocol.wire import FullAccess
-from core_server.session.policy import must_ask
+from core_server.session.policy import confined, must_ask
 from core_server.tools.base import Command, Outcome, ToolError
 from core_server.tools.process.command import Process, start
 from core_server.tools.read_only import known_read_only

@@ -10,9 +10,8 @@ import asyncio
 
 import msgspec
 
+from core_server.context import Context, Durable
 from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
-from core_server.handlers.context import Context, Durable
-from core_server.handlers.records import hidden_row, item_row, turn_row
 from core_server.outgoing.notifier import Voice, now_ms
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
 from core_server.protocol.threads import StatusChanged
@@ -24,6 +23,7 @@ from core_server.protocol.turns import (
     TurnError,
     TurnNotification,
 )
+from core_server.records import hidden_row, item_row, turn_row
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import PutItem, PutTurn

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Final
 
+from core_server.context import Context
 from core_server.engines.base import (
     CompactedHistory,
     EngineError,
@@ -19,13 +20,12 @@ from core_server.engines.base import (
     ToolCall,
     ToolOutput,
 )
-from core_server.handlers.context import Context
-from core_server.handlers.records import closed, message_of, user_shell
 from core_server.logs import logger
 from core_server.outgoing.notifier import now_ms
 from core_server.protocol.account import RateLimitsUpdated
 from core_server.protocol.items import CompactionItem
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
+from core_server.records import closed, message_of, user_shell
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.turns.commands import CommandRun, ShellArguments, shell

@@ -4,12 +4,12 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
+from core_server.context import Context, Work
 from core_server.engines.base import HistoryEntry
-from core_server.handlers.context import Context, Work
-from core_server.handlers.records import history_of
 from core_server.outgoing.notifier import Voice
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.turns import TurnError
+from core_server.records import history_of
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import StorageError
@@ -27,7 +27,7 @@ end may take, because the official client kills 2 s after its SIGTERM."""
 
 
 class TurnTasks:
-    """Starts turns, wakes them, ends them; see `handlers.context.Turns`."""
+    """Starts turns, wakes them, ends them; see `context.Turns`."""
 
     def __init__(
         self, outbox: Outbox, voice: Voice, approvals: Approvals, group: asyncio.TaskGroup

@@ -6,7 +6,7 @@ How a command runs is in `commands`, how files change in `file_changes`.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from core_server.handlers.context import Context, Work
+from core_server.context import Context, Work
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.approvals import CommandApproval, FileApproval
 from core_server.session import policy

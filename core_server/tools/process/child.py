@@ -16,7 +16,7 @@ import termios
 from typing import NoReturn
 
 from core_server.tools.process.descendants import process_count
-from core_server.tools.process.reaper import Plan
+from core_server.tools.process.plan import Plan
 
 _PR_SET_PDEATHSIG = 1
 _FIRST_PRIVATE_FD = 3

@@ -271,7 +271,7 @@ async def test_a_scratch_directory_is_removed(workspace: Path) -> None:
 
 CONFINED = """
 import os, socket, stat
-from core_server.tools import landlock, seccomp
+from core_server.tools.sandbox import landlock, seccomp
 landlock.restrict(["/", "/dev/null", "/nonexistent"])
 seccomp.block_network()
 try:

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from core_server import records as rows
 from core_server.engines.base import (
     AgentMessage,
     CompactedHistory,
@@ -10,7 +11,6 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.handlers import records as rows
 from core_server.protocol.goals import Goal
 from core_server.protocol.items import (
     AddKind,

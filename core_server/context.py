@@ -16,9 +16,9 @@ import msgspec
 from core_server.config import Config
 from core_server.engines.base import Engine
 from core_server.errors import thread_not_found
-from core_server.handlers.records import thread_row
 from core_server.logs import logger
 from core_server.protocol.turns import TurnError
+from core_server.records import thread_row
 from core_server.session.gate import Gate
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
@@ -45,7 +45,7 @@ class Reply:
 
 
 class Notifier(Protocol):
-    """Tells the client something; see `runtime.voice`."""
+    """Tells the client something; see `outgoing.notifier`."""
 
     def say(self, method: str, params: msgspec.Struct, thread: ThreadMachine) -> None:
         """Tell whoever subscribes to the thread, in its order."""
@@ -57,7 +57,7 @@ class Notifier(Protocol):
 
 
 class Turns(Protocol):
-    """Runs turns; see `runtime.turns`."""
+    """Runs turns; see `turns.tasks`."""
 
     @property
     def running(self) -> int:
