@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from trace_proxy.door import OPEN_PATHS
+from trace_proxy.access.policy import OPEN_PATHS
 from trace_proxy.settings.config import Config, ListenTcp
 from trace_proxy.settings.grammar import read_config
 from trace_proxy.settings.options import OPTIONS, PREFIX

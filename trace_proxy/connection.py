@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from trace_proxy.context.span_record import AttributeValue, SpanContext
 from trace_proxy.context.trace_context import Inherited, Resolution
-from trace_proxy.envelope import CoreMessage
 from trace_proxy.gate import Session
+from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.queues.flow import Load
 from trace_proxy.queues.lanes import OUR_LANE
-from trace_proxy.span_record import AttributeValue, SpanContext
 
 
 class Peer(msgspec.Struct, frozen=True):

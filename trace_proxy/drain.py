@@ -21,7 +21,7 @@ monotonic seconds.
 from enum import Enum
 from typing import Final, Literal
 
-from trace_proxy.commands import (
+from trace_proxy.drain_commands import (
     CORE_LOST_CODE,
     RESTART_CODE,
     AnnounceDraining,
@@ -38,7 +38,7 @@ from trace_proxy.commands import (
     StopCores,
     WakeAt,
 )
-from trace_proxy.refusal import Refusal, draining
+from trace_proxy.protocol.refusal import Refusal, draining
 
 SignalName = Literal["TERM", "INT", "HUP"]
 

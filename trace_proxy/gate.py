@@ -12,8 +12,13 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy import experimental
-from trace_proxy.refusal import ALREADY_INITIALIZED, NOT_INITIALIZED, Refusal, invalid_request
+from trace_proxy.protocol import experimental
+from trace_proxy.protocol.refusal import (
+    ALREADY_INITIALIZED,
+    NOT_INITIALIZED,
+    Refusal,
+    invalid_request,
+)
 from trace_proxy.shape import Reader, ShapeError, boolean, optional, string, struct, wrong_type
 
 MAX_NAME_CHARS: Final = 1024

@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import envelope, gate, refusal, spans
+from trace_proxy import gate, spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.core_session import CoreSession
-from trace_proxy.refusal import Refusal
+from trace_proxy.protocol import envelope, refusal
+from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.switchboard import Switchboard
 
 GREETING_NOTIFICATIONS: Final = frozenset({"configWarning", "remoteControl/status/changed"})

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy.methods import HANDLES, HandleFamily
+from trace_proxy.protocol.methods import HANDLES, HandleFamily
 
 _ENCODE = msgspec.json.Encoder().encode
 _SEPARATOR: Final = "/"

@@ -17,11 +17,11 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy import spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.content import Content
+from trace_proxy.context.ids import Ids
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
-from trace_proxy.envelope import GarbageError
-from trace_proxy.ids import Ids
+from trace_proxy.protocol.envelope import GarbageError
 from trace_proxy.queues.flow import Admission
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn

@@ -12,10 +12,11 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy import envelope, methods, semconv
+from trace_proxy import semconv
 from trace_proxy.connection import Connection
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.core_session import CoreSession
-from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.protocol import envelope, methods
 
 ANSWERED_KEPT: Final = 1024
 """Answered requests whose `serverRequest/resolved` has not come; cores send it at once."""

@@ -11,22 +11,23 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import envelope, methods, server_requests, spans
+from trace_proxy import server_requests, spans
 from trace_proxy.connection import Connection, Pending
 from trace_proxy.content import Content, RecordingTurns
+from trace_proxy.context.ids import Ids
+from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
-from trace_proxy.envelope import CoreMessage
-from trace_proxy.experimental import NOTIFICATIONS
 from trace_proxy.gate import hears
-from trace_proxy.ids import Ids
 from trace_proxy.placement import Placement
+from trace_proxy.protocol import envelope, methods
+from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.protocol.experimental import NOTIFICATIONS
+from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.flow import Admission
 from trace_proxy.queues.lanes import OUR_LANE
-from trace_proxy.refusal import Refusal
 from trace_proxy.server_requests import ServerRequest, ServerRequests
-from trace_proxy.span_record import SpanContext, SpanRecord
 from trace_proxy.subscribers import Subscribers
 from trace_proxy.turn_spans import Turn
 from trace_proxy.turns import EndedTurn, Turns

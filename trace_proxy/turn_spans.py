@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from trace_proxy import semconv
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.core_session import CoreSession
-from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 TOOL_NAME_CHARS: Final = 64
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.e2e.proxy import MAX_MESSAGE_BYTES, leave, turn_params
 from tests.load.ledger import History, Json, Ledger, Visit
-from trace_proxy.methods import EVERYBODY
+from trace_proxy.protocol.methods import EVERYBODY
 
 WAIT_S: Final = 60.0
 """An answer that takes longer on a living connection is lost."""

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind
 
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime.export_account import quiet_sdk_logs
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
@@ -32,7 +33,6 @@ from trace_proxy.runtime.record_span import Origin, Origins
 from trace_proxy.runtime.span_queue import MAX_PART, SpanQueue
 from trace_proxy.runtime.telemetry import DEFAULT_BATCH_SIZE, Telemetry
 from trace_proxy.semconv import JSONRPC_REQUEST_ID
-from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 START_NS = 1_780_000_000_000_000_000
 

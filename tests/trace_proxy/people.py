@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from tests.trace_proxy.recording import Client, Json
-from trace_proxy.span_record import Kind, SpanRecord
+from trace_proxy.context.span_record import Kind, SpanRecord
 
 IDS: Final = (b"0", b"1", b'"1"', b"-1", b"9223372036854775807", b'"\\u0061"', b'""')
 METHODS: Final = (

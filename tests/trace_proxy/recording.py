@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trace_proxy import envelope
 from trace_proxy.connection import Connection, Peer
+from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.context.trace_context import (
     Extracted,
     Handshake,
@@ -18,10 +18,10 @@ from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.hub import Hub
 from trace_proxy.pool import Restarts
+from trace_proxy.protocol import envelope
 from trace_proxy.queues.flow import Admission, AdmissionBounds
 from trace_proxy.queues.lanes import LaneBounds, Lanes
 from trace_proxy.server_requests import ServerRequest
-from trace_proxy.span_record import SpanContext, SpanRecord
 from trace_proxy.turns import EndedTurn
 
 Json = Any

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trace_proxy.commands import (
+from trace_proxy.drain import Drain, SignalName, State
+from trace_proxy.drain_commands import (
     AnnounceDraining,
     CloseConnections,
     CloseIdleConnections,
@@ -20,8 +21,7 @@ from trace_proxy.commands import (
     StopCores,
     WakeAt,
 )
-from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.refusal import Refusal
+from trace_proxy.protocol.refusal import Refusal
 
 
 def serving(timeout_s: float = 0) -> Drain:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.span_record import AttributeValue, SpanRecord
+from trace_proxy.context.span_record import AttributeValue, SpanRecord
 
 METHODS = ("echo", "model/list", "config/read", "thread/list", "command/exec", "turn/interrupt")
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
 from trace_proxy import handles, requests
-from trace_proxy.methods import HANDLES
+from trace_proxy.protocol.methods import HANDLES
 
 FAMILIES = [
     ("command/exec", "processId", "command/exec/outputDelta", "command/exec/terminate"),

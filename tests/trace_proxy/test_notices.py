@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.trace_proxy.recording import Client, Json, Proxy
-from trace_proxy import envelope, methods
+from trace_proxy.protocol import envelope, methods
 
 
 def hears(client: Client) -> list[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.trace_proxy.recording import Client, Json, Proxy
-from trace_proxy.span_record import Kind, Service, SpanRecord
+from trace_proxy.context.span_record import Kind, Service, SpanRecord
 
 CANARY = "CANARY"
 

@@ -9,7 +9,7 @@ from enum import Enum
 
 import msgspec
 
-from trace_proxy.span_record import SpanContext
+from trace_proxy.context.span_record import SpanContext
 
 
 class Source(Enum):

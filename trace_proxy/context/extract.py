@@ -19,7 +19,7 @@ from trace_proxy.context.carrier import (
     Sampling,
     Source,
 )
-from trace_proxy.span_record import SpanContext
+from trace_proxy.context.span_record import SpanContext
 
 ExtractB3 = Callable[[Mapping[str, str]], SpanContext | None]
 """The B3 propagator, which lives in a shell: clean headers in, context out."""

@@ -29,8 +29,8 @@ from trace_proxy.context.extract import (
     from_message,
     from_message_raw,
 )
+from trace_proxy.context.span_record import SpanContext
 from trace_proxy.context.w3c import format_traceparent, own_flags, trace_field
-from trace_proxy.span_record import SpanContext
 
 __all__ = [
     "Extracted",

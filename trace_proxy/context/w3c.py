@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from trace_proxy.context.carrier import Reason
-from trace_proxy.span_record import SpanContext
+from trace_proxy.context.span_record import SpanContext
 
 SAMPLED = 0x01
 RANDOM = 0x02

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy.refusal import Refusal, overloaded
+from trace_proxy.protocol.refusal import Refusal, overloaded
 
 _CONNECTION_COUNT: Final = overloaded("Too many requests of this connection are in flight")
 _CONNECTION_BYTES: Final = overloaded("Too many bytes of this connection are in flight")

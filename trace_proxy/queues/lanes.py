@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
+from trace_proxy.protocol.refusal import Refusal, overloaded
 from trace_proxy.queues.shares import Shares
-from trace_proxy.refusal import Refusal, overloaded
 
 OUR_LANE: Final = -1
 """The lane of the proxy's own requests; connections count from 0."""

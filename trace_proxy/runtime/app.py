@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from trace_proxy.access.policy import ConnectionCount
 from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Handshake, Trust, inherit
-from trace_proxy.door import ConnectionCount
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
 from trace_proxy.queues.outbox import Outbox

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 import structlog
 
-from trace_proxy import commands
+from trace_proxy import drain_commands as commands
 from trace_proxy.connection import Connection
 from trace_proxy.drain import State
 

@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFacts
 from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Trust, inherit
-from trace_proxy.door import ConnectionCount, Denial, Door, RequestFacts
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
 from trace_proxy.queues.outbox import Outbox

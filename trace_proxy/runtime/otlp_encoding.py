@@ -19,6 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime.otlp_readable import (
     LOCAL_FLAGS,
     REMOTE_FLAGS,
@@ -31,7 +32,6 @@ from trace_proxy.runtime.otlp_readable import (
 from trace_proxy.runtime.protobuf import field, fixed32, key_value, text, varint
 from trace_proxy.runtime.record_span import Origin, Origins, OversizedSpan, trace_state
 from trace_proxy.semconv import JSONRPC_REQUEST_ID
-from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 Spans: TypeAlias = Sequence[SpanRecord | ReadableSpan]
 

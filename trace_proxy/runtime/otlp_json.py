@@ -20,8 +20,8 @@ from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from trace_proxy.context.span_record import AttributeValue, Kind, SpanContext, SpanRecord
 from trace_proxy.runtime.record_span import Origin, RecordSpan, trace_state
-from trace_proxy.span_record import AttributeValue, Kind, SpanContext, SpanRecord
 
 # As in `otlp_encoding`: what repeats is some hundred pairs.
 MAX_CACHED = 4_096

@@ -14,7 +14,7 @@ from opentelemetry.trace import get_current_span
 from trace_proxy.context import b3, trace_context
 from trace_proxy.context.carrier import Extracted, Handshake
 from trace_proxy.context.extract import Propagators
-from trace_proxy.span_record import SpanContext
+from trace_proxy.context.span_record import SpanContext
 
 _log = structlog.stdlib.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 
-from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
 
 _KINDS = {
     Kind.INTERNAL: SpanKind.INTERNAL,

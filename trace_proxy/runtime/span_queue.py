@@ -26,7 +26,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from trace_proxy.span_record import SpanRecord
+from trace_proxy.context.span_record import SpanRecord
 
 AnySpan: TypeAlias = SpanRecord | ReadableSpan
 

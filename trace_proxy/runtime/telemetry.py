@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
 from trace_proxy.runtime.environment import DAY_MS, positive_integer
@@ -28,7 +29,6 @@ from trace_proxy.runtime.record_span import Origin, Origins
 from trace_proxy.runtime.sampling import sampler_of
 from trace_proxy.runtime.span_queue import SpanQueue
 from trace_proxy.runtime.trace_destination import trace_destination
-from trace_proxy.span_record import SpanRecord
 
 SERVICE = "trace-proxy"
 SCOPE = "trace_proxy"

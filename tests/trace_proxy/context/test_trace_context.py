@@ -13,6 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from trace_proxy.context import w3c
 from trace_proxy.context.extract import Propagators
+from trace_proxy.context.span_record import SpanContext
 from trace_proxy.context.trace_context import (
     Extracted,
     Handshake,
@@ -34,7 +35,6 @@ from trace_proxy.context.trace_context import (
     resolve_raw,
     trace_field,
 )
-from trace_proxy.span_record import SpanContext
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

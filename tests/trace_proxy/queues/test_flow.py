@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.flow import Admission, AdmissionBounds, Load
-from trace_proxy.refusal import Refusal
 
 
 def overloaded(what: str) -> Refusal:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.lanes import OUR_LANE, LaneBounds, Lanes
-from trace_proxy.refusal import Refusal
 
 ALL = 10**9
 KIB = 1024

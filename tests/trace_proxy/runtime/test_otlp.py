@@ -24,6 +24,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, 
 from opentelemetry.trace import SpanContext as SdkSpanContext
 from opentelemetry.util.types import AnyValue
 
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime import otlp_encoding, otlp_json
 from trace_proxy.runtime.otlp import OtlpExporter, otlp_exporter
 from trace_proxy.runtime.otlp_encoding import SpanEncoder
@@ -34,7 +35,6 @@ from trace_proxy.runtime.record_span import (
     RecordSpan,
     sdk_context,
 )
-from trace_proxy.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 
 Attributes: TypeAlias = dict[str, AnyValue]
 

@@ -5,6 +5,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from structlog.testing import capture_logs
 
+from trace_proxy.context.span_record import SpanContext
 from trace_proxy.context.trace_context import (
     Extracted,
     Handshake,
@@ -15,7 +16,6 @@ from trace_proxy.context.trace_context import (
     Source,
 )
 from trace_proxy.runtime.propagation import Propagation, extract_b3
-from trace_proxy.span_record import SpanContext
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

@@ -7,9 +7,9 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime import span_queue
 from trace_proxy.runtime.span_queue import AnySpan, Encoded, SpanQueue
-from trace_proxy.span_record import Kind, Service, SpanContext, SpanRecord
 
 
 class Recorder(SpanExporter):

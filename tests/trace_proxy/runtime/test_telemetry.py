@@ -21,9 +21,9 @@ from tests.trace_proxy.runtime.telemetry_fixtures import (
     telemetry,
     until,
 )
+from trace_proxy.context.span_record import Service
 from trace_proxy.runtime import otlp
 from trace_proxy.runtime.telemetry import Telemetry
-from trace_proxy.span_record import Service
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from tests.trace_proxy.runtime.telemetry_fixtures import (
     record,
     telemetry,
 )
+from trace_proxy.context.span_record import Service
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.telemetry import Telemetry
-from trace_proxy.span_record import Service
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from trace_proxy import envelope
-from trace_proxy.envelope import CoreMessage, GarbageError, Routing
+from trace_proxy.protocol import envelope
+from trace_proxy.protocol.envelope import CoreMessage, GarbageError, Routing
 
 
 def test_a_line_of_a_core_is_decoded_as_far_as_it_is_routed_by() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.door import RETRY_AFTER_S, ConnectionCount, Door, RequestFacts
+from trace_proxy.access.policy import RETRY_AFTER_S, ConnectionCount, Door, RequestFacts
 
 LOCAL = Door(bound_ips=["127.0.0.1"], port=4500)
 

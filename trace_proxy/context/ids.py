@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trace_proxy.span_record import SpanContext
+from trace_proxy.context.span_record import SpanContext
 
 
 class Ids(Protocol):
