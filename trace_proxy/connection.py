@@ -12,8 +12,8 @@ from trace_proxy.context.span_record import AttributeValue, SpanContext
 from trace_proxy.context.trace_context import Inherited, Resolution
 from trace_proxy.gate import Session
 from trace_proxy.protocol.envelope import CoreMessage
-from trace_proxy.queues.flow import Load
-from trace_proxy.queues.lanes import OUR_LANE
+from trace_proxy.queues.admission import Load
+from trace_proxy.queues.core_queue import OUR_LANE
 
 
 class Peer(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ A life is an epoch: ids, answers and server requests of an older one mean nothin
 from enum import Enum
 from typing import NamedTuple
 
-from trace_proxy.queues.lanes import Lanes
+from trace_proxy.queues.core_queue import Lanes
 from trace_proxy.router import Router
 
 

@@ -28,7 +28,7 @@ from trace_proxy.merge import Merge
 from trace_proxy.notices import Notices
 from trace_proxy.pool import Pool, Restarts
 from trace_proxy.protocol import envelope, methods
-from trace_proxy.queues.flow import Admission
+from trace_proxy.queues.admission import Admission
 from trace_proxy.requests import Requests
 from trace_proxy.router import orphan
 from trace_proxy.switchboard import Switchboard

@@ -22,7 +22,7 @@ from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
 from trace_proxy.protocol.envelope import GarbageError
-from trace_proxy.queues.flow import Admission
+from trace_proxy.queues.admission import Admission
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn
 

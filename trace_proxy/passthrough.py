@@ -28,8 +28,8 @@ from trace_proxy.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.flow import Admission
-from trace_proxy.queues.lanes import LaneBounds, Lanes
+from trace_proxy.queues.admission import Admission
+from trace_proxy.queues.core_queue import LaneBounds, Lanes
 from trace_proxy.turn_spans import Turn
 from trace_proxy.turns import OBSERVED, EndedTurn
 

@@ -18,7 +18,7 @@ from trace_proxy.greetings import Greetings
 from trace_proxy.merge import Merge
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.lanes import OUR_LANE
+from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.switchboard import Switchboard
 
 _ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL

@@ -25,8 +25,8 @@ from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.experimental import NOTIFICATIONS
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.flow import Admission
-from trace_proxy.queues.lanes import OUR_LANE
+from trace_proxy.queues.admission import Admission
+from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.server_requests import ServerRequest, ServerRequests
 from trace_proxy.subscribers import Subscribers
 from trace_proxy.turn_spans import Turn

@@ -19,8 +19,8 @@ from trace_proxy.drain import Drain
 from trace_proxy.hub import Hub
 from trace_proxy.pool import Restarts
 from trace_proxy.protocol import envelope
-from trace_proxy.queues.flow import Admission, AdmissionBounds
-from trace_proxy.queues.lanes import LaneBounds, Lanes
+from trace_proxy.queues.admission import Admission, AdmissionBounds
+from trace_proxy.queues.core_queue import LaneBounds, Lanes
 from trace_proxy.server_requests import ServerRequest
 from trace_proxy.turns import EndedTurn
 

@@ -15,7 +15,7 @@ from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanC
 from trace_proxy.context.trace_context import Resolution, Source
 from trace_proxy.core_session import CoreSession
 from trace_proxy.protocol.envelope import decode_core
-from trace_proxy.queues.lanes import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import LaneBounds, Lanes
 from trace_proxy.turn_spans import Turn
 from trace_proxy.turns import EndedTurn
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.trace_proxy.recording import Proxy
 from trace_proxy.drain import Drain
-from trace_proxy.queues.flow import AdmissionBounds
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.admission import AdmissionBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 
 def test_equal_ids_of_two_clients_never_meet() -> None:

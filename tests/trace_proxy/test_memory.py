@@ -10,7 +10,7 @@ import pytest
 
 from tests.trace_proxy.recording import Proxy
 from trace_proxy.connection import Pending
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction

@@ -3,7 +3,7 @@
 import json
 
 from tests.trace_proxy.recording import Core, Json, Proxy
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 
 def pool() -> Proxy:

@@ -15,8 +15,8 @@ from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.drain import Drain, State
 from trace_proxy.pairs import Pair, key_of, seen
 from trace_proxy.passthrough import PassThrough
-from trace_proxy.queues.flow import Admission, AdmissionBounds
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.admission import Admission, AdmissionBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 ASK = "item/commandExecution/requestApproval"
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.placement import Placement
-from trace_proxy.queues.lanes import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import LaneBounds, Lanes
 
 
 def cores(*states: CoreState) -> list[CoreSession]:

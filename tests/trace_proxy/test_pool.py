@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
 from trace_proxy.pool import REFERENCE_WINDOW, Restarts
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 
 def restarts() -> Restarts:

@@ -17,8 +17,8 @@ from tests.trace_proxy.people import IDS, METHODS, Person, Wire, check_spans
 from tests.trace_proxy.recording import Json, Proxy
 from trace_proxy.core_session import CoreState
 from trace_proxy.drain import Drain, State
-from trace_proxy.queues.flow import AdmissionBounds
-from trace_proxy.queues.lanes import LaneBounds
+from trace_proxy.queues.admission import AdmissionBounds
+from trace_proxy.queues.core_queue import LaneBounds
 
 MAX_CLIENTS: Final = 5
 

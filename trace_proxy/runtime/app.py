@@ -17,7 +17,7 @@ from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Handshake, Trust, inherit
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
-from trace_proxy.queues.outbox import Outbox
+from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime import logging
 from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.core_process import find_command

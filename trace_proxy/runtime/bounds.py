@@ -1,8 +1,8 @@
 """The bounds of the machines, out of the options."""
 
-from trace_proxy.queues.flow import AdmissionBounds
-from trace_proxy.queues.lanes import LaneBounds
-from trace_proxy.queues.outbox import OutboxBounds
+from trace_proxy.queues.admission import AdmissionBounds
+from trace_proxy.queues.client_queue import OutboxBounds
+from trace_proxy.queues.core_queue import LaneBounds
 from trace_proxy.settings.limits import Limits
 
 

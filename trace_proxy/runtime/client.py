@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from trace_proxy.queues.outbox import Outbox, Verdict
+from trace_proxy.queues.client_queue import Outbox, Verdict
 
 WRITE_BYTES: Final = 256 * 1024
 """Given to the transport at once: what a socket's buffer holds, four times over."""

@@ -20,7 +20,7 @@ from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Trust, inherit
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
-from trace_proxy.queues.outbox import Outbox
+from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime import handshake
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor

@@ -7,8 +7,8 @@ from trace_proxy.effects import Effects
 from trace_proxy.hub import Hub
 from trace_proxy.passthrough import PassThrough
 from trace_proxy.pool import Restarts
-from trace_proxy.queues.flow import Admission
-from trace_proxy.queues.lanes import Lanes
+from trace_proxy.queues.admission import Admission
+from trace_proxy.queues.core_queue import Lanes
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions

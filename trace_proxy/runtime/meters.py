@@ -9,7 +9,7 @@ import structlog
 
 from trace_proxy.connection import Connection
 from trace_proxy.context.trace_context import Rejection
-from trace_proxy.queues.outbox import TotalOutbound
+from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.server_requests import ServerRequest

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
-from trace_proxy.queues.outbox import Outbox
+from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime import streams
 from trace_proxy.runtime.client import Client
 

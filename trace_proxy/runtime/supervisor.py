@@ -20,7 +20,7 @@ from trace_proxy.context.trace_context import Inherited
 from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
 from trace_proxy.passthrough import PassThrough
-from trace_proxy.queues.outbox import Outbox, TotalOutbound, Verdict
+from trace_proxy.queues.client_queue import Outbox, TotalOutbound, Verdict
 from trace_proxy.queues.pace import Pace
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
 
-from trace_proxy.queues.outbox import Outbox
+from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frame_reader import FrameReader, Parsed
 from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames

@@ -12,7 +12,7 @@ import sys
 import uvloop
 from aiohttp import web
 
-from trace_proxy.queues.outbox import TotalOutbound
+from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.runtime import handshake
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trace_proxy.queues.lanes import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import LaneBounds, Lanes
 from trace_proxy.queues.shares import Shares
 
 ALL = 10**9

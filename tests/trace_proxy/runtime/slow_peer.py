@@ -2,7 +2,7 @@
 
 import asyncio
 
-from trace_proxy.queues.outbox import Outbox
+from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime.client import Client
 
 SLOW_CLOSE_S = 5.0

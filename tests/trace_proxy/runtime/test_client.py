@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.runtime.slow_peer import SLOW_CLOSE_S, Peer
-from trace_proxy.queues.outbox import Outbox, OutboxBounds, TotalOutbound, Verdict
+from trace_proxy.queues.client_queue import Outbox, OutboxBounds, TotalOutbound, Verdict
 
 T = TypeVar("T")
 

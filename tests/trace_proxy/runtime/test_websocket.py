@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from trace_proxy.queues.outbox import OutboxBounds, TotalOutbound
+from trace_proxy.queues.client_queue import OutboxBounds, TotalOutbound
 from trace_proxy.runtime import frame_reader, handshake, websocket
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.frames import close_frame, text_frame

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.lanes import OUR_LANE, LaneBounds, Lanes
+from trace_proxy.queues.core_queue import OUR_LANE, LaneBounds, Lanes
 
 ALL = 10**9
 KIB = 1024

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.flow import Admission, AdmissionBounds, Load
+from trace_proxy.queues.admission import Admission, AdmissionBounds, Load
 
 
 def overloaded(what: str) -> Refusal:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from trace_proxy.queues.outbox import Outbox, OutboxBounds, TotalOutbound, Verdict
+from trace_proxy.queues.client_queue import Outbox, OutboxBounds, TotalOutbound, Verdict
 
 ALL = 10**9
 
