@@ -9,14 +9,14 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from trace_proxy import handles
-from trace_proxy.connection import Connection, Pending
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.core_session import CoreSession
 from trace_proxy.express import Express
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.state import handles
+from trace_proxy.state.connection import Connection, Pending
+from trace_proxy.state.core_session import CoreSession
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turn_spans import Turn
 

@@ -7,11 +7,11 @@ calls return at once and none may call back into the hub.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from trace_proxy.connection import Connection
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.context.trace_context import Rejection
-from trace_proxy.core_session import CoreSession
-from trace_proxy.server_requests import ServerRequest
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.core_session import CoreSession
+from trace_proxy.state.server_requests import ServerRequest
 from trace_proxy.turns import EndedTurn
 
 

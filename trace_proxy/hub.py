@@ -14,23 +14,23 @@ from msgspec import UNSET
 from core_server.jsonrpc import codec, codes
 from trace_proxy import spans
 from trace_proxy.answers import Answers
-from trace_proxy.connection import Connection, Peer
 from trace_proxy.content import Content
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
-from trace_proxy.core_session import CoreSession, CoreState, Fault
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.effects import Effects
 from trace_proxy.express import Express
 from trace_proxy.greetings import Greetings
-from trace_proxy.handles import closing_params
 from trace_proxy.merge import Merge
 from trace_proxy.notices import Notices
 from trace_proxy.pool import Pool, Restarts
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.queues.admission import Admission
 from trace_proxy.requests import Requests
-from trace_proxy.router import orphan
+from trace_proxy.state.connection import Connection, Peer
+from trace_proxy.state.core_session import CoreSession, CoreState, Fault
+from trace_proxy.state.handles import closing_params
+from trace_proxy.state.router import orphan
 from trace_proxy.switchboard import Switchboard
 
 

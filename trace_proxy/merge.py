@@ -12,10 +12,10 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from core_server.jsonrpc import codec
-from trace_proxy.connection import Pending
-from trace_proxy.core_session import CoreSession, CoreState
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.state.connection import Pending
+from trace_proxy.state.core_session import CoreSession, CoreState
 from trace_proxy.switchboard import Switchboard
 
 LOADED: Final = "thread/loaded/list"

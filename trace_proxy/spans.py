@@ -10,11 +10,11 @@ import msgspec
 
 from core_server.jsonrpc import codes
 from trace_proxy import semconv
-from trace_proxy.connection import Connection, Pending, RequestSpan
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
 from trace_proxy.protocol import methods
+from trace_proxy.state.connection import Connection, Pending, RequestSpan
 
 REQUEST_ID_CHARS: Final = 64
 """Ids are short; what is longer was made to fill our memory."""

@@ -11,24 +11,25 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import server_requests, spans
-from trace_proxy.connection import Connection, Pending
+from trace_proxy import spans
 from trace_proxy.content import Content, RecordingTurns
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
-from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
-from trace_proxy.gate import hears
-from trace_proxy.placement import Placement
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.experimental import NOTIFICATIONS
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import OUR_LANE
-from trace_proxy.server_requests import ServerRequest, ServerRequests
-from trace_proxy.subscribers import Subscribers
+from trace_proxy.state import server_requests
+from trace_proxy.state.connection import Connection, Pending
+from trace_proxy.state.core_session import CoreSession
+from trace_proxy.state.gate import hears
+from trace_proxy.state.placement import Placement
+from trace_proxy.state.server_requests import ServerRequest, ServerRequests
+from trace_proxy.state.subscribers import Subscribers
 from trace_proxy.turn_spans import Turn
 from trace_proxy.turns import EndedTurn, Turns
 

@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from trace_proxy.connection import RequestSpan
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.context.w3c import own_flags
-from trace_proxy.core_session import CoreSession
+from trace_proxy.state.connection import RequestSpan
+from trace_proxy.state.core_session import CoreSession
 from trace_proxy.turn_spans import (
     TOOL_STATUS,
     TURN_STATUS,

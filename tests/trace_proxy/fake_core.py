@@ -7,7 +7,7 @@ to say; `Shelf` is the store that the cores of a pool share.
 from dataclasses import dataclass, field
 
 from tests.trace_proxy.recording import Core, Json
-from trace_proxy.core_session import CoreState
+from trace_proxy.state.core_session import CoreState
 
 
 class Shelf:

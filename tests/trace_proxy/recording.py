@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.context.trace_context import (
     Extracted,
@@ -14,14 +13,15 @@ from trace_proxy.context.trace_context import (
     Trust,
     inherit,
 )
-from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain
 from trace_proxy.hub import Hub
 from trace_proxy.pool import Restarts
 from trace_proxy.protocol import envelope
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
-from trace_proxy.server_requests import ServerRequest
+from trace_proxy.state.connection import Connection, Peer
+from trace_proxy.state.core_session import CoreSession
+from trace_proxy.state.server_requests import ServerRequest
 from trace_proxy.turns import EndedTurn
 
 Json = Any

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.connection import Pending
 from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.state.connection import Pending
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.trace_proxy.recording import Client, Core, Json, Proxy
-from trace_proxy.core_session import CoreState
 from trace_proxy.drain import Drain
 from trace_proxy.pool import RESUMES_AT_ONCE
+from trace_proxy.state.core_session import CoreState
 
 
 def start_thread(proxy: Proxy, client: Client, thread: str) -> Core:

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.trace_proxy.recording import Json, Proxy
-from trace_proxy.connection import Peer
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import (
     Extracted,
@@ -14,6 +13,7 @@ from trace_proxy.context.trace_context import (
     Trust,
     inherit,
 )
+from trace_proxy.state.connection import Peer
 
 PARENT = SpanContext(0xABC, 0xDEF, 1, "v=1", remote=True)
 OTHER = SpanContext(0x123, 0x456, 1)

@@ -15,10 +15,10 @@ import msgspec
 from tests.trace_proxy.fake_core import FakeCore, Shelf
 from tests.trace_proxy.people import IDS, METHODS, Person, Wire, check_spans
 from tests.trace_proxy.recording import Json, Proxy
-from trace_proxy.core_session import CoreState
 from trace_proxy.drain import Drain, State
 from trace_proxy.queues.admission import AdmissionBounds
 from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.state.core_session import CoreState
 
 MAX_CLIENTS: Final = 5
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from trace_proxy.access.policy import ConnectionCount
-from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Handshake, Trust, inherit
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
@@ -28,6 +27,7 @@ from trace_proxy.runtime.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config, ListenStdio
+from trace_proxy.state.connection import Connection, Peer
 
 SWITCH_INTERVAL_S: Final = 0.001
 """How long the exporter thread may hold the interpreter: the default of 5 ms shows in p99."""

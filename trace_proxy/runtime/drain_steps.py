@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from trace_proxy import drain_commands as commands
-from trace_proxy.connection import Connection
 from trace_proxy.drain import State
+from trace_proxy.state.connection import Connection
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.supervisor import Supervisor

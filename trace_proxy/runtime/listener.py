@@ -16,7 +16,6 @@ import structlog
 from aiohttp import web
 
 from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFacts
-from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Trust, inherit
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
@@ -26,6 +25,7 @@ from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.websocket import WebsocketClient
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
+from trace_proxy.state.connection import Connection, Peer
 
 RETRY_AFTER_S: Final = "1"
 

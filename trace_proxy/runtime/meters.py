@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from trace_proxy.connection import Connection
 from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
-from trace_proxy.server_requests import ServerRequest
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.server_requests import ServerRequest
 from trace_proxy.switchboard import Switchboard
 from trace_proxy.turns import EndedTurn
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
-from trace_proxy.connection import Connection
-from trace_proxy.core_session import CoreSession
 from trace_proxy.drain_commands import StopCores
 from trace_proxy.passthrough import PassThrough
 from trace_proxy.runtime.core_process import CoreProcess
 from trace_proxy.runtime.cores import CoreOwner
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.core_session import CoreSession
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.supervisor import Supervisor

@@ -15,9 +15,7 @@ from typing import Final, TypeVar
 import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
-from trace_proxy.connection import Connection, Peer
 from trace_proxy.context.trace_context import Inherited
-from trace_proxy.core_session import CoreSession
 from trace_proxy.drain import Drain, SignalName, State
 from trace_proxy.passthrough import PassThrough
 from trace_proxy.queues.client_queue import Outbox, TotalOutbound, Verdict
@@ -31,6 +29,8 @@ from trace_proxy.runtime.meters import Meters
 from trace_proxy.runtime.private_cores import PrivateCores
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config
+from trace_proxy.state.connection import Connection, Peer
+from trace_proxy.state.core_session import CoreSession
 
 TICK_S: Final = 0.25
 """How often slow clients and hung cores are looked for; their bounds are seconds."""

@@ -7,11 +7,11 @@ import pytest
 from tests.trace_proxy.recording import NO_CONTEXT
 from tests.trace_proxy.runtime.slow_peer import Peer
 from tests.trace_proxy.runtime.telemetry_fixtures import clean_environment, telemetry
-from trace_proxy.connection import Connection
-from trace_proxy.connection import Peer as Origin
 from trace_proxy.runtime import supervisor as shell
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.settings.config import Config, Limits
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.connection import Peer as Origin
 
 
 @pytest.fixture

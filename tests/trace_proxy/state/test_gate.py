@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_proxy.gate import MAX_NAME_CHARS, MAX_OPT_OUTS, Session, hears, open_session, refuse
 from trace_proxy.protocol import experimental
 from trace_proxy.protocol.refusal import Refusal
+from trace_proxy.state.gate import (
+    MAX_NAME_CHARS,
+    MAX_OPT_OUTS,
+    Session,
+    hears,
+    open_session,
+    refuse,
+)
 
 INITIALIZE = b'{"clientInfo":{"name":"probe","version":"1"}}'
 

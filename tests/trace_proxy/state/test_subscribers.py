@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import NO_CONTEXT, PEER
-from trace_proxy.connection import Connection
-from trace_proxy.subscribers import Subscribers
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.subscribers import Subscribers
 
 
 def connections(number: int) -> list[Connection]:

@@ -19,7 +19,15 @@ from trace_proxy.protocol.refusal import (
     Refusal,
     invalid_request,
 )
-from trace_proxy.shape import Reader, ShapeError, boolean, optional, string, struct, wrong_type
+from trace_proxy.state.shape import (
+    Reader,
+    ShapeError,
+    boolean,
+    optional,
+    string,
+    struct,
+    wrong_type,
+)
 
 MAX_NAME_CHARS: Final = 1024
 """For clientInfo: kept as long as the connection, and real names are below 40."""

@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 
 from trace_proxy import semconv
-from trace_proxy.connection import Connection
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.core_session import CoreSession
 from trace_proxy.protocol import envelope, methods
+from trace_proxy.state.connection import Connection
+from trace_proxy.state.core_session import CoreSession
 
 ANSWERED_KEPT: Final = 1024
 """Answered requests whose `serverRequest/resolved` has not come; cores send it at once."""

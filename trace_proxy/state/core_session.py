@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from trace_proxy.queues.core_queue import Lanes
-from trace_proxy.router import Router
+from trace_proxy.state.router import Router
 
 
 class CoreState(Enum):

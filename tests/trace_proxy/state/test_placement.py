@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.core_session import CoreSession, CoreState
-from trace_proxy.placement import Placement
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.state.core_session import CoreSession, CoreState
+from trace_proxy.state.placement import Placement
 
 
 def cores(*states: CoreState) -> list[CoreSession]:

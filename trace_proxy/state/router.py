@@ -6,7 +6,7 @@ its core's death, or it is orphaned when its connection leaves, and then its ans
 is dropped. Late, doubled and unknown answers find no entry and reach nobody.
 """
 
-from trace_proxy.connection import Connection, Pending
+from trace_proxy.state.connection import Connection, Pending
 
 
 class Router:

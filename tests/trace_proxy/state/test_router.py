@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import NO_CONTEXT, PEER
-from trace_proxy.connection import Connection, Pending
-from trace_proxy.router import Router, orphan
+from trace_proxy.state.connection import Connection, Pending
+from trace_proxy.state.router import Router, orphan
 
 
 def ask(connection: Connection | None, name: bytes = b"1") -> Pending:

@@ -10,10 +10,10 @@ import msgspec
 
 from trace_proxy.context.span_record import AttributeValue, SpanContext
 from trace_proxy.context.trace_context import Inherited, Resolution
-from trace_proxy.gate import Session
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.queues.admission import Load
 from trace_proxy.queues.core_queue import OUR_LANE
+from trace_proxy.state.gate import Session
 
 
 class Peer(msgspec.Struct, frozen=True):

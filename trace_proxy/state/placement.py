@@ -6,7 +6,7 @@ another core would be refused. What a placed thread does is not known here.
 
 from collections.abc import Iterable
 
-from trace_proxy.core_session import CoreSession, CoreState
+from trace_proxy.state.core_session import CoreSession, CoreState
 
 
 class Placement:

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy import handles, requests
+from trace_proxy import requests
 from trace_proxy.protocol.methods import HANDLES
+from trace_proxy.state import handles
 
 FAMILIES = [
     ("command/exec", "processId", "command/exec/outputDelta", "command/exec/terminate"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from trace_proxy.connection import Connection
+from trace_proxy.state.connection import Connection
 
 
 class Subscribers:
