@@ -14,11 +14,11 @@ from trace_proxy.express import Express
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state import handles
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.switchboard import Switchboard
-from trace_proxy.turn_spans import Turn
 
 _TELLING: Final = (
     methods.SUBSCRIBING | methods.TURN_CONTROL | frozenset({"turn/start", "review/start"})

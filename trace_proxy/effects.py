@@ -9,10 +9,10 @@ from typing import Protocol
 
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.context.trace_context import Rejection
+from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
-from trace_proxy.turns import EndedTurn
 
 
 class Effects(Protocol):

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import spans
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.refusal import Refusal
+from trace_proxy.spans import requests as spans
 from trace_proxy.state import gate
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
-from trace_proxy import spans
 from trace_proxy.answers import Answers
-from trace_proxy.content import Content
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
@@ -27,6 +25,8 @@ from trace_proxy.pool import Pool, Restarts
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.queues.admission import Admission
 from trace_proxy.requests import Requests
+from trace_proxy.spans import requests as spans
+from trace_proxy.spans.content import Content
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 from trace_proxy.state.handles import closing_params

@@ -15,8 +15,6 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.messages import Message
-from trace_proxy import spans
-from trace_proxy.content import Content
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
@@ -28,10 +26,12 @@ from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.spans import requests as spans
+from trace_proxy.spans.content import Content
+from trace_proxy.spans.turn_spans import Turn
+from trace_proxy.spans.turns import OBSERVED, EndedTurn
 from trace_proxy.state.connection import Connection, Peer, Pending
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
-from trace_proxy.turn_spans import Turn
-from trace_proxy.turns import OBSERVED, EndedTurn
 
 _EVERYTHING_BYTES: Final = 2**63
 """Taken from a core's lane at once: all of it, which the lane's own bounds keep small."""

@@ -11,8 +11,6 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codec
-from trace_proxy import spans
-from trace_proxy.content import Content, RecordingTurns
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.drain import Drain
@@ -23,6 +21,10 @@ from trace_proxy.protocol.experimental import NOTIFICATIONS
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import OUR_LANE
+from trace_proxy.spans import requests as spans
+from trace_proxy.spans.content import Content, RecordingTurns
+from trace_proxy.spans.turn_spans import Turn
+from trace_proxy.spans.turns import EndedTurn, Turns
 from trace_proxy.state import server_requests
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
@@ -30,8 +32,6 @@ from trace_proxy.state.gate import hears
 from trace_proxy.state.placement import Placement
 from trace_proxy.state.server_requests import ServerRequest, ServerRequests
 from trace_proxy.state.subscribers import Subscribers
-from trace_proxy.turn_spans import Turn
-from trace_proxy.turns import EndedTurn, Turns
 
 PUMP_BYTES: Final = 256 * 1024
 """Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""

@@ -32,7 +32,7 @@ from trace_proxy.runtime.otlp_json import JsonSpanEncoder
 from trace_proxy.runtime.record_span import Origin, Origins
 from trace_proxy.runtime.span_queue import MAX_PART, SpanQueue
 from trace_proxy.runtime.telemetry import DEFAULT_BATCH_SIZE, Telemetry
-from trace_proxy.semconv import JSONRPC_REQUEST_ID
+from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
 
 START_NS = 1_780_000_000_000_000_000
 

@@ -19,10 +19,10 @@ from trace_proxy.pool import Restarts
 from trace_proxy.protocol import envelope
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
-from trace_proxy.turns import EndedTurn
 
 Json = Any
 """What a test reads from the wire."""

@@ -1,6 +1,5 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
-from trace_proxy.content import Content
 from trace_proxy.drain import Drain
 from trace_proxy.effects import Effects
 from trace_proxy.hub import Hub
@@ -11,6 +10,7 @@ from trace_proxy.queues.core_queue import Lanes
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
+from trace_proxy.spans.content import Content
 from trace_proxy.state.core_session import CoreSession
 
 

@@ -11,10 +11,10 @@ from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.server_requests import ServerRequest
 from trace_proxy.switchboard import Switchboard
-from trace_proxy.turns import EndedTurn
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.prometheus import Scrape

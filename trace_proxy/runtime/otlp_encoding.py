@@ -31,7 +31,7 @@ from trace_proxy.runtime.otlp_readable import (
 )
 from trace_proxy.runtime.protobuf import field, fixed32, key_value, text, varint
 from trace_proxy.runtime.record_span import Origin, Origins, OversizedSpan, trace_state
-from trace_proxy.semconv import JSONRPC_REQUEST_ID
+from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
 
 Spans: TypeAlias = Sequence[SpanRecord | ReadableSpan]
 

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import CountingIds
-from trace_proxy import semconv
-from trace_proxy.content import Content, RecordingTurns
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Resolution, Source
 from trace_proxy.protocol.envelope import decode_core
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.spans import semconv
+from trace_proxy.spans.content import Content, RecordingTurns
+from trace_proxy.spans.turn_spans import Turn
+from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import RequestSpan
 from trace_proxy.state.core_session import CoreSession
-from trace_proxy.turn_spans import Turn
-from trace_proxy.turns import EndedTurn
 
 SHARED: dict[str, AttributeValue] = {"shared": True}
 LIMIT = 12

@@ -17,9 +17,7 @@ from msgspec import UNSET, UnsetType
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.context.w3c import own_flags
-from trace_proxy.state.connection import RequestSpan
-from trace_proxy.state.core_session import CoreSession
-from trace_proxy.turn_spans import (
+from trace_proxy.spans.turn_spans import (
     TOOL_STATUS,
     TURN_STATUS,
     Tool,
@@ -28,6 +26,8 @@ from trace_proxy.turn_spans import (
     tool_record,
     turn_record,
 )
+from trace_proxy.state.connection import RequestSpan
+from trace_proxy.state.core_session import CoreSession
 
 ITEMS_PER_TURN: Final = 1024
 """Tool calls that may run at once in a turn before further ones get no span."""

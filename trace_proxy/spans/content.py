@@ -11,13 +11,13 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from trace_proxy import semconv
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.spans import semconv
+from trace_proxy.spans.turns import EndedTurn, Turns
 from trace_proxy.state.connection import RequestSpan
 from trace_proxy.state.core_session import CoreSession
-from trace_proxy.turns import EndedTurn, Turns
 
 _UTF8_BYTES: Final = 4
 """Of one character, at most: so much of a text is decoded before it is cut."""

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from trace_proxy import semconv
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.spans import semconv
 from trace_proxy.state.core_session import CoreSession
 
 TOOL_NAME_CHARS: Final = 64

@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from core_server.jsonrpc import codes
-from trace_proxy import semconv
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
 from trace_proxy.protocol import methods
+from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Pending, RequestSpan
 
 REQUEST_ID_CHARS: Final = 64

@@ -1,0 +1,1 @@
+"""What becomes a span: requests, turns, tool calls, approvals."""
