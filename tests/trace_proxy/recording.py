@@ -14,11 +14,11 @@ from trace_proxy.context.trace_context import (
     inherit,
 )
 from trace_proxy.drain import Drain
-from trace_proxy.hub import Hub
-from trace_proxy.pool import Restarts
 from trace_proxy.protocol import envelope
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.relay.shared.hub import Hub
+from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession

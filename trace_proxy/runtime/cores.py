@@ -14,9 +14,9 @@ import structlog
 
 from core_server.jsonrpc.framing import Oversized
 from trace_proxy.drain import State
-from trace_proxy.hub import Hub
-from trace_proxy.pool import Pool
 from trace_proxy.protocol.envelope import decoded
+from trace_proxy.relay.shared.hub import Hub
+from trace_proxy.relay.shared.pool import Pool
 from trace_proxy.runtime.core_process import CoreProcess
 from trace_proxy.runtime.keeping import Keeping
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault

@@ -1,12 +1,12 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
 from trace_proxy.drain import Drain
-from trace_proxy.effects import Effects
-from trace_proxy.hub import Hub
-from trace_proxy.passthrough import PassThrough
-from trace_proxy.pool import Restarts
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import Lanes
+from trace_proxy.relay.effects import Effects
+from trace_proxy.relay.per_connection.passthrough import PassThrough
+from trace_proxy.relay.shared.hub import Hub
+from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions

@@ -9,12 +9,12 @@ import structlog
 
 from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
+from trace_proxy.relay.board import Switchboard
 from trace_proxy.runtime.metrics import Metrics
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.server_requests import ServerRequest
-from trace_proxy.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.prometheus import Scrape

@@ -17,9 +17,9 @@ import structlog
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.passthrough import PassThrough
 from trace_proxy.queues.client_queue import Outbox, TotalOutbound, Verdict
 from trace_proxy.queues.pace import Pace
+from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.client import Client
 from trace_proxy.runtime.cores import Cores

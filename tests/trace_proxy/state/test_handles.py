@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy import requests
 from trace_proxy.protocol.methods import HANDLES
+from trace_proxy.relay.shared import requests
 from trace_proxy.state import handles
 
 FAMILIES = [

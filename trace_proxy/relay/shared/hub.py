@@ -12,26 +12,26 @@ from collections.abc import Iterator
 from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
-from trace_proxy.answers import Answers
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
-from trace_proxy.effects import Effects
-from trace_proxy.express import Express
-from trace_proxy.greetings import Greetings
-from trace_proxy.merge import Merge
-from trace_proxy.notices import Notices
-from trace_proxy.pool import Pool, Restarts
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.queues.admission import Admission
-from trace_proxy.requests import Requests
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.effects import Effects
+from trace_proxy.relay.shared.answers import Answers
+from trace_proxy.relay.shared.core_messages import Notices
+from trace_proxy.relay.shared.express import Express
+from trace_proxy.relay.shared.initialize import Greetings
+from trace_proxy.relay.shared.merged_lists import Merge
+from trace_proxy.relay.shared.pool import Pool, Restarts
+from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.content import Content
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 from trace_proxy.state.handles import closing_params
 from trace_proxy.state.router import orphan
-from trace_proxy.switchboard import Switchboard
 
 
 class Hub:

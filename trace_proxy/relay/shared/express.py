@@ -18,10 +18,10 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Sampling
 from trace_proxy.protocol import envelope, experimental, methods
+from trace_proxy.relay.board import Switchboard
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Pending, PlainMethod, RequestSpan
 from trace_proxy.state.core_session import CoreState
-from trace_proxy.switchboard import Switchboard
 
 _NOT_PLAIN: Final = (
     methods.NEW_WORK

@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from core_server.jsonrpc.messages import Message
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.pairs import Pair, PairBoard, key_of
 from trace_proxy.protocol import envelope, methods
+from trace_proxy.relay.per_connection.pairs import Pair, PairBoard, key_of
 from trace_proxy.spans import requests as spans
 from trace_proxy.state import server_requests
 from trace_proxy.state.connection import Connection

@@ -13,14 +13,14 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codes
 from trace_proxy.drain import ENDING, State
-from trace_proxy.greetings import Greetings
 from trace_proxy.protocol import envelope
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.refusal import Refusal
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.core_session import CoreSession, CoreState
-from trace_proxy.switchboard import Switchboard
 
 CORE_LOST: Final = Refusal(
     codes.CORE_LOST,

@@ -11,16 +11,16 @@ from msgspec import UNSET
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy.context.trace_context import trace_field
-from trace_proxy.greetings import Greetings
-from trace_proxy.merge import Merge
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.core_queue import OUR_LANE
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.shared.initialize import Greetings
+from trace_proxy.relay.shared.merged_lists import Merge
 from trace_proxy.spans import requests as spans
 from trace_proxy.state import gate, handles, server_requests
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
-from trace_proxy.switchboard import Switchboard
 
 _ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
 

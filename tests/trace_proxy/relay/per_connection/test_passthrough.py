@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tests.trace_proxy.recording import NO_CONTEXT, PEER, CountingIds, Recording
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.drain import Drain, State
-from trace_proxy.pairs import Pair, key_of, seen
-from trace_proxy.passthrough import PassThrough
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.relay.per_connection.pairs import Pair, key_of, seen
+from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.spans import semconv
 from trace_proxy.spans.content import Content
 from trace_proxy.state.connection import Connection, Peer

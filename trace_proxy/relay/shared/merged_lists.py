@@ -14,9 +14,9 @@ from msgspec import UNSET, Raw
 from core_server.jsonrpc import codec
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.relay.board import Switchboard
 from trace_proxy.state.connection import Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
-from trace_proxy.switchboard import Switchboard
 
 LOADED: Final = "thread/loaded/list"
 _encode = msgspec.json.Encoder().encode

@@ -16,15 +16,15 @@ from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy.context.ids import Ids
 from trace_proxy.drain import Drain
-from trace_proxy.effects import Effects
 from trace_proxy.protocol.envelope import GarbageError
 from trace_proxy.queues.admission import Admission
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.effects import Effects
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
-from trace_proxy.switchboard import Switchboard
 
 INTERRUPT_KEY: Final = b'"trace-proxy/interrupt"'
 """The one id of ours, when a drain's deadline has passed; a string that no client uses."""

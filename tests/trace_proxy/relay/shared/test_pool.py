@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.pool import REFERENCE_WINDOW, Restarts
 from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.relay.shared.pool import REFERENCE_WINDOW, Restarts
 
 
 def restarts() -> Restarts:

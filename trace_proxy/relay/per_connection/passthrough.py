@@ -18,14 +18,14 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
-from trace_proxy.effects import Effects
-from trace_proxy.pair_requests import PairRequests
-from trace_proxy.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.relay.effects import Effects
+from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
+from trace_proxy.relay.per_connection.server_requests import PairRequests
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn

@@ -10,15 +10,15 @@ import msgspec
 from msgspec import UNSET
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.express import Express
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol import shapes as results
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.shared.express import Express
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state import handles
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
-from trace_proxy.switchboard import Switchboard
 
 _TELLING: Final = (
     methods.SUBSCRIBING | methods.TURN_CONTROL | frozenset({"turn/start", "review/start"})

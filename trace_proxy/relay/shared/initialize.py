@@ -14,11 +14,11 @@ import msgspec
 from core_server.jsonrpc import codec
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.refusal import Refusal
+from trace_proxy.relay.board import Switchboard
 from trace_proxy.spans import requests as spans
 from trace_proxy.state import gate
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
-from trace_proxy.switchboard import Switchboard
 
 GREETING_NOTIFICATIONS: Final = frozenset({"configWarning", "remoteControl/status/changed"})
 """What the reference sends to a connection right after its `initialize`."""

@@ -4,7 +4,7 @@ import pytest
 
 from tests.trace_proxy.recording import Client, Core, Json, Proxy
 from trace_proxy.drain import Drain
-from trace_proxy.pool import RESUMES_AT_ONCE
+from trace_proxy.relay.shared.pool import RESUMES_AT_ONCE
 from trace_proxy.state.core_session import CoreState
 
 

@@ -11,16 +11,16 @@ import msgspec
 from msgspec import UNSET
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.greetings import GREETING_NOTIFICATIONS, Greetings
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage, Routing
+from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.shared.initialize import GREETING_NOTIFICATIONS, Greetings
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.turns import OBSERVED, EndedTurn
 from trace_proxy.state import handles, server_requests
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
-from trace_proxy.switchboard import Switchboard
 
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"

@@ -14,13 +14,13 @@ from core_server.jsonrpc import codec
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.drain import Drain
-from trace_proxy.effects import Effects
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.experimental import NOTIFICATIONS
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import OUR_LANE
+from trace_proxy.relay.effects import Effects
 from trace_proxy.spans import requests as spans
 from trace_proxy.spans.content import Content, RecordingTurns
 from trace_proxy.spans.turn_spans import Turn

@@ -1,0 +1,1 @@
+"""The decisions: events in, effects out."""

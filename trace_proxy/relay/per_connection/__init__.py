@@ -1,0 +1,1 @@
+"""One core for each client, everything passed through."""
