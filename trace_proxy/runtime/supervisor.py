@@ -21,7 +21,7 @@ from trace_proxy.queues.client_queue import Outbox, TotalOutbound, Verdict
 from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.runtime.bounds import outbox_bounds
-from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.cores import Cores
 from trace_proxy.runtime.drain_steps import DrainSteps
 from trace_proxy.runtime.machines import machine

@@ -13,11 +13,11 @@ import uvloop
 from aiohttp import web
 
 from trace_proxy.queues.client_queue import TotalOutbound
-from trace_proxy.runtime import handshake
 from trace_proxy.runtime.bounds import outbox_bounds
-from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.frames import pong_frame
-from trace_proxy.runtime.websocket import WebsocketClient
+from trace_proxy.runtime.clients import handshake
+from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.frames import pong_frame
+from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.settings.limits import Limits
 
 LIMITS = Limits()

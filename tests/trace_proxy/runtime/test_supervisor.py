@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.trace_proxy.recording import NO_CONTEXT
-from tests.trace_proxy.runtime.slow_peer import Peer
+from tests.trace_proxy.runtime.clients.slow_peer import Peer
 from tests.trace_proxy.runtime.telemetry_fixtures import clean_environment, telemetry
 from trace_proxy.runtime import supervisor as shell
 from trace_proxy.runtime.supervisor import Supervisor

@@ -8,8 +8,8 @@ from aiohttp import WSMsgType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trace_proxy.runtime import frame_reader
-from trace_proxy.runtime.frame_reader import FrameReader, Parsed
+from trace_proxy.runtime.clients import frame_reader
+from trace_proxy.runtime.clients.frame_reader import FrameReader, Parsed
 from trace_proxy.settings.limits import KIB, Limits
 
 MASK = b"\0\0\0\0"

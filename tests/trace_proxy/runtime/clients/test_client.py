@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trace_proxy.runtime.slow_peer import SLOW_CLOSE_S, Peer
+from tests.trace_proxy.runtime.clients.slow_peer import SLOW_CLOSE_S, Peer
 from trace_proxy.queues.client_queue import Outbox, OutboxBounds, TotalOutbound, Verdict
 
 T = TypeVar("T")

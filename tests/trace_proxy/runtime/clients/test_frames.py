@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.runtime.frames import (
+from trace_proxy.runtime.clients.frames import (
     close_frame,
     message_of,
     pong_frame,

@@ -3,7 +3,7 @@
 import asyncio
 
 from trace_proxy.queues.client_queue import Outbox
-from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.clients.client import Client
 
 SLOW_CLOSE_S = 5.0
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.queues.client_queue import Outbox
-from trace_proxy.runtime import streams
-from trace_proxy.runtime.client import Client
+from trace_proxy.runtime.clients import streams
+from trace_proxy.runtime.clients.client import Client
 
 
 class Reader(Protocol):

@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 
 from trace_proxy.queues.client_queue import OutboxBounds, TotalOutbound
-from trace_proxy.runtime import frame_reader, handshake, websocket
-from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.frames import close_frame, text_frame
-from trace_proxy.runtime.websocket import WebsocketClient
+from trace_proxy.runtime.clients import frame_reader, handshake, websocket
+from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.frames import close_frame, text_frame
+from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.settings.limits import Limits
 
 UPGRADE = (

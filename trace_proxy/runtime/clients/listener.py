@@ -20,10 +20,10 @@ from trace_proxy.context.trace_context import Trust, inherit
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import Outbox
-from trace_proxy.runtime import handshake
+from trace_proxy.runtime.clients import handshake
+from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
-from trace_proxy.runtime.websocket import WebsocketClient
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
 from trace_proxy.state.connection import Connection, Peer
 

@@ -14,9 +14,15 @@ from typing import Final, Protocol
 from aiohttp import WebSocketError, WSMsgType, web
 
 from trace_proxy.queues.client_queue import Outbox
-from trace_proxy.runtime.client import Client
-from trace_proxy.runtime.frame_reader import FrameReader, Parsed
-from trace_proxy.runtime.frames import close_frame, message_of, pong_frame, text_frame, text_frames
+from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.frame_reader import FrameReader, Parsed
+from trace_proxy.runtime.clients.frames import (
+    close_frame,
+    message_of,
+    pong_frame,
+    text_frame,
+    text_frames,
+)
 from trace_proxy.settings.limits import Limits
 
 CLOSE_WAIT_S: Final = 1.0

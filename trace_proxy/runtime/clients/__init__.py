@@ -1,0 +1,1 @@
+"""Client connections: listeners, websockets, stdio, and what is written to them."""
