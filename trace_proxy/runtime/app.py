@@ -21,7 +21,7 @@ from trace_proxy.runtime import logging
 from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
-from trace_proxy.runtime.core_process import find_command
+from trace_proxy.runtime.cores.process import find_command
 from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor

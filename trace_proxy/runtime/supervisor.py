@@ -22,11 +22,11 @@ from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.runtime.bounds import outbox_bounds
 from trace_proxy.runtime.clients.client import Client
-from trace_proxy.runtime.cores import Cores
+from trace_proxy.runtime.cores.per_connection import PrivateCores
+from trace_proxy.runtime.cores.shared import Cores
 from trace_proxy.runtime.drain_steps import DrainSteps
 from trace_proxy.runtime.machines import machine
 from trace_proxy.runtime.meters import Meters
-from trace_proxy.runtime.private_cores import PrivateCores
 from trace_proxy.runtime.telemetry import Telemetry
 from trace_proxy.settings.config import Config
 from trace_proxy.state.connection import Connection, Peer

@@ -17,8 +17,8 @@ from trace_proxy.drain import State
 from trace_proxy.protocol.envelope import decoded
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Pool
-from trace_proxy.runtime.core_process import CoreProcess
-from trace_proxy.runtime.keeping import Keeping
+from trace_proxy.runtime.cores.orphans import Keeping
+from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 
 if TYPE_CHECKING:

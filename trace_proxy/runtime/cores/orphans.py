@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-_KEEPER: Final = str(Path(__file__).with_name("keeper.py"))
+_KEEPER: Final = str(Path(__file__).with_name("orphans_script.py"))
 
 
 class Keeping:

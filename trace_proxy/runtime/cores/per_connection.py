@@ -17,8 +17,8 @@ import structlog
 from core_server.jsonrpc.framing import Oversized
 from trace_proxy.drain_commands import StopCores
 from trace_proxy.relay.per_connection.passthrough import PassThrough
-from trace_proxy.runtime.core_process import CoreProcess
-from trace_proxy.runtime.cores import CoreOwner
+from trace_proxy.runtime.cores.process import CoreProcess
+from trace_proxy.runtime.cores.shared import CoreOwner
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trace_proxy.runtime import launch
+from trace_proxy.runtime.cores import launch_script as launch
 
 SCRIPT = Path(launch.__file__)
 TIMEOUT_S = 30

@@ -22,7 +22,7 @@ from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.errors import StartError
 from trace_proxy.settings.limits import Limits
 
-_LAUNCH: Final = str(Path(__file__).with_name("launch.py"))
+_LAUNCH: Final = str(Path(__file__).with_name("launch_script.py"))
 _WHOLE_BYTES: Final = 256 * 1024
 """A line longer than this is not copied only to put its newline behind it."""
 

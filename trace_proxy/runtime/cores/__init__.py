@@ -1,0 +1,1 @@
+"""Core processes: started, watched, restarted, never orphaned."""
