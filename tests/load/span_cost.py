@@ -25,13 +25,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind
 
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime.export_account import quiet_sdk_logs
-from trace_proxy.runtime.metrics import Metrics
-from trace_proxy.runtime.otlp_encoding import SpanEncoder
-from trace_proxy.runtime.otlp_json import JsonSpanEncoder
-from trace_proxy.runtime.record_span import Origin, Origins
-from trace_proxy.runtime.span_queue import MAX_PART, SpanQueue
-from trace_proxy.runtime.telemetry import DEFAULT_BATCH_SIZE, Telemetry
+from trace_proxy.runtime.telemetry.account import quiet_sdk_logs
+from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
+from trace_proxy.runtime.telemetry.otlp.encoding import SpanEncoder
+from trace_proxy.runtime.telemetry.otlp.json_encoding import JsonSpanEncoder
+from trace_proxy.runtime.telemetry.record_span import Origin, Origins
+from trace_proxy.runtime.telemetry.setup import DEFAULT_BATCH_SIZE, Telemetry
+from trace_proxy.runtime.telemetry.span_queue import MAX_PART, SpanQueue
 from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
 
 START_NS = 1_780_000_000_000_000_000

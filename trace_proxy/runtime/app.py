@@ -22,10 +22,10 @@ from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.cores.process import find_command
-from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.propagation import Propagation
+from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, ListenStdio
 from trace_proxy.state.connection import Connection, Peer
 
@@ -44,7 +44,7 @@ _CONTENT: Final = (
 )
 
 if TYPE_CHECKING:
-    from trace_proxy.runtime.metrics_otlp import MetricsPush
+    from trace_proxy.runtime.telemetry.metrics.push import MetricsPush
 
 _log = structlog.get_logger("trace_proxy")
 
@@ -108,7 +108,7 @@ def _metrics_push(supervisor: Supervisor) -> "MetricsPush | None":
     """The metrics by OTLP as well, when the environment asks for it."""
     if not os.environ.get("OTEL_METRICS_EXPORTER"):
         return None
-    from trace_proxy.runtime.metrics_otlp import metrics_push  # noqa: PLC0415 - 5 MB, seldom used
+    from trace_proxy.runtime.telemetry.metrics.push import metrics_push  # noqa: PLC0415 - 5 MB, seldom used
 
     instruments = supervisor.metrics.instruments()
     return metrics_push(os.environ, instruments, supervisor.telemetry.resource)

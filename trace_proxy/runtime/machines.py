@@ -8,7 +8,7 @@ from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
 from trace_proxy.spans.content import Content
 from trace_proxy.state.core_session import CoreSession

@@ -26,8 +26,8 @@ from trace_proxy.runtime.cores.per_connection import PrivateCores
 from trace_proxy.runtime.cores.shared import Cores
 from trace_proxy.runtime.drain_steps import DrainSteps
 from trace_proxy.runtime.machines import machine
-from trace_proxy.runtime.meters import Meters
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.metrics.meters import Meters
+from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession

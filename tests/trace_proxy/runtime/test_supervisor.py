@@ -6,7 +6,7 @@ import pytest
 
 from tests.trace_proxy.recording import NO_CONTEXT
 from tests.trace_proxy.runtime.clients.slow_peer import Peer
-from tests.trace_proxy.runtime.telemetry_fixtures import clean_environment, telemetry
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import clean_environment, telemetry
 from trace_proxy.runtime import supervisor as shell
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.settings.config import Config, Limits

@@ -22,8 +22,8 @@ from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import Outbox
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.websocket import WebsocketClient
-from trace_proxy.runtime.propagation import Propagation
 from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
 from trace_proxy.state.connection import Connection, Peer
 

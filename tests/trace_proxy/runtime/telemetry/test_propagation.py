@@ -15,7 +15,7 @@ from trace_proxy.context.trace_context import (
     Sampling,
     Source,
 )
-from trace_proxy.runtime.propagation import Propagation, extract_b3
+from trace_proxy.runtime.telemetry.propagation import Propagation, extract_b3
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.trace_proxy.runtime.telemetry_fixtures import TRACE_ID
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import TRACE_ID
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 SAMPLED = SpanContext(TRACE_ID, 1, flags=1, remote=True)
 NOT_SAMPLED = SpanContext(TRACE_ID, 1, flags=2, remote=True)

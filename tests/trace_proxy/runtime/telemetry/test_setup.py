@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.collector import Collector, Mode, tree
-from tests.trace_proxy.runtime.telemetry_fixtures import (
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import (
     SECRET,
     TRACE_ID,
     clean_environment,
@@ -22,8 +22,8 @@ from tests.trace_proxy.runtime.telemetry_fixtures import (
     until,
 )
 from trace_proxy.context.span_record import Service
-from trace_proxy.runtime import otlp
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.otlp import exporter as otlp
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 
 @pytest.fixture(autouse=True)
@@ -321,7 +321,7 @@ def test_ids_are_never_zero_and_do_not_repeat() -> None:
 _IMPORTED = """
 import asyncio, os, sys
 import trace_proxy.runtime.app
-from tests.trace_proxy.runtime.telemetry_fixtures import record
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import record
 from trace_proxy.runtime.telemetry import Telemetry
 
 async def export():

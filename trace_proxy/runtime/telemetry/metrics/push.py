@@ -30,9 +30,19 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
-from trace_proxy.runtime.environment import DAY_MS, is_disabled, positive_integer, setting
-from trace_proxy.runtime.instruments import Distribution, Instrument, Kind, Labels
+from trace_proxy.runtime.telemetry.daemon_thread import finished_in_thread, start_daemon
+from trace_proxy.runtime.telemetry.environment import (
+    DAY_MS,
+    is_disabled,
+    positive_integer,
+    setting,
+)
+from trace_proxy.runtime.telemetry.metrics.instruments import (
+    Distribution,
+    Instrument,
+    Kind,
+    Labels,
+)
 
 DEFAULT_INTERVAL_MS = 60_000  # OpenTelemetry's default
 

@@ -22,13 +22,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.runtime.daemon_thread import finished_in_thread, start_daemon
-from trace_proxy.runtime.environment import DAY_MS, positive_integer
-from trace_proxy.runtime.export_account import AccountedExporter, accounted, quiet_sdk_logs
-from trace_proxy.runtime.record_span import Origin, Origins
-from trace_proxy.runtime.sampling import sampler_of
-from trace_proxy.runtime.span_queue import SpanQueue
-from trace_proxy.runtime.trace_destination import trace_destination
+from trace_proxy.runtime.telemetry.account import AccountedExporter, accounted, quiet_sdk_logs
+from trace_proxy.runtime.telemetry.daemon_thread import finished_in_thread, start_daemon
+from trace_proxy.runtime.telemetry.destination import trace_destination
+from trace_proxy.runtime.telemetry.environment import DAY_MS, positive_integer
+from trace_proxy.runtime.telemetry.record_span import Origin, Origins
+from trace_proxy.runtime.telemetry.sampling import sampler_of
+from trace_proxy.runtime.telemetry.span_queue import SpanQueue
 
 SERVICE = "trace-proxy"
 SCOPE = "trace_proxy"

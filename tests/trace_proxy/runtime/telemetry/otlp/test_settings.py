@@ -6,7 +6,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 
-from trace_proxy.runtime.otlp_settings import (
+from trace_proxy.runtime.telemetry.otlp.settings import (
     USER_AGENT,
     Compression,
     OtlpSettings,

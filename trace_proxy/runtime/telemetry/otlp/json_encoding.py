@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.context.span_record import AttributeValue, Kind, SpanContext, SpanRecord
-from trace_proxy.runtime.record_span import Origin, RecordSpan, trace_state
+from trace_proxy.runtime.telemetry.record_span import Origin, RecordSpan, trace_state
 
 # As in `otlp_encoding`: what repeats is some hundred pairs.
 MAX_CACHED = 4_096

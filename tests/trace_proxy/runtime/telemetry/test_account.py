@@ -8,9 +8,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from structlog.testing import capture_logs
 
-from tests.trace_proxy.runtime.telemetry_fixtures import SECRET
-from trace_proxy.runtime.daemon_thread import finished_in_thread
-from trace_proxy.runtime.export_account import AccountedExporter, quiet_sdk_logs
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import SECRET
+from trace_proxy.runtime.telemetry.account import AccountedExporter, quiet_sdk_logs
+from trace_proxy.runtime.telemetry.daemon_thread import finished_in_thread
 
 
 class ScriptedExporter(SpanExporter):

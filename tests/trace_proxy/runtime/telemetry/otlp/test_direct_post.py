@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from trace_proxy.runtime.direct_post import Answer, DirectPost, NoAnswerError
+from trace_proxy.runtime.telemetry.otlp.direct_post import Answer, DirectPost, NoAnswerError
 
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.runtime.environment import is_disabled, setting
-from trace_proxy.runtime.record_span import sdk_context
+from trace_proxy.runtime.telemetry.environment import is_disabled, setting
+from trace_proxy.runtime.telemetry.record_span import sdk_context
 
 Sample = Callable[[SpanContext | None, int, str], bool]
 """(parent, trace id, span name) → whether the span is recorded and exported."""

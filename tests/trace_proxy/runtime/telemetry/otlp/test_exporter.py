@@ -25,10 +25,11 @@ from opentelemetry.trace import SpanContext as SdkSpanContext
 from opentelemetry.util.types import AnyValue
 
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime import otlp_encoding, otlp_json
-from trace_proxy.runtime.otlp import OtlpExporter, otlp_exporter
-from trace_proxy.runtime.otlp_encoding import SpanEncoder
-from trace_proxy.runtime.record_span import (
+from trace_proxy.runtime.telemetry.otlp import encoding as otlp_encoding
+from trace_proxy.runtime.telemetry.otlp import json_encoding as otlp_json
+from trace_proxy.runtime.telemetry.otlp.encoding import SpanEncoder
+from trace_proxy.runtime.telemetry.otlp.exporter import OtlpExporter, otlp_exporter
+from trace_proxy.runtime.telemetry.record_span import (
     Origin,
     Origins,
     OversizedSpan,

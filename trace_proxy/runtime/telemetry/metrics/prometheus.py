@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from trace_proxy.runtime.instruments import Distribution, Instrument, Kind
+from trace_proxy.runtime.telemetry.metrics.instruments import Distribution, Instrument, Kind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -19,7 +19,7 @@ import structlog
 from opentelemetry.exporter.otlp.proto.http.version import __version__
 from opentelemetry.util.re import parse_env_headers
 
-from trace_proxy.runtime.environment import setting
+from trace_proxy.runtime.telemetry.environment import setting
 
 DEFAULT_TIMEOUT_S = 10.0  # OpenTelemetry's default
 USER_AGENT = f"OTel-OTLP-Exporter-Python/{__version__}"

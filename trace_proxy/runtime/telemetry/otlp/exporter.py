@@ -20,11 +20,11 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from trace_proxy.runtime.otlp_client import SHUT_DOWN, OtlpClient
-from trace_proxy.runtime.otlp_encoding import SpanEncoder
-from trace_proxy.runtime.otlp_settings import is_direct, otlp_settings
-from trace_proxy.runtime.record_span import Origins
-from trace_proxy.runtime.span_queue import AnySpan, Encoded
+from trace_proxy.runtime.telemetry.otlp.client import SHUT_DOWN, OtlpClient
+from trace_proxy.runtime.telemetry.otlp.encoding import SpanEncoder
+from trace_proxy.runtime.telemetry.otlp.settings import is_direct, otlp_settings
+from trace_proxy.runtime.telemetry.record_span import Origins
+from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded
 
 # The stock exporter's own limit for one request, and what collectors accept at most.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
@@ -149,7 +149,7 @@ def otlp_exporter(
             return stock
         client = _StockClient(inside)
     if as_json:
-        module = import_module("trace_proxy.runtime.otlp_json")
+        module = import_module("trace_proxy.runtime.telemetry.otlp.json_encoding")
         return OtlpExporter(client, module.JsonSpanEncoder().encode)
     return ProtobufExporter(client, origins)
 

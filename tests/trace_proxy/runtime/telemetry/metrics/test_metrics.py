@@ -24,16 +24,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.runtime.instruments import (
+from trace_proxy.runtime.telemetry.metrics.instruments import (
     MAX_LABEL_SETS,
     OTHER,
     CallDurations,
     Distribution,
     Tally,
 )
-from trace_proxy.runtime.metrics import CALL_BOUNDS_S, Metrics
-from trace_proxy.runtime.metrics_otlp import MetricsPush, metrics_push
-from trace_proxy.runtime.prometheus import CONTENT_TYPE, Scrape
+from trace_proxy.runtime.telemetry.metrics.metrics import CALL_BOUNDS_S, Metrics
+from trace_proxy.runtime.telemetry.metrics.prometheus import CONTENT_TYPE, Scrape
+from trace_proxy.runtime.telemetry.metrics.push import MetricsPush, metrics_push
 
 RESOURCE = Resource({"service.name": "trace-proxy"})
 

@@ -12,8 +12,8 @@ from email.utils import format_datetime
 import pytest
 from aiohttp import web
 
-from trace_proxy.runtime.otlp_client import OtlpClient
-from trace_proxy.runtime.otlp_settings import Compression, OtlpSettings
+from trace_proxy.runtime.telemetry.otlp.client import OtlpClient
+from trace_proxy.runtime.telemetry.otlp.settings import Compression, OtlpSettings
 
 SETTINGS = OtlpSettings({"content-type": "application/x-protobuf"})
 

@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.runtime.environment import is_disabled, setting
-from trace_proxy.runtime.otlp import otlp_exporter
-from trace_proxy.runtime.record_span import Origins
+from trace_proxy.runtime.telemetry.environment import is_disabled, setting
+from trace_proxy.runtime.telemetry.otlp.exporter import otlp_exporter
+from trace_proxy.runtime.telemetry.record_span import Origins
 
 # Imported when it is wanted: it takes 0.15 s to load.
 _GRPC = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
@@ -135,9 +135,9 @@ def _without_secrets(url: str) -> str:
 
 def _file_exporter(path: Path) -> SpanExporter:
     try:
-        exporter: SpanExporter = import_module("trace_proxy.runtime.otlp_json").TraceFileExporter(
-            path
-        )
+        exporter: SpanExporter = import_module(
+            "trace_proxy.runtime.telemetry.otlp.json_encoding"
+        ).TraceFileExporter(path)
     except OSError as error:
         raise ConfigurationError(
             f"--trace-file {path} cannot be written ({error.strerror}): choose another file"

@@ -20,7 +20,8 @@ from typing import Final, TypeAlias, TypeVar
 from opentelemetry.sdk.trace import ReadableSpan
 
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime.otlp_readable import (
+from trace_proxy.runtime.telemetry.otlp.protobuf import field, fixed32, key_value, text, varint
+from trace_proxy.runtime.telemetry.otlp.readable import (
     LOCAL_FLAGS,
     REMOTE_FLAGS,
     Groups,
@@ -29,8 +30,7 @@ from trace_proxy.runtime.otlp_readable import (
     readable_span,
     state_field,
 )
-from trace_proxy.runtime.protobuf import field, fixed32, key_value, text, varint
-from trace_proxy.runtime.record_span import Origin, Origins, OversizedSpan, trace_state
+from trace_proxy.runtime.telemetry.record_span import Origin, Origins, OversizedSpan, trace_state
 from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
 
 Spans: TypeAlias = Sequence[SpanRecord | ReadableSpan]

@@ -18,8 +18,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from trace_proxy.runtime.direct_post import Answer, DirectPost, NoAnswerError
-from trace_proxy.runtime.otlp_settings import Compression, OtlpSettings
+from trace_proxy.runtime.telemetry.otlp.direct_post import Answer, DirectPost, NoAnswerError
+from trace_proxy.runtime.telemetry.otlp.settings import Compression, OtlpSettings
 
 MAX_TRIES: Final = 6
 JITTER: Final = 0.2

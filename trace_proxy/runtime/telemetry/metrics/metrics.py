@@ -12,7 +12,7 @@ The hot path touches plain attributes only; what is read from them, and how it i
 
 from collections.abc import Callable, Iterable, Mapping
 
-from trace_proxy.runtime.instruments import (
+from trace_proxy.runtime.telemetry.metrics.instruments import (
     CallDurations,
     Distribution,
     Instrument,

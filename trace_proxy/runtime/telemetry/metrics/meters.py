@@ -10,14 +10,14 @@ import structlog
 from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.relay.board import Switchboard
-from trace_proxy.runtime.metrics import Metrics
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
+from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.server_requests import ServerRequest
 
 if TYPE_CHECKING:
-    from trace_proxy.runtime.prometheus import Scrape
+    from trace_proxy.runtime.telemetry.metrics.prometheus import Scrape
 
 LINES_A_SECOND: Final = 100
 """Of the hub's events: a client that sends nothing but errors must not fill a disk."""
@@ -131,6 +131,6 @@ class Meters:
 
 
 def _scrape_of(metrics: Metrics) -> "Scrape":
-    from trace_proxy.runtime.prometheus import Scrape  # noqa: PLC0415 - 4 MB, not always needed
+    from trace_proxy.runtime.telemetry.metrics.prometheus import Scrape  # noqa: PLC0415 - 4 MB, not always needed
 
     return Scrape(metrics.instruments())

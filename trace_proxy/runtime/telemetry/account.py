@@ -14,7 +14,7 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from trace_proxy.runtime.span_queue import AnySpan, Encoded, EncodingExporter
+from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded, EncodingExporter
 
 # Distinct SDK messages that are logged in the life of the process: the SDK has fewer.
 MAX_SDK_MESSAGES = 100

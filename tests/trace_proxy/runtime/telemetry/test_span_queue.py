@@ -8,8 +8,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime import span_queue
-from trace_proxy.runtime.span_queue import AnySpan, Encoded, SpanQueue
+from trace_proxy.runtime.telemetry import span_queue
+from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded, SpanQueue
 
 
 class Recorder(SpanExporter):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 SECRET = "canary-7c1f"

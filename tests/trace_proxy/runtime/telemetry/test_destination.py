@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.collector import spans_from_json
-from tests.trace_proxy.runtime.telemetry_fixtures import (
+from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import (
     SECRET,
     clean_environment,
     record,
@@ -18,7 +18,7 @@ from tests.trace_proxy.runtime.telemetry_fixtures import (
 )
 from trace_proxy.context.span_record import Service
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,15 @@ from opentelemetry.trace import Link, SpanKind, Status, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.runtime.protobuf import attributes, count, field, fixed32, fixed64, text, varint
+from trace_proxy.runtime.telemetry.otlp.protobuf import (
+    attributes,
+    count,
+    field,
+    fixed32,
+    fixed64,
+    text,
+    varint,
+)
 
 _Scope: TypeAlias = InstrumentationScope | None
 _Key = TypeVar("_Key")

@@ -1,0 +1,1 @@
+"""Spans and metrics on their way out; nothing waits for a collector."""

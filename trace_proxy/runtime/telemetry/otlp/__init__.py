@@ -1,0 +1,1 @@
+"""OTLP: records encoded straight to protobuf or JSON, posted by a thread of their own."""
