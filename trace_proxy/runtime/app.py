@@ -17,11 +17,11 @@ from trace_proxy.context.trace_context import Handshake, Trust, inherit
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import Outbox
-from trace_proxy.runtime import logging
 from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.cores.process import find_command
+from trace_proxy.runtime.log import setup as logging
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry.propagation import Propagation

@@ -20,8 +20,8 @@ from typing import Final
 import structlog
 from structlog.typing import EventDict
 
-from trace_proxy.runtime.log_fields import clean, clean_text, describe_exception
-from trace_proxy.runtime.stderr_sink import StderrSink
+from trace_proxy.runtime.log.fields import clean, clean_text, describe_exception
+from trace_proxy.runtime.log.stderr_sink import StderrSink
 from trace_proxy.settings.config import LogFormat, Logging
 
 QUIET_LOGGERS: Final = ("aiohttp.access", "aiohttp.websocket")

@@ -18,9 +18,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.runtime.log_fields import MAX_ITEMS, clean, clean_text, describe_exception
-from trace_proxy.runtime.logging import QUIET_LOGGERS, configure
-from trace_proxy.runtime.stderr_sink import StderrSink
+from trace_proxy.runtime.log.fields import MAX_ITEMS, clean, clean_text, describe_exception
+from trace_proxy.runtime.log.setup import QUIET_LOGGERS, configure
+from trace_proxy.runtime.log.stderr_sink import StderrSink
 from trace_proxy.settings.config import LogFormat, Logging, LogLevel
 
 DEADLINE_S = 10.0

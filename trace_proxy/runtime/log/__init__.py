@@ -1,0 +1,1 @@
+"""Logs: events with fields, JSON on stderr."""
