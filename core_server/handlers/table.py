@@ -3,14 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
-from core_server.handlers import account, execution, extras, forking, goals, pages, threads, turns
-from core_server.handlers import initialize as session
+from core_server.handlers import (
+    account,
+    execution,
+    extras,
+    forking,
+    goals,
+    initialize,
+    pages,
+    threads,
+    turns,
+)
 
 Handler = Callable[..., Any]
 """(context, params) → result, `Reply`, or a coroutine of either."""
 
 HANDLERS: dict[str, Handler] = {
-    "initialize": session.initialize,
+    "initialize": initialize.initialize,
     "thread/start": threads.start,
     "thread/resume": threads.resume,
     "thread/fork": forking.fork,

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from core_server import records as rows
+from core_server import records
 from core_server.engines.base import (
     AgentMessage,
     CompactedHistory,
@@ -54,15 +54,15 @@ ITEMS: list[ThreadItem] = [
 
 @pytest.mark.parametrize("item", ITEMS)
 def test_an_item_comes_back_as_it_was(item: ThreadItem) -> None:
-    row = rows.item_row("t", "turn", 3, item)
+    row = records.item_row("t", "turn", 3, item)
     assert (row.item_id, row.ordinal, row.kind) == (item.id, 3, "item")
-    assert rows.item_of(row, running=False) == item
+    assert records.item_of(row, running=False) == item
 
 
 def test_an_item_that_was_never_finished_shows_as_failed_unless_its_turn_runs() -> None:
-    row = rows.item_row("t", "turn", 0, COMMAND)
-    assert rows.item_of(row, running=True) == COMMAND
-    assert rows.item_of(row, running=False) == msgspec.structs.replace(COMMAND, status="failed")
+    row = records.item_row("t", "turn", 0, COMMAND)
+    assert records.item_of(row, running=True) == COMMAND
+    assert records.item_of(row, running=False) == msgspec.structs.replace(COMMAND, status="failed")
 
 
 def test_a_thread_comes_back_as_it_was() -> None:
@@ -74,19 +74,19 @@ def test_a_thread_comes_back_as_it_was() -> None:
     thread.goal = Goal("id", "o", 1, 2)
     thread.count_tokens("turn", TokenCounts(3, 2, 0, 0, 1, 0), None)
     thread.recency_at_s = thread.updated_at_s = 9
-    again = rows.thread_of(rows.thread_row(thread))
-    assert rows.thread_row(again) == rows.thread_row(thread)
+    again = records.thread_of(records.thread_row(thread))
+    assert records.thread_row(again) == records.thread_row(thread)
     assert (again.wire(), again.subscribed) == (thread.wire(), False)
 
 
 def test_a_turn_comes_back_in_the_view_that_is_asked_for() -> None:
     turn = Turn("turn", "turn", (), "full", "failed", TurnError("no"), 1, 2, 3)
-    row = rows.turn_row("t", 4, turn)
+    row = records.turn_row("t", 4, turn)
     items = tuple(ITEMS)
-    assert rows.turn_of(row, items, "full") == msgspec.structs.replace(turn, items=items)
+    assert records.turn_of(row, items, "full") == msgspec.structs.replace(turn, items=items)
     summary = msgspec.structs.replace(turn, items=(ITEMS[0], ITEMS[2]), items_view="summary")
-    assert rows.turn_of(row, items, "summary") == summary
-    assert rows.turn_of(row, items, "notLoaded").items == ()
+    assert records.turn_of(row, items, "summary") == summary
+    assert records.turn_of(row, items, "notLoaded").items == ()
 
 
 def test_the_history_of_an_engine_is_read_from_items_and_hidden_entries() -> None:
@@ -94,17 +94,17 @@ def test_the_history_of_an_engine_is_read_from_items_and_hidden_entries() -> Non
     cut = ToolCall("c2", "shell", "{}")
     mine = msgspec.structs.replace(COMMAND, source="userShell", aggregated_output="out")
     entries = [
-        rows.item_row("t", "turn", 0, ITEMS[0]),
-        rows.hidden_row("t", "turn", 1, call),
-        rows.item_row("t", "turn", 2, ITEMS[1]),
-        rows.hidden_row("t", "turn", 3, output),
-        rows.item_row("t", "turn", 4, ITEMS[2]),
-        rows.hidden_row("t", "turn", 5, cut),
-        rows.hidden_row("t", "turn", 6, CompactedHistory("short")),
-        rows.item_row("t", "turn", 7, mine),
-        rows.item_row("t", "turn", 8, ITEMS[3]),
+        records.item_row("t", "turn", 0, ITEMS[0]),
+        records.hidden_row("t", "turn", 1, call),
+        records.item_row("t", "turn", 2, ITEMS[1]),
+        records.hidden_row("t", "turn", 3, output),
+        records.item_row("t", "turn", 4, ITEMS[2]),
+        records.hidden_row("t", "turn", 5, cut),
+        records.hidden_row("t", "turn", 6, CompactedHistory("short")),
+        records.item_row("t", "turn", 7, mine),
+        records.item_row("t", "turn", 8, ITEMS[3]),
     ]
-    assert rows.history_of(tuple(entries)) == [
+    assert records.history_of(tuple(entries)) == [
         UserMessage((TextPart("a"), ImagePart("https://x/y"))),
         call,
         output,
@@ -117,16 +117,16 @@ def test_the_history_of_an_engine_is_read_from_items_and_hidden_entries() -> Non
 
 def test_other_kinds_of_input_are_named_to_the_engine() -> None:
     content = (LocalImageInput("/a.png"), SkillInput("s", "/s"), MentionInput("m", "/m"))
-    message = rows.message_of(UserMessageItem("u", None, content, 1))
+    message = records.message_of(UserMessageItem("u", None, content, 1))
     assert message.parts == (TextPart("[image: /a.png]"), TextPart("[s: /s]"), TextPart("[m: /m]"))
     structured = ToolMessageItem("f", "x", (msgspec.Raw(b'{"type":"input_text"}'),), None, 1)
-    assert rows.preview_of(structured) == "[x]"
-    assert rows.message_of(structured).parts == (
+    assert records.preview_of(structured) == "[x]"
+    assert records.message_of(structured).parts == (
         TextPart('Message of the tool x, not of the user:\n[{"type":"input_text"}]'),
     )
 
 
 def test_the_preview_is_the_first_text() -> None:
     content = (ImageInput("u"), TextInput("first"), TextInput("second"))
-    assert rows.preview_of(UserMessageItem("u", None, content, 1)) == "first"
-    assert rows.preview_of(UserMessageItem("u", None, (), 1)) == ""
+    assert records.preview_of(UserMessageItem("u", None, content, 1)) == "first"
+    assert records.preview_of(UserMessageItem("u", None, (), 1)) == ""

@@ -21,11 +21,11 @@ from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.relay.effects import Effects
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import approvals
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content, RecordingTurns
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.spans.turns import EndedTurn, Turns
-from trace_proxy.state import server_requests
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.gate import hears
@@ -127,7 +127,7 @@ class Switchboard:
 
     def resolve(self, asked: ServerRequest, why: str) -> None:
         """A server request needs no answer any more; tell whom it was put to."""
-        self.end_span(server_requests.record(asked, self.now_ns, why, None))
+        self.end_span(approvals.record(asked, self.now_ns, why, None))
         self.effects.approval_settled(asked, self.now_ns)
         if asked.thread is None:
             return
@@ -158,7 +158,7 @@ class Switchboard:
                 codec.error(pending.id, refusal.code, refusal.message, refusal.data),
             )
         reason = None if refusal.data is None else refusal.data.get("reason")
-        pending.ended_by = spans.ended_by(reason)
+        pending.ended_by = request_spans.ended_by(reason)
         self.settled(pending, error=refusal.code)
 
     def settled(
@@ -178,7 +178,7 @@ class Switchboard:
         span = pending.span
         if span is None:
             return
-        record = spans.end_request(
+        record = request_spans.end_request(
             pending,
             self.now_ns,
             core=None if core is None else core.index,
@@ -257,7 +257,7 @@ class Switchboard:
 
     def interrupt(self, turn: Turn) -> None:
         """Ask a turn to end because of the drain, past everything that waits."""
-        turn.ended_by = spans.DRAIN
+        turn.ended_by = request_spans.DRAIN
         params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
         self.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
 

@@ -21,7 +21,7 @@ from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.cores.process import find_command
-from trace_proxy.runtime.log import setup as logging
+from trace_proxy.runtime.log import setup as log_setup
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry.propagation import Propagation
@@ -56,7 +56,7 @@ def run(config: Config) -> int:
         StartError: it could not start.
         ConfigurationError: telemetry cannot be set up as the environment asks.
     """
-    sink = logging.configure(config.logging, record_content=config.tracing.record_content)
+    sink = log_setup.configure(config.logging, record_content=config.tracing.record_content)
     try:
         find_command(config.pool.command)
         sys.setswitchinterval(SWITCH_INTERVAL_S)

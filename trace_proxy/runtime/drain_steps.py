@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 import structlog
 
-from trace_proxy import drain_commands as commands
+from trace_proxy import drain_commands
 from trace_proxy.drain import State
 from trace_proxy.state.connection import Connection
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("trace_proxy.drain")
 
 _SLOW = (
-    commands.CloseConnections,
-    commands.StopCores,
-    commands.FlushSpans,
-    commands.CloseListeners,
+    drain_commands.CloseConnections,
+    drain_commands.StopCores,
+    drain_commands.FlushSpans,
+    drain_commands.CloseListeners,
 )
 
 
@@ -50,14 +50,14 @@ class DrainSteps:
     def __init__(self, supervisor: "Supervisor") -> None:
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
-        self._closing: deque[commands.Command] = deque()
+        self._closing: deque[drain_commands.Command] = deque()
         self._wake = asyncio.Event()
         self._interrupted: set[str] = set()
         self._announced_until_s: float | None = None
         self.exit_code: int | None = None
         self.end_within: Callable[[float, int], None] = lambda _within_s, _code: None
 
-    def carry_out(self, todo: list[commands.Command]) -> None:
+    def carry_out(self, todo: list[drain_commands.Command]) -> None:
         """Do the short ones now and hand the closing sequence to `run`."""
         for command in todo:
             if isinstance(command, _SLOW):
@@ -66,32 +66,32 @@ class DrainSteps:
             else:
                 self._at_once(command)
 
-    def _at_once(self, command: commands.Command) -> None:
+    def _at_once(self, command: drain_commands.Command) -> None:
         supervisor = self._supervisor
         match command:
-            case commands.AnnounceDraining():
+            case drain_commands.AnnounceDraining():
                 self._announce(command)
-            case commands.CloseIdleConnections():
+            case drain_commands.CloseIdleConnections():
                 self._close_idle(command.code)
-            case commands.InterruptTurn():
+            case drain_commands.InterruptTurn():
                 turn = supervisor.hub.board.turns.get(command.turn_id)
                 if turn is not None:
                     supervisor.hub.board.interrupt(turn)
-            case commands.InterruptTurns():
+            case drain_commands.InterruptTurns():
                 _log.warning("drain.deadline", turns=len(supervisor.hub.board.turns))
                 for turn in supervisor.hub.board.turns:
                     supervisor.hub.board.interrupt(turn)
-            case commands.Exit():
+            case drain_commands.Exit():
                 self.exit_code = command.code
                 supervisor.stopped.set()
-            case commands.Force():
+            case drain_commands.Force():
                 supervisor.force(command.code)
-            case commands.EndWithin():
+            case drain_commands.EndWithin():
                 self.end_within(command.within_s, command.code)
             case _:  # WakeAt: the tick is frequent enough
                 pass
 
-    def _announce(self, command: commands.AnnounceDraining) -> None:
+    def _announce(self, command: drain_commands.AnnounceDraining) -> None:
         supervisor = self._supervisor
         board = supervisor.hub.board
         supervisor.cores.drain_began()
@@ -158,7 +158,7 @@ class DrainSteps:
         supervisor = self._supervisor
         self.carry_out(supervisor.drain.tick(now_s))
         if supervisor.drain.state is State.DRAINING:
-            self._close_idle(commands.RESTART_CODE)
+            self._close_idle(drain_commands.RESTART_CODE)
             self._interrupt_orphans()
         supervisor.metrics.drain_state = supervisor.drain.state.value
         self.work_changed()
@@ -193,17 +193,17 @@ class DrainSteps:
         while self._closing:
             command = self._closing.popleft()
             match command:
-                case commands.CloseConnections():
+                case drain_commands.CloseConnections():
                     await self._close_connections(command)
-                case commands.StopCores():
+                case drain_commands.StopCores():
                     await self._stop_cores(command)
-                case commands.FlushSpans():
+                case drain_commands.FlushSpans():
                     await self._supervisor.telemetry.shutdown(command.within_s)
                 case _:  # listeners: closed last, by who opened them
                     pass
         self.carry_out(self._supervisor.drain.closed())
 
-    async def _close_connections(self, command: commands.CloseConnections) -> None:
+    async def _close_connections(self, command: drain_commands.CloseConnections) -> None:
         supervisor = self._supervisor
         for client in list(supervisor.clients.values()):
             client.close(command.code, "restart")
@@ -214,5 +214,5 @@ class DrainSteps:
             for client in list(supervisor.clients.values()):
                 client.abort()
 
-    async def _stop_cores(self, command: commands.StopCores) -> None:
+    async def _stop_cores(self, command: drain_commands.StopCores) -> None:
         await self._supervisor.cores.stop(eof_s=command.eof_s, term_s=command.term_s)

@@ -4,7 +4,8 @@ import pytest
 
 from tests.trace_proxy.recording import Client, Json, Proxy
 from trace_proxy.context.span_record import Kind, Service
-from trace_proxy.state.server_requests import ANSWERED_KEPT, decision
+from trace_proxy.spans.approvals import decision
+from trace_proxy.state.server_requests import ANSWERED_KEPT
 
 APPROVAL = "item/commandExecution/requestApproval"
 ACCEPT = {"decision": "accept"}

@@ -20,7 +20,7 @@ from trace_proxy.protocol.envelope import GarbageError
 from trace_proxy.queues.admission import Admission
 from trace_proxy.relay.board import Switchboard
 from trace_proxy.relay.effects import Effects
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.connection import Connection, Pending
@@ -155,7 +155,7 @@ class PairBoard(Switchboard):
 
     def interrupt(self, turn: Turn) -> None:
         """Ask a turn to end because of the drain, under the only id that is not a client's."""
-        turn.ended_by = spans.DRAIN
+        turn.ended_by = request_spans.DRAIN
         pair = self.pairs[turn.core.index]
         pair.interrupts += 1
         params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})

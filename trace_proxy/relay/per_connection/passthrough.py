@@ -18,15 +18,14 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
-from trace_proxy.protocol import envelope, methods
-from trace_proxy.protocol import shapes as results
+from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import LaneBounds, Lanes
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
 from trace_proxy.relay.per_connection.server_requests import PairRequests
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.spans.turns import OBSERVED, EndedTurn
@@ -80,7 +79,7 @@ class PassThrough:
         """A client has connected; its core is `core_of(connection)`, to be started."""
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
-        connection.attributes.update(spans.attributes_of(connection))
+        connection.attributes.update(request_spans.attributes_of(connection))
         core = CoreSession(connection.key, Lanes(self._lane_bounds))
         self.board.join(Pair(connection, core))
         return connection
@@ -136,7 +135,9 @@ class PassThrough:
         assert message.id is not UNSET
         params = None if message.params is UNSET else bytes(message.params)
         trace = None if message.trace is UNSET else bytes(message.trace)
-        span = spans.begin_request(connection, message.method, trace, board.now_ns, board.ids)
+        span = request_spans.begin_request(
+            connection, message.method, trace, board.now_ns, board.ids
+        )
         if board.content is not None:
             span = board.content.of_request(span, params)
         pending = Pending(connection, bytes(message.id), message.method, len(line), span=span)
@@ -166,11 +167,11 @@ class PassThrough:
         pair = board.part(connection)
         drained = board.drain.state in ENDING
         for pending in pair.answered_all():
-            pending.ended_by = spans.DRAIN if drained else ""
+            pending.ended_by = request_spans.DRAIN if drained else ""
             board.not_started(pending)
-            board.settled(pending, error=spans.CONNECTION_LOST)
+            board.settled(pending, error=request_spans.CONNECTION_LOST)
         self._down(pair.core)
-        self._end_work(pair.core, spans.DRAIN if drained else "")
+        self._end_work(pair.core, request_spans.DRAIN if drained else "")
 
     def _down(self, core: CoreSession) -> None:
         """Nothing more goes to it or comes from it."""
@@ -251,12 +252,12 @@ class PassThrough:
         assert span is not None
         try:
             if pending.method in methods.SUBSCRIBING:
-                loaded = results.THREAD.decode(result)
+                loaded = shapes.THREAD.decode(result)
                 board.turns.model_of(loaded.thread.id, loaded.model)
                 board.subscribers.add(loaded.thread.id, pair.connection)
                 pending.thread = loaded.thread.id
             elif span.turn is not None and pending.thread is not None:
-                turn_id = results.TURN.decode(result).turn.id
+                turn_id = shapes.TURN.decode(result).turn.id
                 board.subscribers.add(pending.thread, pair.connection)
                 turn = Turn(
                     pending.thread, turn_id, pair.core, span.turn, span.context, span.start_ns

@@ -12,8 +12,8 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.span_record import SpanContext
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.relay.per_connection.pairs import Pair, PairBoard, key_of
-from trace_proxy.spans import requests as spans
-from trace_proxy.state import server_requests
+from trace_proxy.spans import approvals
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
@@ -45,9 +45,11 @@ class PairRequests:
         if parent is None:
             asker = pair.connection.context.default
             parent = asker.parent
-            context = spans.child_of(asker, methods.server_label(message.method), board.ids)
+            context = request_spans.child_of(
+                asker, methods.server_label(message.method), board.ids
+            )
         else:
-            context = spans.below(parent, message.method, board.ids)
+            context = request_spans.below(parent, message.method, board.ids)
         asked = ServerRequest(
             board.server_requests.next_id(),
             pair.core,
@@ -74,7 +76,7 @@ class PairRequests:
     def answered(self, pair: Pair, key: bytes, message: Message) -> None:
         """The client answered."""
         result = None if message.result is UNSET else bytes(message.result)
-        self._settle(pair, key, server_requests.decision(result), pair.connection)
+        self._settle(pair, key, approvals.decision(result), pair.connection)
 
     def resolved(self, pair: Pair, params: bytes) -> None:
         """The core says that a request is settled, perhaps before the client answered."""
@@ -97,5 +99,5 @@ class PairRequests:
 
     def _end(self, asked: ServerRequest, how: str, by: Connection | None) -> None:
         board = self._board
-        board.end_span(server_requests.record(asked, board.now_ns, how, by))
+        board.end_span(approvals.record(asked, board.now_ns, how, by))
         board.effects.approval_settled(asked, board.now_ns)

@@ -10,8 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.protocol import envelope, methods
-from trace_proxy.protocol import shapes as results
+from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.relay.board import Switchboard
 from trace_proxy.relay.shared.express import Express
@@ -82,12 +81,12 @@ class Answers:
         try:
             if pending.method == "turn/start":
                 return self._turn_started(
-                    core, pending, results.TURN.decode(message.result).turn.id
+                    core, pending, shapes.TURN.decode(message.result).turn.id
                 )
             if pending.method in methods.SUBSCRIBING:
-                self._thread_loaded(core, pending, results.THREAD.decode(message.result))
+                self._thread_loaded(core, pending, shapes.THREAD.decode(message.result))
             elif pending.method == "review/start":
-                self._review_started(core, pending, results.REVIEW.decode(message.result))
+                self._review_started(core, pending, shapes.REVIEW.decode(message.result))
         except msgspec.DecodeError:
             board.not_started(pending)
             board.effects.log("core.answer_not_understood", core=core.index, method=pending.method)
@@ -97,7 +96,7 @@ class Answers:
         return turn.context, turn.turn_id
 
     def _thread_loaded(
-        self, core: CoreSession, pending: Pending, result: results.ThreadResult
+        self, core: CoreSession, pending: Pending, result: shapes.ThreadResult
     ) -> None:
         board, thread = self._board, result.thread.id
         board.not_expected(pending)
@@ -111,7 +110,7 @@ class Answers:
             board.server_requests.resumed(thread)
 
     def _review_started(
-        self, core: CoreSession, pending: Pending, result: results.ReviewResult
+        self, core: CoreSession, pending: Pending, result: shapes.ReviewResult
     ) -> None:
         """A review may run in a thread of its own; who asked for it hears it."""
         board, thread, span = self._board, result.review_thread_id, pending.span

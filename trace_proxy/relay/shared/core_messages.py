@@ -15,9 +15,10 @@ from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage, Routing
 from trace_proxy.relay.board import Switchboard
 from trace_proxy.relay.shared.initialize import GREETING_NOTIFICATIONS, Greetings
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import approvals
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.turns import OBSERVED, EndedTurn
-from trace_proxy.state import handles, server_requests
+from trace_proxy.state import handles
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
@@ -216,7 +217,7 @@ class Notices:
             return
         ours, unanswered = board.server_requests.resolved(core, core_id)
         if unanswered is not None:
-            board.end_span(server_requests.record(unanswered, board.now_ns, "resolved", None))
+            board.end_span(approvals.record(unanswered, board.now_ns, "resolved", None))
             board.effects.approval_settled(unanswered, board.now_ns)
         if ours >= 0:
             renamed = envelope.with_member(params, "requestId", b"%d" % ours)
@@ -247,7 +248,7 @@ class Notices:
         routing = params if isinstance(params, Routing) else Routing()
         thread = routing.thread_id if isinstance(routing.thread_id, str) else None
         parent = self._parent(thread, routing)
-        context = spans.below(parent, methods.server_label(message.method), board.ids)
+        context = request_spans.below(parent, methods.server_label(message.method), board.ids)
         asked = ServerRequest(
             board.server_requests.next_id(),
             core,

@@ -26,7 +26,7 @@ from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import Merge
 from trace_proxy.relay.shared.pool import Pool, Restarts
 from trace_proxy.relay.shared.requests import Requests
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
@@ -82,7 +82,7 @@ class Hub:
         """A client has connected."""
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
-        connection.attributes = spans.attributes_of(connection)
+        connection.attributes = request_spans.attributes_of(connection)
         self.board.connections[connection.key] = connection
         return connection
 
@@ -123,10 +123,10 @@ class Hub:
         """A client has left: its requests are orphaned, what it started goes on."""
         board = self.board
         board.now_ns = now_ns
-        ended_by = spans.DRAIN if board.drain.state in ENDING else ""
+        ended_by = request_spans.DRAIN if board.drain.state in ENDING else ""
         for pending in list(connection.in_flight.values()):
             pending.ended_by = ended_by
-            board.settled(pending, error=spans.CONNECTION_LOST)
+            board.settled(pending, error=request_spans.CONNECTION_LOST)
         orphan(connection)
         self._withdraw(connection)
         del board.connections[connection.key]

@@ -15,7 +15,7 @@ from core_server.jsonrpc import codec
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.relay.board import Switchboard
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
@@ -69,7 +69,7 @@ class Greetings:
             self._board.refuse(pending, session)
             return
         connection.session = session
-        spans.introduce(connection, pending)
+        request_spans.introduce(connection, pending)
         if session.opted_out:
             self._board.choosy += 1
         core = next((each for each in self._board.cores if each.greeting is not None), None)

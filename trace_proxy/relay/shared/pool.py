@@ -18,7 +18,7 @@ from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.relay.board import Switchboard
 from trace_proxy.relay.shared.initialize import Greetings
-from trace_proxy.spans import requests as spans
+from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.core_session import CoreSession, CoreState
 
@@ -268,7 +268,7 @@ class Pool:
         board.end_turn(ended)
 
     def _why(self) -> str:
-        return spans.DRAIN if self._board.drain.state in ENDING else "core_lost"
+        return request_spans.DRAIN if self._board.drain.state in ENDING else "core_lost"
 
 
 def _turn_completed(turn: Turn, now_ns: int) -> bytes:

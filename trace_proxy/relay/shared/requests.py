@@ -17,8 +17,9 @@ from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.relay.board import Switchboard
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import Merge
-from trace_proxy.spans import requests as spans
-from trace_proxy.state import gate, handles, server_requests
+from trace_proxy.spans import approvals
+from trace_proxy.spans import requests as request_spans
+from trace_proxy.state import gate, handles
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
 
@@ -56,7 +57,7 @@ class Requests:
         method = message.method
         params = None if message.params is UNSET else bytes(message.params)
         trace = None if message.trace is UNSET else bytes(message.trace)
-        span = spans.begin_request(connection, method, trace, board.now_ns, board.ids)
+        span = request_spans.begin_request(connection, method, trace, board.now_ns, board.ids)
         if board.content is not None:
             span = board.content.of_request(span, params)
         pending = Pending(connection, request_id, method, size, span=span)
@@ -204,8 +205,8 @@ class Requests:
         assert body is not UNSET
         line = envelope.client_answer(asked.core_id, bytes(body), failed=failed)
         self._answer_core(asked.core, line)
-        decided = server_requests.decision(None if failed else bytes(body))
-        record = server_requests.record(asked, board.now_ns, decided, connection)
+        decided = approvals.decision(None if failed else bytes(body))
+        record = approvals.record(asked, board.now_ns, decided, connection)
         if board.content is not None and record is not None:
             board.content.of_approval(record, asked.params, bytes(body))
         board.end_span(record)

@@ -322,7 +322,7 @@ _IMPORTED = """
 import asyncio, os, sys
 import trace_proxy.runtime.app
 from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import record
-from trace_proxy.runtime.telemetry import Telemetry
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 async def export():
     exporting = Telemetry(os.environ)
