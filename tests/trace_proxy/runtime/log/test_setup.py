@@ -229,7 +229,7 @@ def test_an_exception_is_told_by_type_and_place_without_its_text(stderr: Pipe) -
         assert "canary" not in line
         told = json.loads(line)["exception"]
         assert told.startswith("FileNotFoundError(ENOENT) at test_setup.py:")
-        assert "fail_twice < test_logging.py:" in told
+        assert "fail_twice < test_setup.py:" in told
         assert "; KeyError at test_setup.py:" in told
     assert [json.loads(line)["level"] for line in lines] == ["error", "warning"]
 
