@@ -8,9 +8,11 @@ from tests.core_process import completed, core, run_turn, start_thread, text
 TIGHT = """
 import sys
 from core_server import cli
-from core_server.runtime import dispatcher, outbox, sampling, stdio, turns
+from core_server.outgoing import outbox
+from core_server.runtime import dispatcher, stdio
+from core_server.turns import sample, tasks
 dispatcher.MAX_IN_FLIGHT = dispatcher.MAX_UNREAD_BYTES = outbox.HIGH_WATER_BYTES = 1
-sampling.EVENTS_PER_BREATH = turns.MAX_HISTORIES = 1
+sample.EVENTS_PER_BREATH = tasks.MAX_HISTORIES = 1
 stdio.READ_BYTES, stdio.WRITE_BYTES = 16, 16
 raise SystemExit(cli.main(sys.argv[1:]))
 """

@@ -16,7 +16,7 @@ from trace_proxy.context.trace_context import (
 from trace_proxy.drain import Drain
 from trace_proxy.protocol import envelope
 from trace_proxy.queues.admission import Admission, AdmissionBounds
-from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.spans.turns import EndedTurn
@@ -229,7 +229,7 @@ class Proxy:
         self,
         cores: int = 1,
         *,
-        lanes: LaneBounds | None = None,
+        queue: CoreQueueBounds | None = None,
         admission: AdmissionBounds | None = None,
         broadcast: bool = False,
         sampled: bool = True,
@@ -239,7 +239,7 @@ class Proxy:
     ) -> None:
         self.now_ns = 1_000_000_000_000_000_000
         self.effects = Recording()
-        sessions = [CoreSession(i, Lanes(lanes or LaneBounds())) for i in range(cores)]
+        sessions = [CoreSession(i, CoreQueue(queue or CoreQueueBounds())) for i in range(cores)]
         restarts = [
             Restarts(min_s=0.25, max_s=8, most=most_restarts, window_s=180) for _ in sessions
         ]

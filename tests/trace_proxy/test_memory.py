@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 from trace_proxy.state.connection import Pending
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def calls_of(proxy: Proxy, number: int) -> int:
 
 
 def test_a_message_costs_the_same_however_many_clients_and_threads_there_are() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=1_000))
+    proxy = Proxy(queue=CoreQueueBounds(window=1_000))
     proxy.core.start({"userAgent": "no reference server: it may have more than 64 requests"})
     alone = calls_of(proxy, 0)
     for number in range(1, 301):

@@ -17,7 +17,7 @@ from tests.trace_proxy.people import IDS, METHODS, Person, Wire, check_spans
 from tests.trace_proxy.recording import Json, Proxy
 from trace_proxy.drain import Drain, State
 from trace_proxy.queues.admission import AdmissionBounds
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 from trace_proxy.state.core_session import CoreState
 
 MAX_CLIENTS: Final = 5
@@ -33,11 +33,11 @@ class World:
 
     def __init__(self, *, cores: int, tight: bool) -> None:
         self.drain = Drain(timeout_s=0)
-        lanes = LaneBounds(window=1, max_messages=1) if tight else LaneBounds(window=4)
+        queue = CoreQueueBounds(window=1, max_messages=1) if tight else CoreQueueBounds(window=4)
         most = AdmissionBounds(connection_max_requests=1, proxy_max_requests=2)
         self.proxy = Proxy(
             cores,
-            lanes=lanes,
+            queue=queue,
             admission=most if tight else AdmissionBounds(),
             drain=self.drain,
             most_restarts=3,
@@ -330,4 +330,4 @@ class World:
         for core in self.cores:
             session = core.core.session
             assert len(session.router) == len(core.asked)
-            assert session.lanes.outstanding == len(core.asked)
+            assert session.queue.outstanding == len(core.asked)

@@ -3,7 +3,7 @@
 Counts requests and their bytes, of each connection and of the whole proxy, from
 admission to settlement. A bound in bytes always lets one message through when
 nothing else is counted against it, so that no message is too big for ever.
-Queues have their own modules: `lanes` in front of a core, `outbox` in front of a client.
+Queues have their own modules: `core_queue` in front of a core, `client_queue` in front of a client.
 """
 
 from typing import Final

@@ -1,6 +1,6 @@
 """The queue in front of one client, and all of them together: who is cut.
 
-Frames are what the transport writes: encoded once, the same object in every outbox
+Frames are what the transport writes: encoded once, the same object in every queue
 of a fan-out, opaque here. A slow client first gets its text deltas joined, which
 loses nothing (`deltas`), then it is cut; its neighbours never notice, because each
 has its own queue and nobody waits. Nothing queued for a living client is dropped.
@@ -18,8 +18,8 @@ _JOIN_FRAMES: Final = 4096
 """Frames looked at in one go: 5 to 10 ms, a pause that neighbours bear."""
 
 
-class OutboxBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of an `Outbox`, each at least 1; the defaults are argued in `limits`.
+class ClientQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of an `ClientQueue`, each at least 1; the defaults are argued in `limits`.
 
     Attributes:
         soft_max_bytes: Above it for `soft_s`, deltas are joined.
@@ -55,11 +55,11 @@ class TotalOutbound:
         max_bytes: Above it the largest queue goes first.
     """
 
-    __slots__ = ("_max_bytes", "_outboxes", "size_bytes")
+    __slots__ = ("_max_bytes", "_queues", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._outboxes: dict[int, Outbox] = {}
+        self._queues: dict[int, ClientQueue] = {}
         self.size_bytes = 0
 
     def __repr__(self) -> str:
@@ -70,22 +70,22 @@ class TotalOutbound:
         """Whether somebody must be cut: call `shed`."""
         return self.size_bytes > self._max_bytes
 
-    def open(self, key: int, bounds: OutboxBounds) -> "Outbox":
-        """Make the outbox of a new connection."""
-        outbox = self._outboxes[key] = Outbox(bounds, self)
-        return outbox
+    def open(self, key: int, bounds: ClientQueueBounds) -> "ClientQueue":
+        """Make the queue of a new connection."""
+        queue = self._queues[key] = ClientQueue(bounds, self)
+        return queue
 
     def close(self, key: int) -> None:
-        """Forget the outbox of a connection that is gone, with what is in it."""
-        outbox = self._outboxes.pop(key, None)
-        if outbox is not None:
-            outbox.clear()
+        """Forget the queue of a connection that is gone, with what is in it."""
+        queue = self._queues.pop(key, None)
+        if queue is not None:
+            queue.clear()
 
     def shed(self) -> list[int]:
         """Drop the largest queues until the rest fits; their connections must be cut (1013)."""
         keys = []
         while self.over and (key := self.largest()) is not None:
-            self._outboxes[key].clear()
+            self._queues[key].clear()
             keys.append(key)
         return keys
 
@@ -94,15 +94,15 @@ class TotalOutbound:
 
         None when a single frame is all that waits anywhere: no bound may stop that one.
         """
-        key = max(self._outboxes, key=lambda k: self._outboxes[k].size_bytes, default=None)
+        key = max(self._queues, key=lambda k: self._queues[k].size_bytes, default=None)
         if key is None:
             return None
-        outbox = self._outboxes[key]
-        alone = outbox.size_bytes == self.size_bytes and outbox.messages <= 1
+        queue = self._queues[key]
+        alone = queue.size_bytes == self.size_bytes and queue.messages <= 1
         return None if alone else key
 
 
-class Outbox:
+class ClientQueue:
     """What waits for one client, in order; control frames go first.
 
     Attributes:
@@ -123,7 +123,7 @@ class Outbox:
         "size_bytes",
     )
 
-    def __init__(self, bounds: OutboxBounds, total: TotalOutbound) -> None:
+    def __init__(self, bounds: ClientQueueBounds, total: TotalOutbound) -> None:
         self._bounds = bounds
         self._total = total
         self._soft_bytes = bounds.soft_max_bytes
@@ -137,7 +137,7 @@ class Outbox:
         self._progress_total = 0
 
     def __repr__(self) -> str:
-        return f"<Outbox {self.messages} messages, {self.size_bytes} bytes>"
+        return f"<ClientQueue {self.messages} messages, {self.size_bytes} bytes>"
 
     def __len__(self) -> int:
         return len(self._frames) + len(self._joined) + len(self._control)

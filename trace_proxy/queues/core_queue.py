@@ -29,8 +29,8 @@ _QUANTUM_BYTES: Final = 16 * 1024
 """One turn's worth: a hundred small requests, a quarter of what a pipe holds."""
 
 
-class LaneBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of `Lanes`, each at least 1; the defaults are argued in `limits`.
+class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of `CoreQueue`, each at least 1; the defaults are argued in `limits`.
 
     Attributes:
         max_messages: Requests that wait.
@@ -57,7 +57,7 @@ class _Lane:
         self.deficit_bytes = _QUANTUM_BYTES
 
 
-class Lanes:
+class CoreQueue:
     """The lines that wait for one core, and how many more requests it may be given.
 
     Attributes:
@@ -65,7 +65,7 @@ class Lanes:
         outstanding: Requests given to the core and not answered yet.
     """
 
-    def __init__(self, bounds: LaneBounds) -> None:
+    def __init__(self, bounds: CoreQueueBounds) -> None:
         self._bounds = bounds
         self._window = bounds.window
         self.writable = True
@@ -73,7 +73,7 @@ class Lanes:
 
     def __repr__(self) -> str:
         return (
-            f"<Lanes waiting={self._waiting} bytes={self._request_bytes + self._free_bytes}"
+            f"<CoreQueue waiting={self._waiting} bytes={self._request_bytes + self._free_bytes}"
             f" lanes={len(self._lanes)} outstanding={self.outstanding}/{self._window}>"
         )
 

@@ -1,6 +1,6 @@
 """What the parts of the hub share: the machines, the connections, the clock's last word.
 
-`requests`, `answers`, `notices` and `pool` each look after one direction; none knows
+`requests`, `answers`, `core_messages` and `pool` each look after one direction; none knows
 another, all know this. It decides nothing that a machine decides; it only carries
 out what more than one part needs: an answer to a client, the end of a request.
 """
@@ -34,10 +34,10 @@ from trace_proxy.state.server_requests import ServerRequest, ServerRequests
 from trace_proxy.state.subscribers import Subscribers
 
 PUMP_BYTES: Final = 256 * 1024
-"""Taken from the lanes at once: four pipes full, so that a pause is noticed soon."""
+"""Taken from a core queue at once: four pipes full, so that a pause is noticed soon."""
 
 
-class Switchboard:
+class Board:
     """The machines of one proxy.
 
     Attributes:
@@ -83,7 +83,7 @@ class Switchboard:
 
     def __repr__(self) -> str:
         return (
-            f"<Switchboard {self.drain!r} connections={len(self.connections)}"
+            f"<Board {self.drain!r} connections={len(self.connections)}"
             f" in_flight={self.in_flight} turns={len(self.turns)}>"
         )
 
@@ -223,16 +223,16 @@ class Switchboard:
             method: What.
             params: JSON.
             then: Called once.
-            at_once: Past the lanes, for a core that is not open to others yet.
+            at_once: Past the queue, for a core that is not open to others yet.
             lane: Whom it is for: it waits, and is forgotten, with what that connection asked.
         """
         pending = Pending(None, b"null", method, len(params), then=then, lane=lane)
         pending.windowed = not at_once
         core_id = core.router.admit(pending)
         line = envelope.request(core_id, method, params)
-        if at_once or core.lanes.pass_through(True, lane):  # noqa: FBT003 - as declared
+        if at_once or core.queue.pass_through(True, lane):  # noqa: FBT003 - as declared
             self.effects.write(core, line)
-        elif core.lanes.put(lane, line, counts=True) is None:
+        elif core.queue.put(lane, line, counts=True) is None:
             core.router.wait(core_id)
             self.pump(core)
         else:
@@ -241,8 +241,8 @@ class Switchboard:
 
     def pump(self, core: CoreSession) -> None:
         """Give a core what waits for it, as far as window and pipe allow."""
-        lanes = core.lanes
-        while len(lanes) and (lines := lanes.take(PUMP_BYTES)):
+        queue = core.queue
+        while len(queue) and (lines := queue.take(PUMP_BYTES)):
             for line in lines:
                 self.effects.write(core, line)
                 core_id = envelope.request_id(line)

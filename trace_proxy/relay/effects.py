@@ -31,7 +31,7 @@ class Effects(Protocol):
         ...
 
     def write(self, core: CoreSession, line: bytes) -> None:
-        """Give a line to a core's stdin; lanes and window were asked before."""
+        """Give a line to a core's stdin; queue and window were asked before."""
         ...
 
     def end_span(self, record: SpanRecord) -> None:

@@ -16,7 +16,7 @@ from trace_proxy.access.policy import ConnectionCount
 from trace_proxy.context.trace_context import Handshake, Trust, inherit
 from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
-from trace_proxy.queues.client_queue import Outbox
+from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
@@ -192,8 +192,8 @@ class Program:
         limits = self._config.limits
         context = inherit(Handshake(), self._propagation.environment, Trust.PARENT)
 
-        def make(outbox: Outbox) -> StdioClient:
-            return StdioClient(outbox, wire, limits.slow_close_timeout_s)
+        def make(queue: ClientQueue) -> StdioClient:
+            return StdioClient(queue, wire, limits.slow_close_timeout_s)
 
         peer = Peer("pipe", websocket=False)
         connection, client = self._supervisor.open(make, peer, context)

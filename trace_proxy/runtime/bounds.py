@@ -1,8 +1,8 @@
 """The bounds of the machines, out of the options."""
 
 from trace_proxy.queues.admission import AdmissionBounds
-from trace_proxy.queues.client_queue import OutboxBounds
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.client_queue import ClientQueueBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 from trace_proxy.settings.limits import Limits
 
 
@@ -16,9 +16,9 @@ def admission_bounds(limits: Limits) -> AdmissionBounds:
     )
 
 
-def lane_bounds(limits: Limits) -> LaneBounds:
-    """For one core's `Lanes`."""
-    return LaneBounds(
+def core_queue_bounds(limits: Limits) -> CoreQueueBounds:
+    """For one core's `CoreQueue`."""
+    return CoreQueueBounds(
         max_messages=limits.max_core_queue_messages,
         max_bytes=limits.max_core_queue_bytes,
         window=limits.max_core_outstanding,
@@ -27,16 +27,16 @@ def lane_bounds(limits: Limits) -> LaneBounds:
     )
 
 
-def pair_bounds(limits: Limits) -> LaneBounds:
+def pair_queue_bounds(limits: Limits) -> CoreQueueBounds:
     """For the lines that wait for the core of one client, requests or not."""
-    return LaneBounds(
+    return CoreQueueBounds(
         max_answers=limits.max_core_queue_messages, max_bytes=limits.max_core_queue_bytes
     )
 
 
-def outbox_bounds(limits: Limits) -> OutboxBounds:
-    """For one client's `Outbox`."""
-    return OutboxBounds(
+def client_queue_bounds(limits: Limits) -> ClientQueueBounds:
+    """For one client's `ClientQueue`."""
+    return ClientQueueBounds(
         soft_max_bytes=limits.soft_client_queue_bytes,
         soft_max_messages=limits.soft_client_queue_messages,
         soft_s=limits.soft_client_queue_timeout_s,

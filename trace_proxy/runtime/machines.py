@@ -2,12 +2,12 @@
 
 from trace_proxy.drain import Drain
 from trace_proxy.queues.admission import Admission
-from trace_proxy.queues.core_queue import Lanes
+from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
-from trace_proxy.runtime.bounds import admission_bounds, lane_bounds, pair_bounds
+from trace_proxy.runtime.bounds import admission_bounds, core_queue_bounds, pair_queue_bounds
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
 from trace_proxy.spans.content import Content
@@ -35,10 +35,10 @@ def machine(
             telemetry,
             admission=admission,
             drain=drain,
-            lane_bounds=pair_bounds(limits),
+            core_queue_bounds=pair_queue_bounds(limits),
             content=content,
         )
-    cores = [CoreSession(i, Lanes(lane_bounds(limits))) for i in range(pool.cores)]
+    cores = [CoreSession(i, CoreQueue(core_queue_bounds(limits))) for i in range(pool.cores)]
     restarts = [
         Restarts(
             min_s=pool.restart_backoff_min_s,

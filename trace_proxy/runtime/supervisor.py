@@ -17,10 +17,10 @@ import structlog
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.queues.client_queue import Outbox, TotalOutbound, Verdict
+from trace_proxy.queues.client_queue import ClientQueue, TotalOutbound, Verdict
 from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.per_connection.passthrough import PassThrough
-from trace_proxy.runtime.bounds import outbox_bounds
+from trace_proxy.runtime.bounds import client_queue_bounds
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.cores.per_connection import PrivateCores
 from trace_proxy.runtime.cores.shared import Cores
@@ -71,7 +71,7 @@ class Supervisor(Meters):
         self.stopped = asyncio.Event()
         self.nobody = asyncio.Event()
         self.nobody.set()
-        self._bounds = outbox_bounds(limits)
+        self._bounds = client_queue_bounds(limits)
         self._full = limits.max_in_flight_per_connection
         self._pace = Pace(limits.large_message_bytes_per_second)
         self._speaker = -1
@@ -81,7 +81,7 @@ class Supervisor(Meters):
         self.watch(self.hub.board, self.total)
 
     def open(
-        self, make: Callable[[Outbox], ClientT], peer: Peer, context: Inherited
+        self, make: Callable[[ClientQueue], ClientT], peer: Peer, context: Inherited
     ) -> tuple[Connection, ClientT]:
         """A client is connected; `make` builds its transport around its queue."""
         connection = self.hub.opened(peer, context)
@@ -158,7 +158,7 @@ class Supervisor(Meters):
         """Queue a message for a client."""
         client = self.clients.get(connection.key)
         if client is not None and client.closing is None:
-            client.outbox.append(client.encode(message))
+            client.queue.append(client.encode(message))
             if not client.dirty:
                 self._soon(client)
 
@@ -171,14 +171,14 @@ class Supervisor(Meters):
                 frames = encoded.get(type(client))
                 if frames is None:
                     frames = encoded[type(client)] = client.encode_all(messages)
-                client.outbox.extend(frames)
+                client.queue.extend(frames)
                 if not client.dirty:
                     self._soon(client)
 
     def _soon(self, client: Client) -> None:
         """Write what waits at the end of this turn of the loop; cut who does not take it."""
         if client.congested:
-            if client.outbox.over_hard:
+            if client.queue.over_hard:
                 self.cut(client)
             return
         client.dirty = True

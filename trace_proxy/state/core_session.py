@@ -9,7 +9,7 @@ A life is an epoch: ids, answers and server requests of an older one mean nothin
 from enum import Enum
 from typing import NamedTuple
 
-from trace_proxy.queues.core_queue import Lanes
+from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.state.router import Router
 
 
@@ -42,7 +42,7 @@ class CoreSession:
         epoch: Counts its processes, from 1.
         state: See the module.
         router: Requests in flight in this epoch.
-        lanes: Lines waiting for its stdin.
+        queue: Lines waiting for its stdin.
         greeting: Result of its `initialize`, None before it.
         threads: How many threads are placed here.
         turns: How many turns run here.
@@ -52,20 +52,20 @@ class CoreSession:
         "epoch",
         "greeting",
         "index",
-        "lanes",
+        "queue",
         "router",
         "state",
         "threads",
         "turns",
     )
 
-    def __init__(self, index: int, lanes: Lanes) -> None:
+    def __init__(self, index: int, queue: CoreQueue) -> None:
         self.index = index
         self.epoch = 0
         self.state = CoreState.DOWN
         self.router = Router()
-        self.lanes = lanes
-        self.lanes.writable = False
+        self.queue = queue
+        self.queue.writable = False
         self.greeting: bytes | None = None
         self.threads = 0
         self.turns = 0

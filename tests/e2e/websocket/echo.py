@@ -13,7 +13,7 @@ import uvloop
 from aiohttp import web
 
 from trace_proxy.queues.client_queue import TotalOutbound
-from trace_proxy.runtime.bounds import outbox_bounds
+from trace_proxy.runtime.bounds import client_queue_bounds
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.frames import pong_frame
@@ -28,7 +28,7 @@ class Echo:
 
     def messages(self, client: Client, texts: list[bytes]) -> bool:
         for text in texts:
-            client.outbox.append(client.encode(text))
+            client.queue.append(client.encode(text))
         client.flush()
         return False
 
@@ -43,7 +43,7 @@ class BrokenPong(WebsocketClient):
     """Answers a ping with a payload of its own, against RFC 6455 section 5.5.3."""
 
     def _ping(self, payload: bytes) -> None:
-        self.outbox.append_control(pong_frame(payload[1:]))
+        self.queue.append_control(pong_frame(payload[1:]))
         self.flush()
 
 
@@ -60,8 +60,8 @@ class Server:
         key, self._next_key = self._next_key, self._next_key + 1
         opened = handshake.accept(request)
         await opened.prepare(request)
-        outbox = self._total.open(key, outbox_bounds(LIMITS))
-        client = self._kind(request, outbox, LIMITS)
+        queue = self._total.open(key, client_queue_bounds(LIMITS))
+        client = self._kind(request, queue, LIMITS)
         try:
             await client.run(Echo())
         finally:

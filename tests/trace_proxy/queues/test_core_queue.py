@@ -9,131 +9,131 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.core_queue import OUR_LANE, LaneBounds, Lanes
+from trace_proxy.queues.core_queue import OUR_LANE, CoreQueue, CoreQueueBounds
 
 ALL = 10**9
 KIB = 1024
 
 
-def full_window(**bounds: int) -> Lanes:
-    """Lanes whose window of one is taken, so that requests wait; nobody counts whose it is."""
-    lanes = Lanes(LaneBounds(window=1, **bounds))
-    assert lanes.pass_through(True)  # noqa: FBT003 - as declared
-    return lanes
+def full_window(**bounds: int) -> CoreQueue:
+    """CoreQueue whose window of one is taken, so that requests wait; nobody counts whose it is."""
+    queue = CoreQueue(CoreQueueBounds(window=1, **bounds))
+    assert queue.pass_through(True)  # noqa: FBT003 - as declared
+    return queue
 
 
-def one_by_one(lanes: Lanes) -> Iterator[bytes]:
+def one_by_one(queue: CoreQueue) -> Iterator[bytes]:
     """Each line of a full window when the one before is answered; it begins with its key."""
     key = OUR_LANE
-    while len(lanes):
-        lanes.answered(key)
-        (line,) = lanes.take(ALL)
+    while len(queue):
+        queue.answered(key)
+        (line,) = queue.take(ALL)
         key = int(line[:1])
         yield line
 
 
 def test_an_idle_core_is_written_to_at_once() -> None:
-    lanes = Lanes(LaneBounds(window=2))
+    queue = CoreQueue(CoreQueueBounds(window=2))
 
-    assert lanes.pass_through(True, 1)  # noqa: FBT003 - as declared
-    assert lanes.pass_through(True, 2)  # noqa: FBT003 - as declared
-    assert not lanes.pass_through(True, 3), "the window is full"  # noqa: FBT003 - as declared
-    assert lanes.pass_through(False), "but not for what does not count"  # noqa: FBT003
-    lanes.answered(1)
-    assert lanes.pass_through(True, 3)  # noqa: FBT003 - as declared
+    assert queue.pass_through(True, 1)  # noqa: FBT003 - as declared
+    assert queue.pass_through(True, 2)  # noqa: FBT003 - as declared
+    assert not queue.pass_through(True, 3), "the window is full"  # noqa: FBT003 - as declared
+    assert queue.pass_through(False), "but not for what does not count"  # noqa: FBT003
+    queue.answered(1)
+    assert queue.pass_through(True, 3)  # noqa: FBT003 - as declared
 
 
 def test_nothing_passes_what_already_waits() -> None:
-    lanes = full_window()
-    lanes.put(1, b"a", counts=True)
+    queue = full_window()
+    queue.put(1, b"a", counts=True)
 
-    assert not lanes.pass_through(False)  # noqa: FBT003 - as declared
+    assert not queue.pass_through(False)  # noqa: FBT003 - as declared
 
 
 def test_nothing_is_written_to_a_pipe_that_takes_nothing() -> None:
-    lanes = Lanes(LaneBounds())
-    lanes.writable = False
-    assert not lanes.pass_through(False)  # noqa: FBT003 - as declared
-    lanes.put(1, b"a", counts=True)
-    lanes.put_answer(1, b"b")
+    queue = CoreQueue(CoreQueueBounds())
+    queue.writable = False
+    assert not queue.pass_through(False)  # noqa: FBT003 - as declared
+    queue.put(1, b"a", counts=True)
+    queue.put_answer(1, b"b")
 
-    assert lanes.take(ALL) == []
-    lanes.writable = True
-    assert lanes.take(ALL) == [b"b", b"a"]
+    assert queue.take(ALL) == []
+    queue.writable = True
+    assert queue.take(ALL) == [b"b", b"a"]
 
 
 def test_the_window_limits_requests_and_nothing_else() -> None:
-    lanes = Lanes(LaneBounds(window=2))
+    queue = CoreQueue(CoreQueueBounds(window=2))
     for key, line in ((7, b"1"), (8, b"2"), (7, b"3"), (8, b"4")):
-        lanes.put(key, line, counts=True)
+        queue.put(key, line, counts=True)
 
-    assert lanes.take(ALL) == [b"1", b"2"]
-    assert lanes.take(ALL) == []
-    lanes.put_answer(8, b"answer")
-    lanes.put(9, b"notification", counts=False)
-    assert lanes.take(ALL) == [b"answer", b"notification"]
-    lanes.answered(7)
-    assert lanes.take(ALL) == [b"3"]
+    assert queue.take(ALL) == [b"1", b"2"]
+    assert queue.take(ALL) == []
+    queue.put_answer(8, b"answer")
+    queue.put(9, b"notification", counts=False)
+    assert queue.take(ALL) == [b"answer", b"notification"]
+    queue.answered(7)
+    assert queue.take(ALL) == [b"3"]
 
 
 def test_an_answer_overtakes_and_a_notification_does_not() -> None:
-    lanes = full_window()
-    lanes.put(1, b"request 1", counts=True)
-    lanes.put(1, b"notification", counts=False)
-    lanes.put(1, b"request 2", counts=True)
-    lanes.put_answer(1, b"answer")
+    queue = full_window()
+    queue.put(1, b"request 1", counts=True)
+    queue.put(1, b"notification", counts=False)
+    queue.put(1, b"request 2", counts=True)
+    queue.put_answer(1, b"answer")
 
-    assert lanes.take(ALL) == [b"answer"]
-    lanes.answered()
-    assert lanes.take(ALL) == [b"request 1", b"notification"]
-    lanes.answered(1)
-    assert lanes.take(ALL) == [b"request 2"]
+    assert queue.take(ALL) == [b"answer"]
+    queue.answered()
+    assert queue.take(ALL) == [b"request 1", b"notification"]
+    queue.answered(1)
+    assert queue.take(ALL) == [b"request 2"]
 
 
 def test_a_take_is_bounded_in_bytes_but_gives_at_least_one_line() -> None:
-    lanes = Lanes(LaneBounds())
+    queue = CoreQueue(CoreQueueBounds())
     for line in (b"a" * 10, b"b" * 10, b"c" * 10):
-        lanes.put(1, line, counts=True)
-    lanes.put_answer(1, b"d" * 30)
-    lanes.put_answer(1, b"e" * 30)
+        queue.put(1, line, counts=True)
+    queue.put_answer(1, b"d" * 30)
+    queue.put_answer(1, b"e" * 30)
 
-    assert lanes.take(1) == [b"d" * 30]
-    assert lanes.take(31) == [b"e" * 30]
-    assert lanes.take(20) == [b"a" * 10, b"b" * 10]
-    assert lanes.take(1) == [b"c" * 10]
-    assert len(lanes) == 0
+    assert queue.take(1) == [b"d" * 30]
+    assert queue.take(31) == [b"e" * 30]
+    assert queue.take(20) == [b"a" * 10, b"b" * 10]
+    assert queue.take(1) == [b"c" * 10]
+    assert len(queue) == 0
 
 
 def test_a_flood_of_large_messages_delays_a_neighbour_by_one_turn() -> None:
-    lanes = full_window()
+    queue = full_window()
     for _ in range(20):
-        lanes.put(1, b"1" * 16 * KIB, counts=True)
-    lanes.put(2, b"2, small", counts=True)
+        queue.put(1, b"1" * 16 * KIB, counts=True)
+    queue.put(2, b"2, small", counts=True)
 
-    assert list(one_by_one(lanes)).index(b"2, small") <= 1
+    assert list(one_by_one(queue)).index(b"2, small") <= 1
 
 
 def test_bytes_are_shared_and_not_messages() -> None:
-    lanes = full_window(max_messages=10_000)
+    queue = full_window(max_messages=10_000)
     for _ in range(40):
-        lanes.put(1, b"1" * 8 * KIB, counts=True)
+        queue.put(1, b"1" * 8 * KIB, counts=True)
     for _ in range(400):
-        lanes.put(2, b"2" * KIB, counts=True)
+        queue.put(2, b"2" * KIB, counts=True)
 
     given_bytes: dict[bytes, int] = defaultdict(int)
-    for line in islice(one_by_one(lanes), 180):
+    for line in islice(one_by_one(queue), 180):
         given_bytes[line[:1]] += len(line)
     assert abs(given_bytes[b"1"] - given_bytes[b"2"]) <= 32 * KIB
 
 
 def test_a_giant_comes_through_beside_a_stream_of_small_ones() -> None:
-    lanes = full_window(max_messages=10_000)
+    queue = full_window(max_messages=10_000)
     giant = b"1" * 1000 * KIB
-    lanes.put(1, giant, counts=True)
+    queue.put(1, giant, counts=True)
     for _ in range(2000):
-        lanes.put(2, b"2" * KIB, counts=True)
+        queue.put(2, b"2" * KIB, counts=True)
 
-    assert giant in islice(one_by_one(lanes), 1200)
+    assert giant in islice(one_by_one(queue), 1200)
 
 
 OVERLOADED = {"reason": "overloaded", "retryable": True}
@@ -145,75 +145,75 @@ FULL = Refusal(
 
 
 def test_a_full_queue_sheds_requests_and_still_takes_answers() -> None:
-    lanes = full_window(max_messages=1)
-    assert lanes.put(1, b"a", counts=True) is None
+    queue = full_window(max_messages=1)
+    assert queue.put(1, b"a", counts=True) is None
 
-    assert lanes.put(2, b"b", counts=True) == FULL
-    assert lanes.put_answer(2, b"c") is None
-    assert lanes.put(1, b"d", counts=False) is None
+    assert queue.put(2, b"b", counts=True) == FULL
+    assert queue.put_answer(2, b"c") is None
+    assert queue.put(1, b"d", counts=False) is None
 
 
 def test_bytes_fill_a_queue_too_but_one_line_always_fits() -> None:
-    lanes = full_window(max_bytes=10)
+    queue = full_window(max_bytes=10)
 
-    assert lanes.put(1, b"a" * 1000, counts=True) is None
-    assert lanes.put(1, b"b", counts=True) == FULL
+    assert queue.put(1, b"a" * 1000, counts=True) is None
+    assert queue.put(1, b"b", counts=True) == FULL
 
 
 def test_a_connection_may_have_so_many_answers_waiting() -> None:
-    lanes = full_window(max_answers=2)
-    assert lanes.put_answer(1, b"a") is None
-    assert lanes.put(1, b"b", counts=False) is None
+    queue = full_window(max_answers=2)
+    assert queue.put_answer(1, b"a") is None
+    assert queue.put(1, b"b", counts=False) is None
 
-    assert isinstance(lanes.put_answer(1, b"c"), Refusal)
-    assert isinstance(lanes.put(1, b"c", counts=False), Refusal)
-    assert lanes.put_answer(2, b"d") is None
-    lanes.take(ALL)
-    assert lanes.put_answer(1, b"c") is None
+    assert isinstance(queue.put_answer(1, b"c"), Refusal)
+    assert isinstance(queue.put(1, b"c", counts=False), Refusal)
+    assert queue.put_answer(2, b"d") is None
+    queue.take(ALL)
+    assert queue.put_answer(1, b"c") is None
 
 
 def test_answers_are_bounded_in_bytes_but_one_of_each_connection_fits() -> None:
-    lanes = full_window(max_bytes=10)
+    queue = full_window(max_bytes=10)
 
-    assert lanes.put_answer(1, b"a" * 1000) is None
-    assert isinstance(lanes.put_answer(1, b"b"), Refusal)
-    assert lanes.put_answer(2, b"b") is None
+    assert queue.put_answer(1, b"a" * 1000) is None
+    assert isinstance(queue.put_answer(1, b"b"), Refusal)
+    assert queue.put_answer(2, b"b") is None
 
 
 def test_a_connection_that_leaves_takes_its_lines_along() -> None:
-    lanes = full_window()
-    lanes.put(1, b"request", counts=True)
-    lanes.put(1, b"notification", counts=False)
-    lanes.put(1, b"request 2", counts=True)
-    lanes.put_answer(1, b"answer")
-    lanes.put_answer(2, b"other answer")
-    lanes.put(2, b"other request", counts=True)
+    queue = full_window()
+    queue.put(1, b"request", counts=True)
+    queue.put(1, b"notification", counts=False)
+    queue.put(1, b"request 2", counts=True)
+    queue.put_answer(1, b"answer")
+    queue.put_answer(2, b"other answer")
+    queue.put(2, b"other request", counts=True)
 
-    assert lanes.drop(1) == [b"request", b"request 2"]
-    assert lanes.drop(1) == []
-    assert lanes.drop(99) == []
-    lanes.answered()
-    assert lanes.take(ALL) == [b"other answer", b"other request"]
-    assert repr(lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=1/1>"
+    assert queue.drop(1) == [b"request", b"request 2"]
+    assert queue.drop(1) == []
+    assert queue.drop(99) == []
+    queue.answered()
+    assert queue.take(ALL) == [b"other answer", b"other request"]
+    assert repr(queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=1/1>"
 
 
 def test_a_core_that_died_owes_nothing() -> None:
-    lanes = full_window()
-    lanes.put(1, b"request", counts=True)
-    lanes.put_answer(1, b"answer")
-    lanes.clear()
+    queue = full_window()
+    queue.put(1, b"request", counts=True)
+    queue.put_answer(1, b"answer")
+    queue.clear()
 
-    assert repr(lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=0/1>"
-    assert lanes.take(ALL) == []
+    assert repr(queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=0/1>"
+    assert queue.take(ALL) == []
 
 
 class LanesLife(RuleBasedStateMachine):
-    """Any use of lanes whose bounds are small, against lists."""
+    """Any use of queue whose bounds are small, against lists."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = LaneBounds(max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2)
-        self.lanes = Lanes(self.bounds)
+        self.bounds = CoreQueueBounds(max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2)
+        self.queue = CoreQueue(self.bounds)
         self.sent: dict[int, list[bytes]] = defaultdict(list)
         self.written: dict[int, list[bytes]] = defaultdict(list)
         self.answers_sent: list[bytes] = []
@@ -228,22 +228,22 @@ class LanesLife(RuleBasedStateMachine):
     @rule(key=st.integers(1, 3), size=st.sampled_from([0, 20 * KIB]), counts=st.booleans())
     def put(self, key: int, size: int, counts: bool) -> None:  # noqa: FBT001 - as declared
         line = self.line(key, b"request" if counts else b"notification", size)
-        if self.lanes.pass_through(counts, key):
+        if self.queue.pass_through(counts, key):
             self.sent[key].append(line)
             self.written[key].append(line)
             self.given += [key] * counts
-        elif self.lanes.put(key, line, counts=counts) is None:
+        elif self.queue.put(key, line, counts=counts) is None:
             self.sent[key].append(line)
 
     @rule(key=st.integers(1, 3))
     def put_answer(self, key: int) -> None:
         line = self.line(key, b"answer", 0)
-        if self.lanes.put_answer(key, line) is None:
+        if self.queue.put_answer(key, line) is None:
             self.answers_sent.append(line)
 
     @rule(max_bytes=st.sampled_from([1, 100, ALL]))
     def take(self, max_bytes: int) -> None:
-        lines = self.lanes.take(max_bytes)
+        lines = self.queue.take(max_bytes)
         assert len(lines) <= 1 or sum(map(len, lines)) <= max_bytes
         for line in lines:
             key, kind, _ = line.split(b" ", 2)
@@ -256,11 +256,11 @@ class LanesLife(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.given)
     def answer(self) -> None:
-        self.lanes.answered(self.given.pop(0))
+        self.queue.answered(self.given.pop(0))
 
     @rule(key=st.integers(1, 3))
     def leave(self, key: int) -> None:
-        dropped = self.lanes.drop(key)
+        dropped = self.queue.drop(key)
         waiting = self.sent[key][len(self.written[key]) :]
         assert dropped == [line for line in waiting if b"request" in line]
         self.sent[key] = list(self.written[key])
@@ -270,7 +270,7 @@ class LanesLife(RuleBasedStateMachine):
 
     @invariant()
     def the_window_holds(self) -> None:
-        assert self.lanes.outstanding == len(self.given) <= self.bounds.window
+        assert self.queue.outstanding == len(self.given) <= self.bounds.window
 
     @invariant()
     def each_connection_keeps_its_order(self) -> None:
@@ -287,7 +287,7 @@ class LanesLife(RuleBasedStateMachine):
         assert self.answers_written == self.answers_sent
         while self.given:
             self.answer()
-        assert repr(self.lanes) == "<Lanes waiting=0 bytes=0 lanes=0 outstanding=0/2>"
+        assert repr(self.queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=0/2>"
 
 
 TestLanesLife = LanesLife.TestCase
@@ -298,17 +298,17 @@ TestLanesLife = LanesLife.TestCase
 def test_with_every_bound_at_one_what_is_accepted_comes_through(
     requests: list[tuple[int, int]],
 ) -> None:
-    bounds = LaneBounds(max_messages=1, max_bytes=1, window=1, max_answers=1)
-    lanes = Lanes(bounds)
+    bounds = CoreQueueBounds(max_messages=1, max_bytes=1, window=1, max_answers=1)
+    queue = CoreQueue(bounds)
     holder: int | None = None
     for key, size in requests:
         line = b"x" * size
         if holder is None:
-            assert lanes.pass_through(True, key)  # noqa: FBT003 - as declared
+            assert queue.pass_through(True, key)  # noqa: FBT003 - as declared
         else:
-            assert lanes.put(key, line, counts=True) is None
-            assert lanes.put_answer(key, b"answer") is None
-            assert lanes.take(1) == [b"answer"]
-            lanes.answered(holder)
-            assert lanes.take(1) == [line]
+            assert queue.put(key, line, counts=True) is None
+            assert queue.put_answer(key, b"answer") is None
+            assert queue.take(1) == [b"answer"]
+            queue.answered(holder)
+            assert queue.take(1) == [line]
         holder = key

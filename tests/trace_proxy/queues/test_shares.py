@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.queues.shares import Shares
 
 ALL = 10**9
@@ -16,19 +16,19 @@ WINDOW = 64
 
 def greedy(clients: int, window: int = WINDOW) -> list[int]:
     """How many places each gets when all take in turn whatever they may, for ever."""
-    lanes = Lanes(LaneBounds(window=window))
+    queue = CoreQueue(CoreQueueBounds(window=window))
     held = [0] * clients
     for _ in range(window):
         for key in range(clients):
-            held[key] += lanes.pass_through(True, key)  # noqa: FBT003 - as declared
+            held[key] += queue.pass_through(True, key)  # noqa: FBT003 - as declared
     return held
 
 
-def stuck(lanes: Lanes, key: int, requests: int) -> int:
+def stuck(queue: CoreQueue, key: int, requests: int) -> int:
     """Ask so often without ever an answer; returns how many the core was given."""
     for _ in range(requests):
-        lanes.put(key, b"%d" % key, counts=True)
-    return len(lanes.take(ALL))
+        queue.put(key, b"%d" % key, counts=True)
+    return len(queue.take(ALL))
 
 
 @pytest.mark.parametrize(
@@ -39,83 +39,83 @@ def test_who_is_alone_gets_half_and_several_get_the_same(clients: int, each: lis
 
 
 def test_it_takes_twenty_clients_without_an_answer_to_fill_a_window_of_64() -> None:
-    lanes = Lanes(LaneBounds(window=WINDOW))
-    given_each = [stuck(lanes, key, 100) for key in range(20)]
+    queue = CoreQueue(CoreQueueBounds(window=WINDOW))
+    given_each = [stuck(queue, key, 100) for key in range(20)]
 
     assert given_each == [32, 11, 4, *[1] * 17]
-    assert lanes.outstanding == WINDOW
+    assert queue.outstanding == WINDOW
 
 
 def test_a_neighbour_is_served_beside_a_client_that_never_gets_an_answer() -> None:
-    lanes = Lanes(LaneBounds(window=WINDOW))
-    stuck(lanes, 1, 200)
+    queue = CoreQueue(CoreQueueBounds(window=WINDOW))
+    stuck(queue, 1, 200)
 
     for number in range(1000):
-        lanes.put(2, b"neighbour", counts=True)
-        assert lanes.take(ALL) == [b"neighbour"], number
-        lanes.answered(2)
-    assert (lanes.outstanding, len(lanes)) == (32, 168)
+        queue.put(2, b"neighbour", counts=True)
+        assert queue.take(ALL) == [b"neighbour"], number
+        queue.answered(2)
+    assert (queue.outstanding, len(queue)) == (32, 168)
 
 
 def test_a_client_at_its_share_goes_on_with_its_first_answer() -> None:
-    lanes = Lanes(LaneBounds(window=WINDOW))
-    assert stuck(lanes, 1, 40) == 32
+    queue = CoreQueue(CoreQueueBounds(window=WINDOW))
+    assert stuck(queue, 1, 40) == 32
 
-    lanes.answered(1)
-    assert lanes.take(ALL) == [b"1"]
+    queue.answered(1)
+    assert queue.take(ALL) == [b"1"]
 
 
 def test_a_client_at_its_share_goes_on_when_others_need_less() -> None:
-    lanes = Lanes(LaneBounds(window=WINDOW))
-    assert stuck(lanes, 1, 20) == 20
-    assert stuck(lanes, 2, 19) == 19
-    assert stuck(lanes, 1, 20) == 0
+    queue = CoreQueue(CoreQueueBounds(window=WINDOW))
+    assert stuck(queue, 1, 20) == 20
+    assert stuck(queue, 2, 19) == 19
+    assert stuck(queue, 1, 20) == 0
 
     for _ in range(19):
-        lanes.answered(2)
-    assert lanes.take(ALL) == [b"1"] * 12
+        queue.answered(2)
+    assert queue.take(ALL) == [b"1"] * 12
 
 
 def test_who_has_left_keeps_its_places_until_the_core_answers() -> None:
-    lanes = Lanes(LaneBounds(window=4))
-    assert stuck(lanes, 1, 5) == 2
-    assert len(lanes.drop(1)) == 3
-    assert stuck(lanes, 2, 5) == 1
+    queue = CoreQueue(CoreQueueBounds(window=4))
+    assert stuck(queue, 1, 5) == 2
+    assert len(queue.drop(1)) == 3
+    assert stuck(queue, 2, 5) == 1
 
-    lanes.answered(1)
-    assert lanes.take(ALL) == [b"2"]
-    lanes.answered(1)
-    assert lanes.take(ALL) == [], "half of the window is its own share"
+    queue.answered(1)
+    assert queue.take(ALL) == [b"2"]
+    queue.answered(1)
+    assert queue.take(ALL) == [], "half of the window is its own share"
 
 
 def test_notifications_keep_their_place_behind_requests_that_wait_for_a_share() -> None:
-    lanes = Lanes(LaneBounds(window=4))
-    stuck(lanes, 1, 2)
-    lanes.put(1, b"request", counts=True)
-    lanes.put(1, b"notification", counts=False)
-    lanes.put(2, b"other notification", counts=False)
+    queue = CoreQueue(CoreQueueBounds(window=4))
+    stuck(queue, 1, 2)
+    queue.put(1, b"request", counts=True)
+    queue.put(1, b"notification", counts=False)
+    queue.put(2, b"other notification", counts=False)
 
-    assert lanes.take(ALL) == [b"other notification"]
-    lanes.answered(1)
-    assert lanes.take(ALL) == [b"request", b"notification"]
+    assert queue.take(ALL) == [b"other notification"]
+    queue.answered(1)
+    assert queue.take(ALL) == [b"request", b"notification"]
 
 
 def test_one_client_has_no_more_than_its_most_in_a_window_that_is_free() -> None:
-    lanes = Lanes(LaneBounds(window=2048, window_of_one=5))
-    assert stuck(lanes, 1, 9) == 5
-    assert stuck(lanes, 2, 9) == 5
+    queue = CoreQueue(CoreQueueBounds(window=2048, window_of_one=5))
+    assert stuck(queue, 1, 9) == 5
+    assert stuck(queue, 2, 9) == 5
 
-    lanes.answered(1)
-    assert lanes.take(ALL) == [b"1"]
-    assert lanes.take(ALL) == []
+    queue.answered(1)
+    assert queue.take(ALL) == [b"1"]
+    assert queue.take(ALL) == []
 
 
 def test_a_core_that_died_has_no_shares_either() -> None:
-    lanes = Lanes(LaneBounds(window=4))
-    stuck(lanes, 1, 9)
-    lanes.clear()
+    queue = CoreQueue(CoreQueueBounds(window=4))
+    stuck(queue, 1, 9)
+    queue.clear()
 
-    assert stuck(lanes, 1, 9) == 2
+    assert stuck(queue, 1, 9) == 2
 
 
 def test_its_state_can_be_read() -> None:
@@ -131,7 +131,7 @@ def test_its_state_can_be_read() -> None:
 
 
 def test_a_thousand_lanes_at_their_share_cost_an_answer_nothing() -> None:
-    lanes = Lanes(LaneBounds(window=1024))
+    queue = CoreQueue(CoreQueueBounds(window=1024))
     asked = Counter[int]()
 
     class Counting(Shares):
@@ -139,15 +139,15 @@ def test_a_thousand_lanes_at_their_share_cost_an_answer_nothing() -> None:
             asked[key] += 1
             return super().allows(key, free)
 
-    lanes._shares = Counting(1024, most=128)  # noqa: SLF001 - what it is asked is what it costs
+    queue._shares = Counting(1024, most=128)  # noqa: SLF001 - what it is asked is what it costs
     for key in range(1000):
-        lanes.put(key, b"first", counts=True)
-        lanes.put(key, b"second", counts=True)
-    lanes.take(ALL)
+        queue.put(key, b"first", counts=True)
+        queue.put(key, b"second", counts=True)
+    queue.take(ALL)
     asked.clear()
     for key in range(100):
-        lanes.answered(key)
-        assert len(lanes.take(ALL)) == 1
+        queue.answered(key)
+        assert len(queue.take(ALL)) == 1
     assert asked.total() <= 400
 
 
@@ -159,8 +159,8 @@ class SharedLife(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        bounds = LaneBounds(window=self.WINDOW, window_of_one=self.MOST, max_messages=10_000)
-        self.lanes = Lanes(bounds)
+        bounds = CoreQueueBounds(window=self.WINDOW, window_of_one=self.MOST, max_messages=10_000)
+        self.queue = CoreQueue(bounds)
         self.held: Counter[int] = Counter()
         self.waiting: dict[int, deque[bytes]] = defaultdict(deque)
         self.serial = 0
@@ -177,7 +177,7 @@ class SharedLife(RuleBasedStateMachine):
 
     def pump(self, max_bytes: int = ALL) -> None:
         """Take what may go; each is the next of its client, and was allowed when it went."""
-        for line in self.lanes.take(max_bytes):
+        for line in self.queue.take(max_bytes):
             key = int(line.split()[0])
             assert self.may(key)
             assert self.waiting[key].popleft() == line
@@ -188,16 +188,16 @@ class SharedLife(RuleBasedStateMachine):
         for _ in range(times):
             self.serial += 1
             line = b"%d %d " % (key, self.serial) + b"." * size
-            if self.lanes.pass_through(True, key):  # noqa: FBT003 - as declared
+            if self.queue.pass_through(True, key):  # noqa: FBT003 - as declared
                 assert self.may(key)
                 self.held[key] += 1
             else:
                 newcomer = not self.held[key] and not self.waiting[key]
                 self.waiting[key].append(line)
-                assert self.lanes.put(key, line, counts=True) is None
+                assert self.queue.put(key, line, counts=True) is None
                 free = self.free
                 self.pump()
-                room = self.lanes.writable and newcomer and free
+                room = self.queue.writable and newcomer and free
                 assert self.held[key] or not room, "a newcomer finds a place"
 
     @rule(key=st.integers(1, 6), pump=st.booleans(), max_bytes=st.sampled_from([1, 50_000]))
@@ -205,38 +205,38 @@ class SharedLife(RuleBasedStateMachine):
     def answer(self, key: int, pump: bool, max_bytes: int) -> None:  # noqa: FBT001 - drawn
         if self.held[key]:
             self.held[key] -= 1
-            self.lanes.answered(key)
+            self.queue.answered(key)
             if not pump:
                 self.pump(max_bytes)  # as much as the pipe takes
             self.pump()
 
     @rule(key=st.integers(1, 6))
     def leave(self, key: int) -> None:
-        assert self.lanes.drop(key) == list(self.waiting.pop(key, []))
+        assert self.queue.drop(key) == list(self.waiting.pop(key, []))
         self.pump()
 
     @rule()
     def stall(self) -> None:
-        self.lanes.writable = not self.lanes.writable
+        self.queue.writable = not self.queue.writable
         self.pump()
 
     @invariant()
     def the_window_holds(self) -> None:
-        assert self.lanes.outstanding == self.held.total() <= self.WINDOW
+        assert self.queue.outstanding == self.held.total() <= self.WINDOW
 
     @invariant()
     def nobody_waits_who_may_go_on(self) -> None:
-        if self.lanes.writable:
+        if self.queue.writable:
             for key, lines in self.waiting.items():
                 assert not (lines and self.may(key))
 
     def teardown(self) -> None:
-        self.lanes.writable = True
+        self.queue.writable = True
         self.pump()
         while any(self.waiting.values()):
             key = max(self.held, key=lambda each: self.held[each])
             self.held[key] -= 1
-            self.lanes.answered(key)
+            self.queue.answered(key)
             self.pump()
 
 
@@ -246,12 +246,12 @@ TestSharedLife = SharedLife.TestCase
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=12), st.integers(1, 40))
 def test_nobody_starves_in_a_slow_pipe(waiting: list[int], window: int) -> None:
     """One line at a time, answered at once; one client never gets an answer."""
-    lanes = Lanes(LaneBounds(window=window, max_messages=10_000))
-    held = stuck(lanes, 0, window) if window > 1 else 0
+    queue = CoreQueue(CoreQueueBounds(window=window, max_messages=10_000))
+    held = stuck(queue, 0, window) if window > 1 else 0
     for key, count in enumerate(waiting, 1):
         for _ in range(count):
-            lanes.put(key, b"%d" % key, counts=True)
+            queue.put(key, b"%d" % key, counts=True)
     for _ in range(sum(waiting)):
-        (line,) = lanes.take(1)
-        lanes.answered(int(line))
-    assert lanes.outstanding == held
+        (line,) = queue.take(1)
+        queue.answered(int(line))
+    assert queue.outstanding == held

@@ -11,7 +11,7 @@ from tests.trace_proxy.recording import CountingIds
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Resolution, Source
 from trace_proxy.protocol.envelope import decode_core
-from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.spans import semconv
 from trace_proxy.spans.content import Content, RecordingTurns
 from trace_proxy.spans.turn_spans import Turn
@@ -96,7 +96,7 @@ class Running:
     """A turn that runs and is recorded."""
 
     def __init__(self, content: Content, *, sampled: bool = True) -> None:
-        self.core = CoreSession(0, Lanes(LaneBounds()))
+        self.core = CoreSession(0, CoreQueue(CoreQueueBounds()))
         self.turns = RecordingTurns(CountingIds(), content)
         own = context(sampled=sampled)
         self.turns.begin(Turn("t", "turn", self.core, own, None, 1))

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.state.core_session import CoreSession, CoreState
 from trace_proxy.state.placement import Placement
 
 
 def cores(*states: CoreState) -> list[CoreSession]:
-    made = [CoreSession(index, Lanes(LaneBounds())) for index in range(len(states))]
+    made = [CoreSession(index, CoreQueue(CoreQueueBounds())) for index in range(len(states))]
     for core, state in zip(made, states, strict=True):
         core.state = state
     return made

@@ -18,7 +18,7 @@ from trace_proxy.context.ids import Ids
 from trace_proxy.drain import Drain
 from trace_proxy.protocol.envelope import GarbageError
 from trace_proxy.queues.admission import Admission
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
@@ -123,8 +123,8 @@ class Pair:
         return pending
 
 
-class PairBoard(Switchboard):
-    """A switchboard whose every connection has a core of its own."""
+class PairBoard(Board):
+    """A board whose every connection has a core of its own."""
 
     def __init__(
         self,

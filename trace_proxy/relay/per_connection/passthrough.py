@@ -21,7 +21,7 @@ from trace_proxy.drain import ENDING, Drain
 from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
-from trace_proxy.queues.core_queue import LaneBounds, Lanes
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
 from trace_proxy.relay.per_connection.server_requests import PairRequests
@@ -52,7 +52,7 @@ class PassThrough:
         ids: Randomness and sampling.
         admission: Bounds of what may be in flight.
         drain: When to stop.
-        lane_bounds: What may wait for a core that does not read; `max_answers` and
+        core_queue_bounds: What may wait for a core that does not read; `max_answers` and
             `max_bytes` count, for requests too: without ids of ours there is no window.
         content: Puts content on spans, None when none may be recorded.
     """
@@ -64,12 +64,12 @@ class PassThrough:
         *,
         admission: Admission,
         drain: Drain,
-        lane_bounds: LaneBounds,
+        core_queue_bounds: CoreQueueBounds,
         content: Content | None = None,
     ) -> None:
         self.board = PairBoard(effects, ids, admission, drain, content)
         self._server_requests = PairRequests(self.board)
-        self._lane_bounds = lane_bounds
+        self._lane_bounds = core_queue_bounds
         self._next_key = 0
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class PassThrough:
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
         connection.attributes.update(request_spans.attributes_of(connection))
-        core = CoreSession(connection.key, Lanes(self._lane_bounds))
+        core = CoreSession(connection.key, CoreQueue(self._lane_bounds))
         self.board.join(Pair(connection, core))
         return connection
 
@@ -96,8 +96,8 @@ class PassThrough:
 
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""
-        core.lanes.writable = writable and core.state is CoreState.READY
-        for line in core.lanes.take(_EVERYTHING_BYTES):
+        core.queue.writable = writable and core.state is CoreState.READY
+        for line in core.queue.take(_EVERYTHING_BYTES):
             self.board.effects.write(core, line)
 
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
@@ -123,10 +123,10 @@ class PassThrough:
 
     def _give(self, pair: Pair, line: bytes) -> Refusal | None:
         """Write a line now or let it wait; returns why neither is possible."""
-        if pair.core.lanes.pass_through(False):  # noqa: FBT003 - as declared
+        if pair.core.queue.pass_through(False):  # noqa: FBT003 - as declared
             self.board.effects.write(pair.core, line)
             return None
-        return pair.core.lanes.put_answer(pair.connection.key, line)
+        return pair.core.queue.put_answer(pair.connection.key, line)
 
     def _asked(self, pair: Pair, key: bytes, message: Message, line: bytes) -> None:
         """Pass a request on, or answer why not."""
@@ -176,8 +176,8 @@ class PassThrough:
     def _down(self, core: CoreSession) -> None:
         """Nothing more goes to it or comes from it."""
         core.state = CoreState.DOWN
-        core.lanes.clear()
-        core.lanes.writable = False
+        core.queue.clear()
+        core.queue.writable = False
 
     def _end_work(self, core: CoreSession, why: str) -> None:
         board = self.board

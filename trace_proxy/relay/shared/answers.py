@@ -12,7 +12,7 @@ from msgspec import UNSET
 from trace_proxy.context.span_record import SpanContext
 from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.envelope import CoreMessage
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.express import Express
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state import handles
@@ -27,7 +27,7 @@ _TELLING: Final = (
 class Answers:
     """Responses of cores."""
 
-    def __init__(self, board: Switchboard, express: Express) -> None:
+    def __init__(self, board: Board, express: Express) -> None:
         self._board = board
         self._express = express
 
@@ -38,7 +38,7 @@ class Answers:
         if pending is None:
             return False
         if pending.windowed:
-            core.lanes.answered(pending.lane)
+            core.queue.answered(pending.lane)
         connection = pending.connection
         if pending.plain is not None and message.result is not UNSET and connection is not None:
             self._express.answer(pending, connection, message.result, self._board.now_ns)

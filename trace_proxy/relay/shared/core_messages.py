@@ -13,7 +13,7 @@ from msgspec import UNSET
 from trace_proxy.context.span_record import SpanContext
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.protocol.envelope import CoreMessage, Routing
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import GREETING_NOTIFICATIONS, Greetings
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
@@ -67,14 +67,14 @@ _STATUS_PARAMS = msgspec.json.Decoder(_StatusChanged)
 _SETTINGS_PARAMS = msgspec.json.Decoder(_SettingsUpdated)
 
 
-class Notices:
+class CoreMessages:
     """Notifications and requests of cores.
 
     Attributes:
         run: Equal notifications that wait for `deliver_run`.
     """
 
-    def __init__(self, board: Switchboard, greetings: Greetings) -> None:
+    def __init__(self, board: Board, greetings: Greetings) -> None:
         self._board = board
         self._greetings = greetings
         self.run: list[bytes] = []

@@ -18,7 +18,7 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.trace_context import Sampling
 from trace_proxy.protocol import envelope, experimental, methods
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Pending, PlainMethod, RequestSpan
 from trace_proxy.state.core_session import CoreState
@@ -57,11 +57,11 @@ class Express:
         enabled: False takes every request the general way.
     """
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Board) -> None:
         core = board.cores[0]
         self.enabled = len(board.cores) == 1 and board.content is None
         self._core = core
-        self._lanes = core.lanes
+        self._lanes = core.queue
         self._router = core.router
         self._ids = board.ids
         self._admission = board.admission

@@ -1,7 +1,7 @@
 """The decisions of a proxy whose clients share cores: events in, effects out.
 
 Composes the machines: `gate`, `flow` and `drain` admit, `placement` and `router` send
-out, `answers` and `notices` bring home, `pool` looks after the cores, `spans` and
+out, `answers` and `core_messages` bring home, `pool` looks after the cores, `spans` and
 `turns` watch. No await, no clock, no socket: the runtime calls with what happened and
 when, and carries out what `effects` is asked for. Handling one event is one plain
 call, so no event ever sees another half done.
@@ -17,13 +17,13 @@ from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.protocol import envelope, methods
 from trace_proxy.queues.admission import Admission
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.shared.answers import Answers
-from trace_proxy.relay.shared.core_messages import Notices
+from trace_proxy.relay.shared.core_messages import CoreMessages
 from trace_proxy.relay.shared.express import Express
 from trace_proxy.relay.shared.initialize import Greetings
-from trace_proxy.relay.shared.merged_lists import Merge
+from trace_proxy.relay.shared.merged_lists import MergedLists
 from trace_proxy.relay.shared.pool import Pool, Restarts
 from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as request_spans
@@ -64,14 +64,14 @@ class Hub:
         content: Content | None = None,
         alone: bool = False,
     ) -> None:
-        self.board = Switchboard(effects, ids, cores, admission, drain, content)
+        self.board = Board(effects, ids, cores, admission, drain, content)
         greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
-        self._requests = Requests(self.board, greetings, Merge(self.board))
+        self._requests = Requests(self.board, greetings, MergedLists(self.board))
         self.express = Express(self.board)
         self._answers = Answers(self.board, self.express)
-        self._notices = Notices(self.board, greetings)
+        self._core_messages = CoreMessages(self.board, greetings)
         self.board.broadcast = broadcast
         self._next_key = 0
 
@@ -141,9 +141,9 @@ class Hub:
     def _withdraw(self, connection: Connection) -> None:
         """Forget what it asked and no core has been given yet."""
         for core in self.board.cores:
-            if not len(core.lanes):
+            if not len(core.queue):
                 continue
-            for line in core.lanes.drop(connection.key):
+            for line in core.queue.drop(connection.key):
                 core_id = envelope.request_id(line)
                 pending = None if core_id is None else core.router.withdraw(core_id)
                 if pending is not None:
@@ -170,29 +170,29 @@ class Hub:
             and whoever calls goes on with the next one.
         """
         self.board.now_ns = now_ns
-        take, notices = self._answers.take, self._notices
+        take, says = self._answers.take, self._core_messages
         try:
             for line, message in lines:
                 if message.method is UNSET:
-                    if notices.run:
-                        notices.deliver_run()
+                    if says.run:
+                        says.deliver_run()
                     if not take(core, message):
                         return Fault("an answer to no request in flight", len(line))
-                    if len(core.lanes):
+                    if len(core.queue):
                         self.board.pump(core)
                 elif message.id is UNSET:
-                    notices.notification(core, message, line)
+                    says.notification(core, message, line)
                 else:
-                    notices.deliver_run()
-                    notices.request(core, message, line)
+                    says.deliver_run()
+                    says.request(core, message, line)
         except envelope.GarbageError as error:
             return Fault(str(error), error.size)
         finally:
-            notices.deliver_run()
+            says.deliver_run()
         return None
 
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""
-        core.lanes.writable = writable and core.state is CoreState.READY
-        if core.lanes.writable and len(core.lanes):
+        core.queue.writable = writable and core.state is CoreState.READY
+        if core.queue.writable and len(core.queue):
             self.board.pump(core)

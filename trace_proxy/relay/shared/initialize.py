@@ -14,7 +14,7 @@ import msgspec
 from core_server.jsonrpc import codec
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate
 from trace_proxy.state.connection import Connection, Pending
@@ -45,7 +45,7 @@ class Greetings:
         known: Called when it is known at last what a core hears.
     """
 
-    def __init__(self, board: Switchboard, version: str, *, alone: bool) -> None:
+    def __init__(self, board: Board, version: str, *, alone: bool) -> None:
         self._board = board
         self._alone = alone
         self._params = None if alone else _ours(version)

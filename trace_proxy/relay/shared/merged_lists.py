@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 from core_server.jsonrpc import codec
 from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.envelope import CoreMessage
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.state.connection import Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
 
@@ -40,10 +40,10 @@ class _Found(msgspec.Struct):
     thread: Raw
 
 
-class Merge:
+class MergedLists:
     """Requests that concern all cores."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
 
     def ask(self, pending: Pending, params: bytes | None) -> None:

@@ -16,7 +16,7 @@ from trace_proxy.drain import ENDING, State
 from trace_proxy.protocol import envelope
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.turn_spans import Turn
@@ -96,7 +96,7 @@ class _Returning(msgspec.Struct):
 class Pool:
     """Starting, greeting and losing cores."""
 
-    def __init__(self, board: Switchboard, greetings: Greetings, restarts: list[Restarts]) -> None:
+    def __init__(self, board: Board, greetings: Greetings, restarts: list[Restarts]) -> None:
         self._board = board
         self._greetings = greetings
         self._restarts = restarts
@@ -144,7 +144,7 @@ class Pool:
         """It answered; bring its threads back, then let others in."""
         core.greeting = bytes(answer.result) if answer.result is not UNSET else b"{}"
         if _is_reference(core.greeting):
-            core.lanes.narrow(REFERENCE_WINDOW)
+            core.queue.narrow(REFERENCE_WINDOW)
         self._board.effects.write(core, envelope.notification("initialized", None))
         threads: deque[str] = deque()
         for thread in self._board.placement.of(core):
@@ -204,7 +204,7 @@ class Pool:
 
     def _open(self, core: CoreSession) -> None:
         core.state = CoreState.READY
-        core.lanes.writable = True
+        core.queue.writable = True
         self._greetings.greeted(core)
         self._board.effects.core_ready(core)
 
@@ -218,8 +218,8 @@ class Pool:
         board = self._board
         core.state = CoreState.DOWN
         core.greeting = None
-        core.lanes.clear()
-        core.lanes.writable = False
+        core.queue.clear()
+        core.queue.writable = False
         for pending in core.router.lose_all():
             board.not_started(pending)
             if pending.then is not None:

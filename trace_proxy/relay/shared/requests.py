@@ -14,9 +14,9 @@ from trace_proxy.context.trace_context import trace_field
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.core_queue import OUR_LANE
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
-from trace_proxy.relay.shared.merged_lists import Merge
+from trace_proxy.relay.shared.merged_lists import MergedLists
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate, handles
@@ -39,7 +39,7 @@ TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 class Requests:
     """Messages of clients."""
 
-    def __init__(self, board: Switchboard, greetings: Greetings, merge: Merge) -> None:
+    def __init__(self, board: Board, greetings: Greetings, merge: MergedLists) -> None:
         self._board = board
         self._greetings = greetings
         self._merge = merge
@@ -142,13 +142,13 @@ class Requests:
         line = envelope.request(core_id, pending.method, params, trace)
         counts = pending.method != "turn/interrupt"  # it frees others: never behind the window
         pending.windowed, pending.lane = counts, key
-        if core.lanes.pass_through(counts, key):
+        if core.queue.pass_through(counts, key):
             board.effects.write(core, line)
             return
         if counts:
-            refused = core.lanes.put(key, line, counts=True)
+            refused = core.queue.put(key, line, counts=True)
         else:  # in a lane of its own: who interrupts may leave, the interrupt stays
-            refused = core.lanes.put_answer(_INTERRUPTS - key, line)
+            refused = core.queue.put_answer(_INTERRUPTS - key, line)
         if refused is None:
             core.router.wait(core_id)
             board.pump(core)
@@ -222,18 +222,18 @@ class Requests:
         for core in self._board.cores:
             if core.state is CoreState.FAILED:
                 continue
-            if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
+            if core.queue.pass_through(False):  # noqa: FBT003 - as declared
                 self._board.effects.write(core, line)
-            elif core.lanes.put(connection.key, line, counts=False) is None:
+            elif core.queue.put(connection.key, line, counts=False) is None:
                 self._board.pump(core)
             else:
                 self._board.effects.close(connection, *TOO_MANY)
 
     def _answer_core(self, core: CoreSession, line: bytes) -> None:
         """Not in a lane of the connection: a decision stays one when its sender leaves."""
-        if core.lanes.pass_through(False):  # noqa: FBT003 - as declared
+        if core.queue.pass_through(False):  # noqa: FBT003 - as declared
             self._board.effects.write(core, line)
-        elif core.lanes.put_answer(OUR_LANE, line) is None:
+        elif core.queue.put_answer(OUR_LANE, line) is None:
             self._board.pump(core)
         else:
             self._board.effects.core_faulty(core, "it asks and takes no answers")

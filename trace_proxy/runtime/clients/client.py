@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from trace_proxy.queues.client_queue import Outbox, Verdict
+from trace_proxy.queues.client_queue import ClientQueue, Verdict
 
 WRITE_BYTES: Final = 256 * 1024
 """Given to the transport at once: what a socket's buffer holds, four times over."""
@@ -25,12 +25,12 @@ class Client(ABC):
     """A connected client.
 
     Args:
-        outbox: Its queue.
+        queue: Its queue.
         slow_close_s: How long it gets to take what is queued, and its Close.
     """
 
-    def __init__(self, outbox: Outbox, slow_close_s: float) -> None:
-        self.outbox = outbox
+    def __init__(self, queue: ClientQueue, slow_close_s: float) -> None:
+        self.queue = queue
         self.key = -1
         self.dirty = False
         self.congested = False
@@ -45,7 +45,7 @@ class Client(ABC):
 
     def __repr__(self) -> str:
         state = "closing" if self.closing else "congested" if self.congested else "open"
-        return f"<{type(self).__name__} {self.key} {state} {self.outbox!r}>"
+        return f"<{type(self).__name__} {self.key} {state} {self.queue!r}>"
 
     @abstractmethod
     def encode(self, message: bytes) -> bytes:
@@ -88,18 +88,18 @@ class Client(ABC):
     @property
     def unflushed_bytes(self) -> int:
         """What the peer's kernel has not got yet."""
-        return self.outbox.size_bytes + self.buffered_bytes
+        return self.queue.size_bytes + self.buffered_bytes
 
     def flush(self) -> None:
         """Write what waits, as far as the transport takes it."""
         self.dirty = False
-        while len(self.outbox) and not self.paused:
-            frames = self.outbox.take(WRITE_BYTES)
+        while len(self.queue) and not self.paused:
+            frames = self.queue.take(WRITE_BYTES)
             data = b"".join(frames)
             self.written_bytes += len(data)
             self.written(len(frames), len(data))
             self.write(data)
-        if (self.paused or len(self.outbox)) and not self.congested:
+        if (self.paused or len(self.queue)) and not self.congested:
             self.congested = True
             self._start_writer()
 
@@ -109,9 +109,9 @@ class Client(ABC):
         The first reason counts, but for one that drops what still waits: who reads that we
         restart believes to have been told everything.
         """
-        first, loses = self.closing is None, drop and self.outbox.messages
+        first, loses = self.closing is None, drop and self.queue.messages
         if drop:
-            self.outbox.clear()
+            self.queue.clear()
         if first or loses:
             self.closing = (code, reason)
         if not first:
@@ -123,9 +123,9 @@ class Client(ABC):
     def judge(self, now_s: float) -> Verdict:
         """Whether a congested client is too slow; joins its deltas when that helps."""
         progress = self.written_bytes - self.buffered_bytes
-        verdict = self.outbox.check(now_s, progress)
+        verdict = self.queue.check(now_s, progress)
         if verdict is Verdict.JOIN:
-            self.outbox.join_deltas(self.decode, self.encode)
+            self.queue.join_deltas(self.decode, self.encode)
         return verdict
 
     def writes_in(self, tasks: asyncio.TaskGroup) -> None:
@@ -148,7 +148,7 @@ class Client(ABC):
                 self._writer = None  # no await since it was asked: nobody is congested now
                 return
             async with asyncio.timeout(self._slow_close_s):
-                while len(self.outbox):
+                while len(self.queue):
                     await self.drained()
                     self.flush()
                 await self.send_close(*self.closing)

@@ -19,7 +19,7 @@ from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFact
 from trace_proxy.context.trace_context import Trust, inherit
 from trace_proxy.drain import State
 from trace_proxy.errors import StartError
-from trace_proxy.queues.client_queue import Outbox
+from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.runtime.supervisor import Supervisor
@@ -205,8 +205,8 @@ class Listener:
         context = inherit(carried, self._propagation.environment, self._trust)
         await opened.prepare(request)
 
-        def make(outbox: Outbox) -> WebsocketClient:
-            return WebsocketClient(request, outbox, self._config.limits)
+        def make(queue: ClientQueue) -> WebsocketClient:
+            return WebsocketClient(request, queue, self._config.limits)
 
         connection, client = self._supervisor.open(make, peer, context)
         for rejection in carried.rejections:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
-from trace_proxy.queues.client_queue import Outbox
+from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import streams
 from trace_proxy.runtime.clients.client import Client
 
@@ -91,13 +91,13 @@ class StdioClient(Client):
     """The client at the other end of our pipes.
 
     Args:
-        outbox: Its queue.
+        queue: Its queue.
         wire: The file descriptor of the real stdout.
         slow_close_s: How long it gets to take the last lines.
     """
 
-    def __init__(self, outbox: Outbox, wire: int, slow_close_s: float) -> None:
-        super().__init__(outbox, slow_close_s)
+    def __init__(self, queue: ClientQueue, wire: int, slow_close_s: float) -> None:
+        super().__init__(queue, slow_close_s)
         self._wire = wire
         self._output = _Output(self._nobody_reads)
         self._transport: asyncio.WriteTransport | None = None

@@ -1,7 +1,7 @@
 """One websocket client: a reader that never waits for a writer, and a writer task.
 
 Frames out are built by hand and written together; pings are answered through the
-outbox's control lane, so a client that sends pings and reads nothing cannot stop its
+the queue's control lane, so a client that sends pings and reads nothing cannot stop its
 own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restart,
 1013 too slow, 1009 too big, 1008 policy, 1007 not UTF-8, 1003 binary.
 """
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from aiohttp import WebSocketError, WSMsgType, web
 
-from trace_proxy.queues.client_queue import Outbox
+from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.frame_reader import FrameReader, Parsed
 from trace_proxy.runtime.clients.frames import (
@@ -54,12 +54,12 @@ class WebsocketClient(Client):
 
     Args:
         request: Its handshake, answered with 101.
-        outbox: Its queue.
+        queue: Its queue.
         limits: Of what it may send, and how long it gets to take its Close.
     """
 
-    def __init__(self, request: web.BaseRequest, outbox: Outbox, limits: Limits) -> None:
-        super().__init__(outbox, limits.slow_close_timeout_s)
+    def __init__(self, request: web.BaseRequest, queue: ClientQueue, limits: Limits) -> None:
+        super().__init__(queue, limits.slow_close_timeout_s)
         transport = request.transport
         assert transport is not None
         self._protocol = request.protocol
@@ -217,7 +217,7 @@ class WebsocketClient(Client):
 
     def _ping(self, payload: bytes) -> None:
         if self.closing is None:
-            if self.outbox.append_control(pong_frame(payload)):
+            if self.queue.append_control(pong_frame(payload)):
                 self.flush()
             else:
                 self.abort()

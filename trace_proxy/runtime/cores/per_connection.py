@@ -80,7 +80,7 @@ class _PrivateOwner(CoreOwner):
         client = self._clients.get(self._key)
         return client is not None and (
             client.unflushed_bytes > self._most_bytes
-            or client.outbox.messages > self._most_messages
+            or client.queue.messages > self._most_messages
         )
 
     def _look(self) -> None:

@@ -10,7 +10,7 @@ from tests.trace_proxy.recording import NO_CONTEXT, PEER, CountingIds, Recording
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.drain import Drain, State
 from trace_proxy.queues.admission import Admission, AdmissionBounds
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 from trace_proxy.relay.per_connection.pairs import Pair, key_of, seen
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.spans import semconv
@@ -27,7 +27,7 @@ class Proxy:
     def __init__(
         self,
         *,
-        lanes: LaneBounds | None = None,
+        queue: CoreQueueBounds | None = None,
         admission: AdmissionBounds | None = None,
         content: Content | None = None,
         sampled: bool = True,
@@ -41,7 +41,7 @@ class Proxy:
             CountingIds(sampled=sampled),
             admission=Admission(admission or AdmissionBounds()),
             drain=self.drain,
-            lane_bounds=lanes or LaneBounds(),
+            core_queue_bounds=queue or CoreQueueBounds(),
             content=content,
         )
 
@@ -261,7 +261,7 @@ def test_a_core_that_does_not_read_gets_the_rest_when_it_does() -> None:
 
 
 def test_when_the_queue_is_full_requests_are_shed_and_anything_else_ends_the_connection() -> None:
-    proxy = Proxy(lanes=LaneBounds(max_answers=2))
+    proxy = Proxy(queue=CoreQueueBounds(max_answers=2))
     client = proxy.client(started=False)
     client.say(id=1, method="a")
     client.say(method="b")

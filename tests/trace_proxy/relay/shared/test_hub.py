@@ -7,7 +7,7 @@ import pytest
 from tests.trace_proxy.recording import Proxy
 from trace_proxy.drain import Drain
 from trace_proxy.queues.admission import AdmissionBounds
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 
 
 def test_equal_ids_of_two_clients_never_meet() -> None:
@@ -170,7 +170,7 @@ def test_what_is_over_a_bound_is_shed_at_once_and_later_ones_pass() -> None:
 
 
 def test_an_answer_to_a_core_passes_a_full_window() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=1)).up()
+    proxy = Proxy(queue=CoreQueueBounds(window=1)).up()
     client = proxy.client()
     thread = proxy.thread(client)
     client.request(1, "thread/shellCommand", {"threadId": thread})
@@ -188,7 +188,7 @@ def test_an_answer_to_a_core_passes_a_full_window() -> None:
 
 
 def test_an_answer_to_a_request_that_still_waits_is_a_fault() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=1)).up()
+    proxy = Proxy(queue=CoreQueueBounds(window=1)).up()
     client = proxy.client()
     client.request(1, "model/list")
     client.request(2, "model/list")
@@ -202,7 +202,7 @@ def test_an_answer_to_a_request_that_still_waits_is_a_fault() -> None:
 
 
 def test_what_a_client_left_waiting_is_never_sent_but_its_decisions_are() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=1)).up()
+    proxy = Proxy(queue=CoreQueueBounds(window=1)).up()
     client, other = proxy.client(), proxy.client()
     thread = proxy.thread(client)
     proxy.core.ask(9, "item/tool/call", {"threadId": thread})
@@ -223,7 +223,7 @@ def test_what_a_client_left_waiting_is_never_sent_but_its_decisions_are() -> Non
     proxy.core.answer(interrupt["id"], {})
     assert proxy.core.got() == []
     assert len(proxy.core.session.router) == 0
-    assert len(proxy.core.session.lanes) == 0
+    assert len(proxy.core.session.queue) == 0
 
 
 def test_new_work_is_refused_while_draining_and_the_rest_goes_on() -> None:
@@ -258,4 +258,4 @@ def test_notifications_of_clients_reach_every_core_but_initialized_is_ours() -> 
     assert proxy.cores[0].got_raw() == [b'{"method":"note","params":{"a":1}}']
     assert proxy.cores[1].got_raw() == [b'{"method":"note","params":{"a":1}}']
     assert proxy.cores[2].got_raw() == []
-    assert len(proxy.cores[2].session.lanes) == 0
+    assert len(proxy.cores[2].session.queue) == 0

@@ -3,7 +3,7 @@
 import json
 
 from tests.trace_proxy.recording import Core, Json, Proxy
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 
 
 def pool() -> Proxy:
@@ -143,7 +143,7 @@ def test_a_client_that_left_hears_nothing() -> None:
 
 
 def test_a_list_is_counted_as_its_client_and_not_as_the_proxy() -> None:
-    proxy = Proxy(cores=2, lanes=LaneBounds(window=4)).up()
+    proxy = Proxy(cores=2, queue=CoreQueueBounds(window=4)).up()
     stuck, neighbour = proxy.client(), proxy.client()
     for number in range(5):
         stuck.request(number, "thread/loaded/list", {})
@@ -154,7 +154,7 @@ def test_a_list_is_counted_as_its_client_and_not_as_the_proxy() -> None:
         core.answer(asked(core)["id"], {"data": ["a"]})
     assert neighbour.heard()[0]["result"] == {"data": ["a"], "nextCursor": None}
     stuck.leave()
-    assert [len(core.session.lanes) for core in proxy.cores] == [0, 0]
+    assert [len(core.session.queue) for core in proxy.cores] == [0, 0]
     assert [len(core.session.router) for core in proxy.cores] == [2, 2]
     assert proxy.hub.board.in_flight == 0
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.queues.core_queue import LaneBounds
+from trace_proxy.queues.core_queue import CoreQueueBounds
 from trace_proxy.relay.shared.pool import REFERENCE_WINDOW, Restarts
 
 
@@ -43,7 +43,7 @@ def test_never_more_restarts_than_allowed_in_any_window(moments_s: list[float]) 
 
 
 def test_the_reference_server_never_has_more_than_64_requests_to_answer() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=2048))
+    proxy = Proxy(queue=CoreQueueBounds(window=2048))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
     clients = [proxy.client() for _ in range(100)]
 
@@ -56,7 +56,7 @@ def test_the_reference_server_never_has_more_than_64_requests_to_answer() -> Non
 def test_a_client_of_the_reference_server_has_half_of_its_window_and_all_others_are_served() -> (
     None
 ):
-    proxy = Proxy(lanes=LaneBounds(window=2048))
+    proxy = Proxy(queue=CoreQueueBounds(window=2048))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
     stuck, neighbour = proxy.client(), proxy.client()
 
@@ -72,7 +72,7 @@ def test_a_client_of_the_reference_server_has_half_of_its_window_and_all_others_
 
 
 def test_a_client_that_leaves_and_comes_back_does_not_get_its_places_back() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=4))
+    proxy = Proxy(queue=CoreQueueBounds(window=4))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h"})
     stuck, neighbour = proxy.client(), proxy.client()
     for number in range(9):
@@ -90,11 +90,11 @@ def test_a_client_that_leaves_and_comes_back_does_not_get_its_places_back() -> N
     assert neighbour.heard() == []
     proxy.core.answer(first["id"], {})
     assert len(proxy.core.got()) == 1
-    assert proxy.core.session.lanes.outstanding == 2
+    assert proxy.core.session.queue.outstanding == 2
 
 
 def test_a_core_that_says_its_name_has_no_such_window() -> None:
-    proxy = Proxy(lanes=LaneBounds(window=2048))
+    proxy = Proxy(queue=CoreQueueBounds(window=2048))
     proxy.core.start({"userAgent": "x/1", "codexHome": "/h", "serverInfo": {"name": "core"}})
     clients = proxy.client(), proxy.client()
 

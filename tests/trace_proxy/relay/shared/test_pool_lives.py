@@ -247,8 +247,7 @@ def test_the_repr_tells_the_state() -> None:
     client.request(1, "model/list")
     core = "<Core 0 READY epoch=1 in_flight=1 threads=1 turns=1>"
     board = (
-        "<Switchboard <Drain SERVING turns=0 requests=0 exit_code=0> connections=1"
-        " in_flight=1 turns=1>"
+        "<Board <Drain SERVING turns=0 requests=0 exit_code=0> connections=1 in_flight=1 turns=1>"
     )
     assert repr(proxy.hub) == f"<Hub {board} <Pool [{core}]>>"
     assert repr(client.connection) == "<Connection 0 tui in_flight=1 threads=1>"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from trace_proxy.queues.client_queue import Outbox
+from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients.client import Client
 
 SLOW_CLOSE_S = 5.0
@@ -11,8 +11,8 @@ SLOW_CLOSE_S = 5.0
 class Peer(Client):
     """A client whose transport holds `room` bytes until its peer reads them."""
 
-    def __init__(self, outbox: Outbox, room: int = 10) -> None:
-        super().__init__(outbox, SLOW_CLOSE_S)
+    def __init__(self, queue: ClientQueue, room: int = 10) -> None:
+        super().__init__(queue, SLOW_CLOSE_S)
         self._room = room
         self._waiting = b""
         self._resumed = asyncio.Event()
@@ -57,6 +57,6 @@ class Peer(Client):
         self._resumed.set()
 
     def send(self, message: bytes) -> None:
-        self.outbox.append(message)
+        self.queue.append(message)
         if not self.congested:
             self.flush()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.runtime.clients.slow_peer import SLOW_CLOSE_S, Peer
-from trace_proxy.queues.client_queue import Outbox, OutboxBounds, TotalOutbound, Verdict
+from trace_proxy.queues.client_queue import ClientQueue, ClientQueueBounds, TotalOutbound, Verdict
 
 T = TypeVar("T")
 
@@ -25,18 +25,18 @@ def virtually(story: Callable[[], Awaitable[T]]) -> T:
         return runner.run(told())
 
 
-def outbox(**bounds: int) -> Outbox:
-    return TotalOutbound(1 << 30).open(0, OutboxBounds(**bounds))
+def queue(**bounds: int) -> ClientQueue:
+    return TotalOutbound(1 << 30).open(0, ClientQueueBounds(**bounds))
 
 
 def test_what_a_slow_peer_could_not_take_goes_out_when_it_reads() -> None:
     async def story() -> bytes:
-        peer = Peer(outbox())
+        peer = Peer(queue())
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
             for number in range(100):
                 peer.send(b"%04d" % number)
-            while len(peer.outbox):
+            while len(peer.queue):
                 peer.read()
                 await asyncio.sleep(1)
             peer.read()
@@ -48,7 +48,7 @@ def test_what_a_slow_peer_could_not_take_goes_out_when_it_reads() -> None:
 
 def test_a_close_waits_for_what_is_queued() -> None:
     async def story() -> Peer:
-        peer = Peer(outbox())
+        peer = Peer(queue())
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
             for _ in range(5):
@@ -65,7 +65,7 @@ def test_a_close_waits_for_what_is_queued() -> None:
 
 def test_a_peer_that_takes_nothing_is_aborted_when_its_time_is_over() -> None:
     async def story() -> tuple[Peer, float]:
-        peer = Peer(outbox())
+        peer = Peer(queue())
         began_s = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
@@ -81,7 +81,7 @@ def test_a_peer_that_takes_nothing_is_aborted_when_its_time_is_over() -> None:
 
 def test_a_cut_drops_what_waits_and_says_why() -> None:
     async def story() -> Peer:
-        peer = Peer(outbox())
+        peer = Peer(queue())
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
             for _ in range(5):
@@ -99,7 +99,7 @@ def test_a_cut_in_the_middle_of_a_close_says_that_something_was_dropped(
     queued: int, code: int
 ) -> None:
     async def story() -> Peer:
-        peer = Peer(outbox())
+        peer = Peer(queue())
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
             for _ in range(queued):
@@ -118,7 +118,7 @@ def test_a_cut_in_the_middle_of_a_close_says_that_something_was_dropped(
 
 def test_without_progress_the_verdict_is_to_cut() -> None:
     async def story() -> list[Verdict]:
-        peer = Peer(outbox(stall_s=10))
+        peer = Peer(queue(stall_s=10))
         verdicts = []
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
@@ -141,7 +141,7 @@ def test_without_progress_the_verdict_is_to_cut() -> None:
 )
 def test_no_interleaving_stalls_loses_or_reorders(steps: list[str], room: int, end: int) -> None:
     async def story() -> tuple[bytes, bytes]:
-        peer, sent = Peer(outbox(), room), b""
+        peer, sent = Peer(queue(), room), b""
         async with asyncio.TaskGroup() as tasks:
             peer.writes_in(tasks)
             for number, step in enumerate(steps):

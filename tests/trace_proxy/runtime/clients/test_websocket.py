@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from trace_proxy.queues.client_queue import OutboxBounds, TotalOutbound
+from trace_proxy.queues.client_queue import ClientQueueBounds, TotalOutbound
 from trace_proxy.runtime.clients import frame_reader, handshake, websocket
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.frames import close_frame, text_frame
@@ -69,8 +69,8 @@ class Server:
         assert request.transport is not None
         raw: socket.socket = request.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        outbox = TotalOutbound(10**9).open(1, OutboxBounds())
-        client = WebsocketClient(request, outbox, Limits(large_message_bytes=1000))
+        queue = TotalOutbound(10**9).open(1, ClientQueueBounds())
+        client = WebsocketClient(request, queue, Limits(large_message_bytes=1000))
         self.client.set_result(client)
         await client.run(self.heard)
         return opened
@@ -119,7 +119,7 @@ async def test_a_peer_that_pauses_longer_than_its_close_may_take_still_gets_all(
         async with asyncio.timeout(10):
             client = await server.client
             frame = text_frame(b"x" * 60_000)  # not so much that the transport says stop
-            client.outbox.append(frame)
+            client.queue.append(frame)
             client.flush()
             client.close(1012, "restart")
             await asyncio.sleep(0.3)  # the pause

@@ -9,7 +9,7 @@ import structlog
 
 from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
-from trace_proxy.relay.board import Switchboard
+from trace_proxy.relay.board import Board
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.spans.turns import EndedTurn
@@ -42,7 +42,7 @@ class Meters:
         self._second_s = 0.0
         self._lines = 0
 
-    def watch(self, board: Switchboard, total: TotalOutbound) -> None:
+    def watch(self, board: Board, total: TotalOutbound) -> None:
         """Read these at scrape time."""
         metrics = self.metrics
         metrics.in_flight = lambda: board.admission.requests
@@ -50,7 +50,7 @@ class Meters:
         metrics.queue_bytes = lambda: {
             "clients": total.size_bytes,
         }
-        metrics.queue_messages = lambda: {"cores": sum(len(core.lanes) for core in board.cores)}
+        metrics.queue_messages = lambda: {"cores": sum(len(core.queue) for core in board.cores)}
         metrics.spans_dropped = lambda: self.telemetry.spans_dropped
         metrics.spans_exported = lambda: self.telemetry.spans_exported
 
