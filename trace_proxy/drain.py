@@ -1,13 +1,14 @@
 """When may the proxy exit?  The drain state machine.
 
-    STARTING ──serving──> SERVING ──1st signal──> DRAINING ──deadline──> INTERRUPTING
-        │                    │                       │                        │
-        │ signal             │ failed         no work left │   no work left, 2 s │
-        v                    v                       v                        v
-      FORCED <──2nd signal── CLOSING <───────────────┴────────────────────────┘
-                             │ closed
-                             v
-                           STOPPED
+                         1st signal,             deadline, output_ended,
+              serving    input_ended             signal and input_ended
+    STARTING ────────> SERVING ────────> DRAINING ────────> INTERRUPTING
+       │                                    │ no work left       │ no work left, 2 s
+       │ signal                             v                    v
+       │          failed, from all four: CLOSING <───────────────┘
+       v                                    │ closed
+     FORCED <── 2nd signal, from            v
+                DRAINING to CLOSING      STOPPED
 
 Work is a running turn, an admitted request, or a byte on its way to a client:
 `turn/start` is answered at once, so an empty request table does not mean an idle
@@ -27,7 +28,6 @@ from trace_proxy.drain_commands import (
     AnnounceDraining,
     CloseConnections,
     CloseIdleConnections,
-    CloseListeners,
     Command,
     EndWithin,
     Exit,
@@ -36,7 +36,6 @@ from trace_proxy.drain_commands import (
     InterruptTurn,
     InterruptTurns,
     StopCores,
-    WakeAt,
 )
 from trace_proxy.protocol.refusal import Refusal, draining
 
@@ -198,7 +197,7 @@ class Drain:
         return [InterruptTurn(thread_id, turn_id)]
 
     def tick(self, now_s: float) -> list[Command]:
-        """Notice that time has passed."""
+        """Notice that time has passed; to be called every 50 ms or so while draining."""
         if self._wake_at_s is None or now_s < self._wake_at_s:
             return []
         if self.state is State.DRAINING:
@@ -235,15 +234,14 @@ class Drain:
 
     def _start_draining(self, reason: str, now_s: float) -> list[Command]:
         self.state = State.DRAINING
-        commands: list[Command] = []
         if self._timeout_s:
-            self._deadline_s = now_s + self._timeout_s
-            commands.append(self._wake_at(self._deadline_s))
-        return [AnnounceDraining(reason, self._deadline_s), CloseIdleConnections(), *commands]
+            self._deadline_s = self._wake_at_s = now_s + self._timeout_s
+        return [AnnounceDraining(reason, self._deadline_s), CloseIdleConnections()]
 
     def _interrupt(self, until_s: float) -> list[Command]:
         self.state, self.exit_code = State.INTERRUPTING, 3
-        return [InterruptTurns(), self._wake_at(until_s)]
+        self._wake_at_s = until_s
+        return [InterruptTurns()]
 
     def _close(self, code: int) -> list[Command]:
         self.state, self._wake_at_s = State.CLOSING, None
@@ -252,14 +250,9 @@ class Drain:
             CloseConnections(code),
             StopCores(),
             FlushSpans(),
-            CloseListeners(),
         ]
 
     def _force(self, name: SignalName) -> list[Command]:
         self.state, self._wake_at_s = State.FORCED, None
         self.exit_code = _FORCED_CODE[name]
         return [Force(self.exit_code)]
-
-    def _wake_at(self, at_s: float) -> WakeAt:
-        self._wake_at_s = at_s
-        return WakeAt(at_s)

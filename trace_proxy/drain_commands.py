@@ -82,16 +82,6 @@ class FlushSpans(msgspec.Struct, frozen=True):
     within_s: float = 2.0
 
 
-class CloseListeners(msgspec.Struct, frozen=True):
-    """Stop listening. Last, so that probes and late clients hear 503 and not a refusal."""
-
-
-class WakeAt(msgspec.Struct, frozen=True):
-    """Call `Drain.tick` once the monotonic clock reads `at_s`; replaces an earlier one."""
-
-    at_s: float
-
-
 class EndWithin(msgspec.Struct, frozen=True):
     """Arm a plain thread that ends the process if the event loop hangs while closing.
 
@@ -116,17 +106,18 @@ class Force(msgspec.Struct, frozen=True):
     code: int
 
 
-Command = (
+AtOnce = (
     AnnounceDraining
     | CloseIdleConnections
     | InterruptTurn
     | InterruptTurns
-    | CloseConnections
-    | StopCores
-    | FlushSpans
-    | CloseListeners
-    | WakeAt
     | EndWithin
     | Exit
     | Force
 )
+"""Done where they are commanded."""
+
+Closing = CloseConnections | StopCores | FlushSpans
+"""Take their time, one after the other."""
+
+Command = AtOnce | Closing

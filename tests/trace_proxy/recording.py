@@ -17,6 +17,7 @@ from trace_proxy.drain import Drain
 from trace_proxy.protocol import envelope
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
+from trace_proxy.relay.effects import Shed
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.spans.turns import EndedTurn
@@ -75,7 +76,9 @@ class Recording:
         self.waiting: list[int] = []
         self.faulty: list[int] = []
         self.logged: list[str] = []
-        self.counted: list[tuple[str, str]] = []
+        self.shed_for: list[str] = []
+        self.ignored_answers = 0
+        self.dropped_notifications = 0
 
     def send(self, connection: Connection, message: bytes) -> None:
         self.sent.setdefault(connection.key, []).append(message)
@@ -129,8 +132,14 @@ class Recording:
         assert all(fields)
         self.logged.append(event)
 
-    def count(self, counter: str, label: str = "") -> None:
-        self.counted.append((counter, label))
+    def shed(self, why: Shed) -> None:
+        self.shed_for.append(why)
+
+    def answer_ignored(self) -> None:
+        self.ignored_answers += 1
+
+    def notification_dropped(self) -> None:
+        self.dropped_notifications += 1
 
 
 class Client:

@@ -10,7 +10,6 @@ from trace_proxy.drain_commands import (
     AnnounceDraining,
     CloseConnections,
     CloseIdleConnections,
-    CloseListeners,
     Command,
     EndWithin,
     Exit,
@@ -19,7 +18,6 @@ from trace_proxy.drain_commands import (
     InterruptTurn,
     InterruptTurns,
     StopCores,
-    WakeAt,
 )
 from trace_proxy.protocol.refusal import Refusal
 
@@ -36,7 +34,6 @@ def closing(*, websocket_code: int = 1012, exit_code: int = 0) -> list[Command]:
         CloseConnections(websocket_code),
         StopCores(),
         FlushSpans(),
-        CloseListeners(),
     ]
 
 
@@ -83,7 +80,6 @@ def test_the_first_signal_drains_whichever_it_is(name: SignalName) -> None:
     assert drain.signal(name, 100) == [
         AnnounceDraining(f"SIG{name}", 130),
         CloseIdleConnections(),
-        WakeAt(130),
     ]
     assert drain.state is State.DRAINING
 
@@ -94,7 +90,7 @@ def test_the_deadline_interrupts_turns_and_gives_them_two_seconds() -> None:
     drain.work(turns=1, requests=0, unflushed=0)
 
     assert drain.tick(129.9) == []
-    assert drain.tick(130) == [InterruptTurns(), WakeAt(132)]
+    assert drain.tick(130) == [InterruptTurns()]
     assert drain.tick(131.9) == []
     assert drain.tick(132) == closing(exit_code=3)
     assert drain.closed() == [Exit(3)]
@@ -115,7 +111,7 @@ def test_no_later_signal_moves_the_deadline(again: SignalName) -> None:
     drain.signal("HUP", 100)
     drain.signal(again, 100.05)
 
-    assert drain.tick(130) == [InterruptTurns(), WakeAt(132)]
+    assert drain.tick(130) == [InterruptTurns()]
 
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
@@ -177,15 +173,14 @@ def test_the_end_of_input_drains_like_a_signal() -> None:
     assert drain.input_ended(100) == [
         AnnounceDraining("end of input", 105),
         CloseIdleConnections(),
-        WakeAt(105),
     ]
     assert drain.input_ended(101) == []
-    assert drain.signal("TERM", 102) == [InterruptTurns(), WakeAt(102.5)]
+    assert drain.signal("TERM", 102) == [InterruptTurns()]
     assert drain.signal("TERM", 103) == [Force(143)]
 
 
 def test_a_signal_and_the_end_of_input_together_mean_that_nobody_waits() -> None:
-    left = [InterruptTurns(), WakeAt(101.5)]
+    left = [InterruptTurns()]
     ended_first, signalled_first = serving(), serving(timeout_s=30)
     ended_first.input_ended(100)
     signalled_first.signal("TERM", 100)
@@ -200,7 +195,7 @@ def test_when_the_one_client_hears_no_more_nothing_is_worth_waiting_for() -> Non
     assert drain.output_ended(99) == [], "its input ends first"
     drain.input_ended(100)
     assert drain.work(turns=1, requests=0, unflushed=0) == []
-    assert drain.output_ended(101) == [InterruptTurns(), WakeAt(101.5)]
+    assert drain.output_ended(101) == [InterruptTurns()]
     assert drain.work(turns=0, requests=0, unflushed=0) == closing(exit_code=3)
 
 

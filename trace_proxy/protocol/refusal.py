@@ -56,10 +56,22 @@ def draining(retry_after_ms: int) -> Refusal:
     )
 
 
-def no_core() -> Refusal:
-    """No core is up, or the only one that could answer was lost: -32003, to be sent again."""
+def too_large(limit_bytes: int) -> Refusal:
+    """A message over `--max-message-bytes`: -32600; its sender goes on."""
     return Refusal(
-        codes.CORE_LOST,
-        "No core is up to answer this; retry",
-        {"reason": "coreLost", "retryable": True},
+        codes.INVALID_REQUEST,
+        f"The message is larger than {limit_bytes} bytes; send less, or raise the limit",
+        {"reason": "messageTooLarge", "limitBytes": limit_bytes},
     )
+
+
+def core_lost(what: str) -> Refusal:
+    """The core that had a request, or should have got it, is gone: -32003, to be sent again.
+
+    Args:
+        what: What happened and what to do, one line.
+    """
+    return Refusal(codes.CORE_LOST, what, {"reason": "coreLost", "retryable": True})
+
+
+NO_CORE: Final = core_lost("No core is up to answer this; retry")

@@ -1,6 +1,6 @@
-"""What a core's results tell beside their asker: which thread lives, which turn runs.
+"""What results and notifications of a core tell us: which thread lives, which turn runs.
 
-Shared by the machines that watch answers; all other members stay undecoded.
+Shared by the machines that watch a core; all other members stay undecoded.
 """
 
 from typing import Annotated, Final
@@ -35,6 +35,39 @@ class ReviewResult(msgspec.Struct, rename="camel"):
     review_thread_id: Name
 
 
+class Resolved(msgspec.Struct, rename="camel"):
+    """Params of `serverRequest/resolved`."""
+
+    request_id: int | str
+
+
+class Status(msgspec.Struct):
+    """Of a thread."""
+
+    type: str = ""
+
+
+class StatusChanged(msgspec.Struct):
+    """Params of `thread/status/changed`."""
+
+    status: Status
+
+
+class Settings(msgspec.Struct):
+    """Of a thread."""
+
+    model: str
+
+
+class SettingsUpdated(msgspec.Struct, rename="camel"):
+    """Params of `thread/settings/updated`."""
+
+    thread_settings: Settings
+
+
 THREAD: Final = msgspec.json.Decoder(ThreadResult)
 TURN: Final = msgspec.json.Decoder(TurnResult)
 REVIEW: Final = msgspec.json.Decoder(ReviewResult)
+RESOLVED: Final = msgspec.json.Decoder(Resolved)
+STATUS_CHANGED: Final = msgspec.json.Decoder(StatusChanged)
+SETTINGS_UPDATED: Final = msgspec.json.Decoder(SettingsUpdated)

@@ -8,13 +8,11 @@ out what more than one part needs: an answer to a client, the end of a request.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import msgspec
-
 from core_server.jsonrpc import codec
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.span_record import SpanContext, SpanRecord
 from trace_proxy.drain import Drain
-from trace_proxy.protocol import envelope, methods
+from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.experimental import NOTIFICATIONS
 from trace_proxy.protocol.refusal import Refusal
@@ -24,7 +22,6 @@ from trace_proxy.relay.effects import Effects
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content, RecordingTurns
-from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.spans.turns import EndedTurn, Turns
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
@@ -54,7 +51,7 @@ class Board:
         clock_s: Monotonic seconds of the last signal or tick.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it is made of
         self,
         effects: Effects,
         ids: Ids,
@@ -62,6 +59,8 @@ class Board:
         admission: Admission,
         drain: Drain,
         content: Content | None = None,
+        *,
+        broadcast: bool = False,
     ) -> None:
         self.effects = effects
         self.ids = ids
@@ -77,7 +76,7 @@ class Board:
         self.content = content
         self.turns = Turns(ids) if content is None else RecordingTurns(ids, content)
         self.server_requests = ServerRequests()
-        self.broadcast = False
+        self.broadcast = broadcast
         self.now_ns = 0
         self.clock_s = 0.0
 
@@ -255,11 +254,12 @@ class Board:
             self.effects.end_span(record)
         self.effects.turn_ended(ended, self.now_ns)
 
-    def interrupt(self, turn: Turn) -> None:
-        """Ask a turn to end because of the drain, past everything that waits."""
-        turn.ended_by = request_spans.DRAIN
-        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
-        self.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
+    def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:
+        """Answer a message that is over the limit; the connection lives."""
+        refused = refusal.too_large(limit_bytes)
+        answer = codec.error(codec.id_in_head(head), refused.code, refused.message, refused.data)
+        self.send(connection, answer)
+        self.effects.call_ended("_OTHER", str(refused.code), 0.0)
 
     def end_span(self, record: SpanRecord | None) -> None:
         """Export a span, if it is sampled."""

@@ -5,7 +5,7 @@ calls return at once and none may call back into the hub.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.context.trace_context import Rejection
@@ -13,6 +13,9 @@ from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
+
+Shed = Literal["draining", "overloaded", "handles", "core_queue"]
+"""Why a request was refused for now; a label of `trace_proxy.requests.shed`."""
 
 
 class Effects(Protocol):
@@ -74,6 +77,14 @@ class Effects(Protocol):
         """Log an event."""
         ...
 
-    def count(self, counter: str, label: str = "") -> None:
-        """Add one to a counter: shed, cut, fault, rejected, restart."""
+    def shed(self, why: Shed) -> None:
+        """Count a request that was refused for load or drain."""
+        ...
+
+    def answer_ignored(self) -> None:
+        """Count a client's answer that settled nothing: late, doubled, or not its to give."""
+        ...
+
+    def notification_dropped(self) -> None:
+        """Count a core's notification whose one hearer has left."""
         ...

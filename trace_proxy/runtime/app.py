@@ -21,13 +21,15 @@ from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.cores.process import find_command
+from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.log import setup as log_setup
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, ListenStdio
-from trace_proxy.state.connection import Connection, Peer
+from trace_proxy.state.connection import Peer
 
 SWITCH_INTERVAL_S: Final = 0.001
 """How long the exporter thread may hold the interpreter: the default of 5 ms shows in p99."""
@@ -82,7 +84,8 @@ async def _main(config: Config) -> int:
         core_service_name=tracing.core_service_name,
         version=our_version,
     )
-    supervisor = Supervisor(config, telemetry, our_version)
+    metrics = Metrics()
+    processes = Processes(config.limits, metrics)
     loop = asyncio.get_running_loop()
 
     def deliver(name: SignalName) -> None:
@@ -92,43 +95,57 @@ async def _main(config: Config) -> int:
 
         loop.call_soon_threadsafe(take)
 
-    signals = SignalThread(deliver, supervisor.cores.kill_all)
-    supervisor.steps.end_within = signals.limit
+    signals = SignalThread(deliver, processes.kill_all)
+    supervisor = Supervisor(
+        config, telemetry, metrics, processes, end_within=signals.limit, version=our_version
+    )
     signals.start()
-    push = _metrics_push(supervisor)
+    push = _metrics_push(metrics, telemetry)
     try:
-        return await Program(config, supervisor).run()
+        return await Program(config, supervisor, processes, telemetry.destination).run()
     finally:
         if push is not None:
             await push.shutdown(LAST_METRICS_S)
         signals.ended()
 
 
-def _metrics_push(supervisor: Supervisor) -> "MetricsPush | None":
+def _metrics_push(metrics: Metrics, telemetry: Telemetry) -> "MetricsPush | None":
     """The metrics by OTLP as well, when the environment asks for it."""
     if not os.environ.get("OTEL_METRICS_EXPORTER"):
         return None
     from trace_proxy.runtime.telemetry.metrics.push import metrics_push  # noqa: PLC0415 - 5 MB, seldom used
 
-    instruments = supervisor.metrics.instruments()
-    return metrics_push(os.environ, instruments, supervisor.telemetry.resource)
+    return metrics_push(os.environ, metrics.instruments(), telemetry.resource)
 
 
 class Program:
-    """The one TaskGroup: listeners, cores, clients, the drain."""
+    """The one TaskGroup: listeners, cores, clients, the drain.
 
-    def __init__(self, config: Config, supervisor: Supervisor) -> None:
+    Args:
+        config: All settings.
+        supervisor: The parts, put together.
+        processes: The living cores.
+        traces: Where traces go, for people.
+    """
+
+    def __init__(
+        self, config: Config, supervisor: Supervisor, processes: Processes, traces: str
+    ) -> None:
         self._config = config
         self._supervisor = supervisor
+        self._processes = processes
+        self._traces = traces
         self._propagation = Propagation(os.environ)
-        supervisor.environment_rejected(self._propagation.environment.rejections)
+        supervisor.meters.environment_rejected(self._propagation.environment.rejections)
         limits = config.limits
         count = ConnectionCount(
             max_connections=limits.max_connections,
             max_connections_per_ip=limits.max_connections_per_ip,
         )
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
-        self._listeners = [Listener(supervisor, self._propagation, count) for _ in self._sockets]
+        self._listeners = [
+            Listener(supervisor, config, self._propagation, count) for _ in self._sockets
+        ]
 
     async def run(self) -> int:
         """Serve until the drain is over; returns the exit code.
@@ -145,7 +162,7 @@ class Program:
                 for task in running:
                     task.cancel()
         finally:
-            supervisor.cores.kill_all()  # none is left, unless something here went wrong
+            self._processes.kill_all()  # none is left, unless something here went wrong
             await self._close()
         code = supervisor.steps.exit_code or 0
         _log.info("proxy.stopped", exit_code=code)
@@ -162,30 +179,27 @@ class Program:
     def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
         supervisor = self._supervisor
         work = [supervisor.tick(), supervisor.steps.run(), self._announce()]
-        work += [supervisor.cores.run(core) for core in supervisor.hub.board.cores]
+        work.append(supervisor.run_cores())
         if len(self._sockets) < len(self._config.listen):
             work.append(self._serve_stdio(claim_stdout()))
         return work
 
     async def _announce(self) -> None:
         """Say that it serves, once; scripts wait for this line."""
-        supervisor = self._supervisor
-        await supervisor.ready.wait()
+        await self._supervisor.ready.wait()
         gc.collect()
         gc.freeze()  # what lives now lives for ever: later collections skip it
         listen = [listener.url for listener in self._listeners]
         if len(self._sockets) < len(self._config.listen):
             listen.append("stdio://")
         if self._config.tracing.record_content:
-            _log.warning(
-                "content.recorded", traces=supervisor.telemetry.destination, hint=_CONTENT
-            )
+            _log.warning("content.recorded", traces=self._traces, hint=_CONTENT)
         _log.info(
             "proxy.ready",
             listen=listen,
             core=" ".join(self._config.pool.command),
             cores=self._config.pool.cores,
-            traces=supervisor.telemetry.destination,
+            traces=self._traces,
         )
 
     async def _serve_stdio(self, wire: int) -> None:
@@ -197,25 +211,20 @@ class Program:
 
         peer = Peer("pipe", websocket=False)
         connection, client = self._supervisor.open(make, peer, context)
-        private = self._supervisor.private
-        if private is None:
-            await self._converse(connection, client)
-        else:
-            converse = partial(self._converse, connection, client)
-            await private.serve(connection, converse, alone=not self._sockets)
+        converse = partial(self._converse, client)
+        await self._supervisor.serve(connection, client, converse, alone=not self._sockets)
 
-    async def _converse(self, connection: Connection, client: StdioClient) -> None:
+    async def _converse(self, client: StdioClient) -> None:
         supervisor, loop = self._supervisor, asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             client.writes_in(tasks)
-            await client.run(supervisor, self._config.limits.max_message_bytes)
+            await client.run(supervisor.intake, self._config.limits.max_message_bytes)
             await supervisor.ready.wait()  # its last words may have come before the core
             supervisor.steps.carry_out(supervisor.drain.input_ended(loop.time()))
             supervisor.steps.work_changed()
             await client.finish()
         if not self._sockets:
             supervisor.steps.carry_out(supervisor.drain.output_ended(loop.time()))
-        supervisor.closed(connection)
 
     async def _close(self) -> None:
         """Stop listening: the last thing, so that late clients hear 503 until then."""

@@ -1,15 +1,15 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
 from trace_proxy.drain import Drain
-from trace_proxy.queues.admission import Admission
-from trace_proxy.queues.core_queue import CoreQueue
+from trace_proxy.queues.admission import Admission, AdmissionBounds
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
-from trace_proxy.runtime.bounds import admission_bounds, core_queue_bounds, pair_queue_bounds
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
+from trace_proxy.settings.limits import Limits
 from trace_proxy.spans.content import Content
 from trace_proxy.state.core_session import CoreSession
 
@@ -27,7 +27,7 @@ def machine(
         version: Ours, as shared cores see it.
     """
     limits, pool = config.limits, config.pool
-    admission = Admission(admission_bounds(limits))
+    admission = Admission(_admission_bounds(limits))
     content = Content(telemetry.max_value_chars) if config.tracing.record_content else None
     if pool.sessions is Sessions.PER_CONNECTION:
         return PassThrough(
@@ -35,10 +35,10 @@ def machine(
             telemetry,
             admission=admission,
             drain=drain,
-            core_queue_bounds=pair_queue_bounds(limits),
+            core_queue_bounds=_pair_queue_bounds(limits),
             content=content,
         )
-    cores = [CoreSession(i, CoreQueue(core_queue_bounds(limits))) for i in range(pool.cores)]
+    cores = [CoreSession(i, CoreQueue(_core_queue_bounds(limits))) for i in range(pool.cores)]
     restarts = [
         Restarts(
             min_s=pool.restart_backoff_min_s,
@@ -59,4 +59,32 @@ def machine(
         version=version,
         content=content,
         alone=all(isinstance(where, ListenStdio) for where in config.listen),
+    )
+
+
+def _admission_bounds(limits: Limits) -> AdmissionBounds:
+    """For `Admission`."""
+    return AdmissionBounds(
+        connection_max_requests=limits.max_in_flight_per_connection,
+        connection_max_bytes=limits.max_in_flight_bytes_per_connection,
+        proxy_max_requests=limits.max_in_flight,
+        proxy_max_bytes=limits.max_in_flight_bytes,
+    )
+
+
+def _core_queue_bounds(limits: Limits) -> CoreQueueBounds:
+    """For one core's `CoreQueue`."""
+    return CoreQueueBounds(
+        max_messages=limits.max_core_queue_messages,
+        max_bytes=limits.max_core_queue_bytes,
+        window=limits.max_core_outstanding,
+        window_of_one=limits.max_core_outstanding_per_connection,
+        max_answers=limits.max_client_answers,
+    )
+
+
+def _pair_queue_bounds(limits: Limits) -> CoreQueueBounds:
+    """For the lines that wait for the core of one client, requests or not."""
+    return CoreQueueBounds(
+        max_answers=limits.max_core_queue_messages, max_bytes=limits.max_core_queue_bytes
     )

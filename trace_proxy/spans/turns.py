@@ -145,6 +145,14 @@ class Turns:
         """The turn that runs in a thread."""
         return self._by_thread.get(thread)
 
+    def asker(self, thread: str | None, item: object) -> SpanContext | None:
+        """Who asks when a core asks for an item of a thread: the tool, else its turn."""
+        turn = None if thread is None else self._by_thread.get(thread)
+        if turn is None:
+            return None
+        tool = turn.tools.get(item) if isinstance(item, str) else None
+        return turn.context if tool is None else tool.context
+
     def get(self, turn_id: str) -> Turn | None:
         """A running turn."""
         return self._by_id.get(turn_id)

@@ -1,8 +1,11 @@
 """The proxy's relation with one core process, over all its lives.
 
-    STARTING -> READY -> DOWN -> STARTING ...            DOWN -> FAILED
-              initialize    exit    restart      too many restarts
+    DOWN --started--> STARTING --opened--> READY
+     ^                   |                   |
+     +------lost---------+-------lost--------+       DOWN --failed--> FAILED
 
+`started`: its process runs. `opened`: it has answered `initialize` and its threads are
+back. `lost`: its process is gone. `failed`: it will not be started again.
 A life is an epoch: ids, answers and server requests of an older one mean nothing.
 """
 
@@ -42,7 +45,7 @@ class CoreSession:
         epoch: Counts its processes, from 1.
         state: See the module.
         router: Requests in flight in this epoch.
-        queue: Lines waiting for its stdin.
+        queue: Lines waiting for its stdin; it is written to while the core is READY only.
         greeting: Result of its `initialize`, None before it.
         threads: How many threads are placed here.
         turns: How many turns run here.
@@ -76,10 +79,34 @@ class CoreSession:
             f" in_flight={len(self.router)} threads={self.threads} turns={self.turns}>"
         )
 
-    @property
-    def up(self) -> bool:
-        """Whether requests may be sent to it, now or as soon as it has started."""
-        return self.state in (CoreState.READY, CoreState.STARTING, CoreState.DOWN)
+    def started(self) -> None:
+        """A process of it runs: a new epoch begins."""
+        assert self.state is CoreState.DOWN, f"started() in {self.state}"
+        self.epoch += 1
+        self.state = CoreState.STARTING
+
+    def opened(self) -> None:
+        """It is open to the requests of clients."""
+        assert self.state is CoreState.STARTING, f"opened() in {self.state}"
+        self.state = CoreState.READY
+        self.queue.writable = True
+
+    def lost(self) -> None:
+        """Its process is gone, or was never there: nothing more goes to it or comes from it."""
+        assert self.state is not CoreState.FAILED, "lost() after failed()"
+        self.state = CoreState.DOWN
+        self.greeting = None
+        self.queue.clear()
+        self.queue.writable = False
+
+    def failed(self) -> None:
+        """It will not be started again."""
+        assert self.state is CoreState.DOWN, f"failed() in {self.state}"
+        self.state = CoreState.FAILED
+
+    def input(self, *, writable: bool) -> None:
+        """Its stdin is full, or has room again."""
+        self.queue.writable = writable and self.state is CoreState.READY
 
     @property
     def load(self) -> tuple[int, int, int]:

@@ -13,9 +13,9 @@ import uvloop
 from aiohttp import web
 
 from trace_proxy.queues.client_queue import TotalOutbound
-from trace_proxy.runtime.bounds import client_queue_bounds
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.clients import queue_bounds
 from trace_proxy.runtime.clients.frames import pong_frame
 from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.settings.limits import Limits
@@ -60,7 +60,7 @@ class Server:
         key, self._next_key = self._next_key, self._next_key + 1
         opened = handshake.accept(request)
         await opened.prepare(request)
-        queue = self._total.open(key, client_queue_bounds(LIMITS))
+        queue = self._total.open(key, queue_bounds(LIMITS))
         client = self._kind(request, queue, LIMITS)
         try:
             await client.run(Echo())

@@ -51,7 +51,7 @@ def test_two_clients_may_choose_the_same_handle(
     proxy.core.notify(output, {field: 5})
     proxy.core.notify(output, [])
     assert two.heard() == []
-    assert proxy.effects.counted == [("notification_dropped", "")] * 6
+    assert proxy.effects.dropped_notifications == 6
 
 
 def test_a_handle_in_an_error_is_restored_and_output_is_left_alone() -> None:

@@ -35,7 +35,7 @@ def test_the_first_answer_of_a_subscriber_wins_and_all_see_it_resolved() -> None
     two.answer(0, ACCEPT)
     one.answer(0, {"decision": "decline"})
     assert proxy.core.got() == [{"id": "q", "result": ACCEPT}]
-    assert proxy.effects.counted == [("answer_ignored", "")] * 4
+    assert proxy.effects.ignored_answers == 4
 
     proxy.core.notify("serverRequest/resolved", {"threadId": "t", "requestId": "q"})
     resolved = {

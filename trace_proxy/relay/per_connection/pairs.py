@@ -12,17 +12,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
-from trace_proxy.context.ids import Ids
-from trace_proxy.drain import Drain
 from trace_proxy.protocol.envelope import GarbageError
-from trace_proxy.queues.admission import Admission
-from trace_proxy.relay.board import Board
-from trace_proxy.relay.effects import Effects
-from trace_proxy.spans import requests as request_spans
-from trace_proxy.spans.content import Content
-from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
 
@@ -121,43 +112,3 @@ class Pair:
         self.connection.in_flight.clear()
         self._asked.clear()
         return pending
-
-
-class PairBoard(Board):
-    """A board whose every connection has a core of its own."""
-
-    def __init__(
-        self,
-        effects: Effects,
-        ids: Ids,
-        admission: Admission,
-        drain: Drain,
-        content: Content | None,
-    ) -> None:
-        super().__init__(effects, ids, [], admission, drain, content)
-        self.pairs: dict[int, Pair] = {}
-
-    def join(self, pair: Pair) -> None:
-        """A client and its core are here."""
-        self.pairs[pair.connection.key] = pair
-        self.connections[pair.connection.key] = pair.connection
-        self.cores.append(pair.core)
-
-    def part(self, connection: Connection) -> Pair:
-        """The client has left, and with it goes its core."""
-        pair = self.pairs.pop(connection.key)
-        del self.connections[connection.key]
-        self.cores.remove(pair.core)
-        for thread in self.subscribers.leave(connection):
-            if not self.subscribers.has(thread):
-                self.turns.forget(thread)
-        return pair
-
-    def interrupt(self, turn: Turn) -> None:
-        """Ask a turn to end because of the drain, under the only id that is not a client's."""
-        turn.ended_by = request_spans.DRAIN
-        pair = self.pairs[turn.core.index]
-        pair.interrupts += 1
-        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
-        line = b'{"id":%b,"method":"turn/interrupt","params":%b}' % (INTERRUPT_KEY, params)
-        self.effects.write(pair.core, codec.with_version(line) if pair.connection.strict else line)

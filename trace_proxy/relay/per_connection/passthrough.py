@@ -18,28 +18,27 @@ from core_server.jsonrpc.messages import Message
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
-from trace_proxy.protocol import envelope, methods, shapes
+from trace_proxy.protocol import envelope, methods, refusal, shapes
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
+from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
-from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, PairBoard, key_of, seen
+from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, key_of, seen
 from trace_proxy.relay.per_connection.server_requests import PairRequests
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.spans.turns import OBSERVED, EndedTurn
 from trace_proxy.state.connection import Connection, Peer, Pending
-from trace_proxy.state.core_session import CoreSession, CoreState, Fault
+from trace_proxy.state.core_session import CoreSession, Fault
 
 _EVERYTHING_BYTES: Final = 2**63
 """Taken from a core's lane at once: all of it, which the lane's own bounds keep small."""
 
 _CORE_EXITED: Final = "the core has exited"
-_CORE_LOST: Final = Refusal(
-    codes.CORE_LOST,
-    "The core exited before it answered; reconnect to get a new one",
-    {"reason": "coreLost", "retryable": True},
+_CORE_LOST: Final = refusal.core_lost(
+    "The core exited before it answered; reconnect to get a new one"
 )
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 
@@ -67,7 +66,8 @@ class PassThrough:
         core_queue_bounds: CoreQueueBounds,
         content: Content | None = None,
     ) -> None:
-        self.board = PairBoard(effects, ids, admission, drain, content)
+        self.board = Board(effects, ids, [], admission, drain, content)
+        self.pairs: dict[int, Pair] = {}
         self._server_requests = PairRequests(self.board)
         self._lane_bounds = core_queue_bounds
         self._next_key = 0
@@ -75,34 +75,41 @@ class PassThrough:
     def __repr__(self) -> str:
         return f"<PassThrough {self.board!r}>"
 
+    @property
+    def ready(self) -> bool:
+        """Whether a client may come: always, it brings its own core."""
+        return True
+
     def opened(self, peer: Peer, context: Inherited) -> Connection:
         """A client has connected; its core is `core_of(connection)`, to be started."""
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
         connection.attributes.update(request_spans.attributes_of(connection))
         core = CoreSession(connection.key, CoreQueue(self._lane_bounds))
-        self.board.join(Pair(connection, core))
+        self.board.connections[connection.key] = connection
+        self.board.cores.append(core)
+        self.pairs[connection.key] = Pair(connection, core)
         return connection
 
     def core_of(self, connection: Connection) -> CoreSession:
         """The core of a client, numbered like it."""
-        return self.board.pairs[connection.key].core
+        return self.pairs[connection.key].core
 
     def core_started(self, core: CoreSession) -> None:
         """Its process runs: what waited for it goes out."""
-        core.epoch += 1
-        core.state = CoreState.READY
+        core.started()
+        core.opened()  # nobody is greeted here: its client speaks first
         self.core_writable(core, writable=True)
 
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""
-        core.queue.writable = writable and core.state is CoreState.READY
+        core.input(writable=writable)
         for line in core.queue.take(_EVERYTHING_BYTES):
             self.board.effects.write(core, line)
 
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
         """Take a message of a client: pass it on if it is JSON, and note what it asks."""
-        board, pair = self.board, self.board.pairs[connection.key]
+        board, pair = self.board, self.pairs[connection.key]
         board.now_ns = now_ns
         try:
             message = seen(data)
@@ -164,20 +171,34 @@ class PassThrough:
         """A client has left; its core is stopped, so that what it was doing is over too."""
         board = self.board
         board.now_ns = now_ns
-        pair = board.part(connection)
+        pair = self._part(connection)
         drained = board.drain.state in ENDING
         for pending in pair.answered_all():
             pending.ended_by = request_spans.DRAIN if drained else ""
             board.not_started(pending)
             board.settled(pending, error=request_spans.CONNECTION_LOST)
-        self._down(pair.core)
+        pair.core.lost()
         self._end_work(pair.core, request_spans.DRAIN if drained else "")
 
-    def _down(self, core: CoreSession) -> None:
-        """Nothing more goes to it or comes from it."""
-        core.state = CoreState.DOWN
-        core.queue.clear()
-        core.queue.writable = False
+    def _part(self, connection: Connection) -> Pair:
+        """Forget a client that has left, and with it its core."""
+        board, pair = self.board, self.pairs.pop(connection.key)
+        del board.connections[connection.key]
+        board.cores.remove(pair.core)
+        for thread in board.subscribers.leave(connection):
+            if not board.subscribers.has(thread):
+                board.turns.forget(thread)
+        return pair
+
+    def interrupt(self, turn: Turn) -> None:
+        """Ask a turn to end because of the drain, under the only id that is not a client's."""
+        turn.ended_by = request_spans.DRAIN
+        pair = self.pairs[turn.core.index]
+        pair.interrupts += 1
+        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
+        line = b'{"id":%b,"method":"turn/interrupt","params":%b}' % (INTERRUPT_KEY, params)
+        line = codec.with_version(line) if pair.connection.strict else line
+        self.board.effects.write(pair.core, line)
 
     def _end_work(self, core: CoreSession, why: str) -> None:
         board = self.board
@@ -192,8 +213,8 @@ class PassThrough:
         """Its process is gone: answer what it still owes, then end its connection."""
         board = self.board
         board.now_ns = now_ns
-        self._down(core)
-        pair = board.pairs.get(core.index)
+        core.lost()
+        pair = self.pairs.get(core.index)
         if pair is None:
             return  # the client left first
         for pending in pair.answered_all():
@@ -210,7 +231,7 @@ class PassThrough:
         """
         board = self.board
         board.now_ns = now_ns
-        pair = board.pairs.get(core.index)
+        pair = self.pairs.get(core.index)
         if pair is None:
             return None  # its last words, to nobody
         try:
@@ -288,10 +309,3 @@ class PassThrough:
             thread = envelope.routing(params).thread_id
             if isinstance(thread, str) and board.subscribers.remove(thread, pair.connection):
                 board.turns.forget(thread)
-
-    def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:
-        """Answer a message that is over the limit; the connection lives."""
-        data = {"reason": "messageTooLarge", "limitBytes": limit_bytes}
-        text = f"The message is larger than {limit_bytes} bytes; send less, or raise the limit"
-        answer = codec.error(codec.id_in_head(head), codes.INVALID_REQUEST, text, data)
-        self.board.send(connection, answer)

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.jsonrpc.messages import Message
-from trace_proxy.context.span_record import SpanContext
 from trace_proxy.protocol import envelope, methods
-from trace_proxy.relay.per_connection.pairs import Pair, PairBoard, key_of
+from trace_proxy.relay.board import Board
+from trace_proxy.relay.per_connection.pairs import Pair, key_of
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.state.connection import Connection
@@ -29,7 +29,7 @@ _RESOLVED = msgspec.json.Decoder(_Resolved)
 class PairRequests:
     """Server requests of cores that have one client each."""
 
-    def __init__(self, board: PairBoard) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
 
     def opened(self, pair: Pair, key: bytes, message: Message) -> None:
@@ -40,8 +40,7 @@ class PairRequests:
         params = b"null" if message.params is UNSET else bytes(message.params)
         routing = envelope.routing(params)
         thread = routing.thread_id if isinstance(routing.thread_id, str) else None
-        item = routing.item_id if isinstance(routing.item_id, str) else ""
-        parent = self._parent(thread, item)
+        parent = board.turns.asker(thread, routing.item_id)
         if parent is None:
             asker = pair.connection.context.default
             parent = asker.parent
@@ -64,14 +63,6 @@ class PairRequests:
         asked.ask(pair.connection)
         board.server_requests.open(asked)
         board.effects.approval_asked(asked)
-
-    def _parent(self, thread: str | None, item: str) -> SpanContext | None:
-        """The tool that asks, else its turn."""
-        turn = None if thread is None else self._board.turns.of_thread(thread)
-        if turn is None:
-            return None
-        tool = turn.tools.get(item)
-        return turn.context if tool is None else tool.context
 
     def answered(self, pair: Pair, key: bytes, message: Message) -> None:
         """The client answered."""

@@ -10,8 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from trace_proxy.context.span_record import SpanContext
-from trace_proxy.protocol import envelope, methods
+from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.envelope import CoreMessage, Routing
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import GREETING_NOTIFICATIONS, Greetings
@@ -40,31 +39,6 @@ _SPECIAL: Final = (
 
 _NOWHERE: Final = Routing()
 """Params that say nothing of threads and turns."""
-
-
-class _Resolved(msgspec.Struct, rename="camel"):
-    request_id: int | str
-
-
-class _Status(msgspec.Struct):
-    type: str = ""
-
-
-class _StatusChanged(msgspec.Struct):
-    status: _Status
-
-
-class _Settings(msgspec.Struct):
-    model: str
-
-
-class _SettingsUpdated(msgspec.Struct, rename="camel"):
-    thread_settings: _Settings
-
-
-_RESOLVED_PARAMS = msgspec.json.Decoder(_Resolved)
-_STATUS_PARAMS = msgspec.json.Decoder(_StatusChanged)
-_SETTINGS_PARAMS = msgspec.json.Decoder(_SettingsUpdated)
 
 
 class CoreMessages:
@@ -200,7 +174,7 @@ class CoreMessages:
         owned = handles.owner(method, envelope.params_of(line))
         connection = None if owned is None else self._board.connections.get(owned[0])
         if owned is None or connection is None:
-            self._board.effects.count("notification_dropped")
+            self._board.effects.notification_dropped()
             return
         _, handle, params = owned
         self._board.deliver((connection,), method, envelope.replace_params(line, params))
@@ -212,7 +186,7 @@ class CoreMessages:
         board = self._board
         params = envelope.params_of(line)
         try:
-            core_id = _RESOLVED_PARAMS.decode(params).request_id
+            core_id = shapes.RESOLVED.decode(params).request_id
         except msgspec.DecodeError:
             return
         ours, unanswered = board.server_requests.resolved(core, core_id)
@@ -247,7 +221,7 @@ class CoreMessages:
         assert message.method is not UNSET
         routing = params if isinstance(params, Routing) else Routing()
         thread = routing.thread_id if isinstance(routing.thread_id, str) else None
-        parent = self._parent(thread, routing)
+        parent = board.turns.asker(thread, routing.item_id)
         context = request_spans.below(parent, methods.server_label(message.method), board.ids)
         asked = ServerRequest(
             board.server_requests.next_id(),
@@ -264,24 +238,16 @@ class CoreMessages:
         board.effects.approval_asked(asked)
         return asked
 
-    def _parent(self, thread: str | None, routing: Routing) -> SpanContext | None:
-        """The tool that asks, else its turn."""
-        turn = self._board.turns.of_thread(thread) if thread is not None else None
-        if turn is None:
-            return None
-        tool = turn.tools.get(routing.item_id) if isinstance(routing.item_id, str) else None
-        return turn.context if tool is None else tool.context
-
 
 def _model(line: bytes) -> str:
     try:
-        return _SETTINGS_PARAMS.decode(envelope.params_of(line)).thread_settings.model
+        return shapes.SETTINGS_UPDATED.decode(envelope.params_of(line)).thread_settings.model
     except msgspec.DecodeError:
         return ""
 
 
 def _status(line: bytes) -> str:
     try:
-        return _STATUS_PARAMS.decode(envelope.params_of(line)).status.type
+        return shapes.STATUS_CHANGED.decode(envelope.params_of(line)).status.type
     except msgspec.DecodeError:
         return ""

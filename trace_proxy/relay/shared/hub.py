@@ -9,9 +9,10 @@ call, so no event ever sees another half done.
 
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import UNSET
 
-from core_server.jsonrpc import codec, codes
+from core_server.jsonrpc import codec
 from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
@@ -28,6 +29,7 @@ from trace_proxy.relay.shared.pool import Pool, Restarts
 from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
+from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 from trace_proxy.state.handles import closing_params
@@ -64,19 +66,23 @@ class Hub:
         content: Content | None = None,
         alone: bool = False,
     ) -> None:
-        self.board = Board(effects, ids, cores, admission, drain, content)
+        self.board = Board(effects, ids, cores, admission, drain, content, broadcast=broadcast)
         greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
-        self._requests = Requests(self.board, greetings, MergedLists(self.board))
+        self._requests = Requests(self.board, greetings, self.pool, MergedLists(self.board))
         self.express = Express(self.board)
         self._answers = Answers(self.board, self.express)
         self._core_messages = CoreMessages(self.board, greetings)
-        self.board.broadcast = broadcast
         self._next_key = 0
 
     def __repr__(self) -> str:
         return f"<Hub {self.board!r} {self.pool!r}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether a core is up to take requests."""
+        return self.pool.ready
 
     def opened(self, peer: Peer, context: Inherited) -> Connection:
         """A client has connected."""
@@ -109,15 +115,6 @@ class Hub:
         """Answer what is no message with an error, under its id where that can be read."""
         self.board.send(connection, codec.error(error.id, error.code, str(error)))
         self.board.effects.call_ended("_OTHER", str(error.code), 0.0)
-
-    def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:
-        """Answer a message that is over the limit; the connection lives."""
-        data = {"reason": "messageTooLarge", "limitBytes": limit_bytes}
-        text = f"The message is larger than {limit_bytes} bytes; send less, or raise the limit"
-        request_id = codec.id_in_head(head)
-        answer = codec.error(request_id, codes.INVALID_REQUEST, text, data)
-        self.board.send(connection, answer)
-        self.board.effects.call_ended("_OTHER", str(codes.INVALID_REQUEST), 0.0)
 
     def closed(self, connection: Connection, now_ns: int) -> None:
         """A client has left: its requests are orphaned, what it started goes on."""
@@ -160,6 +157,20 @@ class Hub:
                 params = closing_params(family, handle, connection.key)
                 self.board.ask(core, family.closes, params, lambda _: None)
 
+    def core_started(self, core: CoreSession, now_ns: int) -> None:
+        """A process of a core runs."""
+        self.board.now_ns = now_ns
+        self.pool.started(core)
+
+    def core_lost(self, core: CoreSession, now_ns: int, now_s: float) -> float | None:
+        """A core's process is gone, or could not be started.
+
+        Returns:
+            Seconds until it shall be started again, None for never.
+        """
+        self.board.now_ns = now_ns
+        return self.pool.lost(core, now_s)
+
     def core_lines(
         self, core: CoreSession, lines: Iterator[envelope.Decoded], now_ns: int
     ) -> Fault | None:
@@ -191,8 +202,14 @@ class Hub:
             says.deliver_run()
         return None
 
+    def interrupt(self, turn: Turn) -> None:
+        """Ask a turn to end because of the drain, past everything that waits."""
+        turn.ended_by = request_spans.DRAIN
+        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
+        self.board.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
+
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""
-        core.queue.writable = writable and core.state is CoreState.READY
+        core.input(writable=writable)
         if core.queue.writable and len(core.queue):
             self.board.pump(core)

@@ -6,7 +6,6 @@ Where there is only one client ever, as in the wrapper on stdio, the core waits 
 `initialize` and hears that: cores name threads and sign requests with the name in it.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -40,16 +39,12 @@ class Greetings:
         board: The hub's.
         version: Ours.
         alone: Whether there is one client, whose greeting a core hears instead of ours.
-
-    Attributes:
-        known: Called when it is known at last what a core hears.
     """
 
     def __init__(self, board: Board, version: str, *, alone: bool) -> None:
         self._board = board
         self._alone = alone
         self._params = None if alone else _ours(version)
-        self.known: Callable[[], None] = lambda: None
         self._waiting: list[tuple[Connection, Pending]] = []
         self._lines: dict[tuple[str, bytes], bytes] = {}
 
@@ -60,14 +55,18 @@ class Greetings:
         """What we say to a core; None until the one client has spoken."""
         return self._params
 
-    def initialize(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
-        """Open a client's session; answer now, or when the first core is up."""
+    def initialize(self, connection: Connection, pending: Pending, params: bytes | None) -> bool:
+        """Open a client's session; answer now, or when the first core is up.
+
+        Returns:
+            Whether it is known only now what a core hears.
+        """
         session = gate.open_session(params)
         if not isinstance(session, Refusal) and self._board.placement.choose() is None:
-            session = refusal.no_core()
+            session = refusal.NO_CORE
         if isinstance(session, Refusal):
             self._board.refuse(pending, session)
-            return
+            return False
         connection.session = session
         request_spans.introduce(connection, pending)
         if session.opted_out:
@@ -78,9 +77,10 @@ class Greetings:
             self._waiting.append((connection, pending))
             if self._params is None and params is not None:
                 self._params = _theirs(params)
-                self.known()
+                return True
         else:
             self._welcome(connection, pending, core)
+        return False
 
     def greeted(self, core: CoreSession) -> None:
         """A core is up: answer who waited for it."""
@@ -95,7 +95,7 @@ class Greetings:
         for connection, pending in waiting:
             if connection.in_flight.pop(id(pending), None) is not None:
                 self._end_session(connection)
-                self._board.refuse(pending, refusal.no_core())
+                self._board.refuse(pending, refusal.NO_CORE)
 
     def keep(self, method: str, line: bytes) -> bool:
         """Remember a notification that later connections must see too.

@@ -52,7 +52,7 @@ class MergedLists:
         assert connection is not None
         cores = [core for core in self._board.cores if core.state is CoreState.READY]
         if not cores:
-            self._board.refuse(pending, refusal.no_core())
+            self._board.refuse(pending, refusal.NO_CORE)
             return
         connection.in_flight[id(pending)] = pending
         if pending.method == LOADED:
@@ -105,7 +105,7 @@ class MergedLists:
             return
         del connection.in_flight[id(pending)]
         if message is None:
-            self._board.refuse(pending, refusal.no_core())
+            self._board.refuse(pending, refusal.NO_CORE)
         else:
             self._board.send(connection, envelope.answer(pending.id, message))
             self._board.settled(pending, error=envelope.error_code(message))

@@ -11,22 +11,16 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from core_server.jsonrpc import codes
 from trace_proxy.drain import ENDING, State
-from trace_proxy.protocol import envelope
+from trace_proxy.protocol import envelope, refusal
 from trace_proxy.protocol.envelope import CoreMessage
-from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.core_session import CoreSession, CoreState
 
-CORE_LOST: Final = Refusal(
-    codes.CORE_LOST,
-    "The core died before it answered; try again.",
-    {"reason": "coreLost", "retryable": True},
-)
+CORE_LOST: Final = refusal.core_lost("The core died before it answered; try again.")
 
 RESUMES_AT_ONCE: Final = 32
 """Of a core that is back; the reference refuses or loses requests beyond 64 to 128."""
@@ -100,7 +94,6 @@ class Pool:
         self._board = board
         self._greetings = greetings
         self._restarts = restarts
-        greetings.known = self._greet_all
         self._returning: dict[int, _Returning] = {}
 
     def __repr__(self) -> str:
@@ -118,11 +111,11 @@ class Pool:
 
     def started(self, core: CoreSession) -> None:
         """Its process runs: say hello."""
-        core.epoch += 1
-        core.state = CoreState.STARTING
+        core.started()
         self._greet(core)
 
-    def _greet_all(self) -> None:
+    def greet_waiting(self) -> None:
+        """It is known at last what cores hear: say it to those that wait."""
         for core in self._board.cores:
             if core.state is CoreState.STARTING:
                 self._greet(core)
@@ -203,8 +196,7 @@ class Pool:
                 self._returning[core.index].waiting.append(thread)
 
     def _open(self, core: CoreSession) -> None:
-        core.state = CoreState.READY
-        core.queue.writable = True
+        core.opened()
         self._greetings.greeted(core)
         self._board.effects.core_ready(core)
 
@@ -215,17 +207,16 @@ class Pool:
             Seconds until it shall be started again, None when it has failed for good
             or the proxy is about to stop.
         """
+        if core.state is CoreState.FAILED:
+            return None
         board = self._board
-        core.state = CoreState.DOWN
-        core.greeting = None
-        core.queue.clear()
-        core.queue.writable = False
+        core.lost()
         for pending in core.router.lose_all():
             board.not_started(pending)
             if pending.then is not None:
                 pending.then(None)
             elif pending.connection is not None:
-                self._board.refuse(pending, CORE_LOST)
+                board.refuse(pending, CORE_LOST)
         for turn in [turn for turn in board.turns if turn.core is core]:
             self._end_turn(turn)
         for asked in board.server_requests.lose(core):
@@ -241,13 +232,13 @@ class Pool:
 
     def _next_start(self, core: CoreSession, now_s: float) -> float | None:
         if self._board.drain.state not in (State.STARTING, State.SERVING):
-            core.state = CoreState.FAILED
+            core.failed()
             for thread in self._board.placement.of(core):
                 self._board.placement.forget(thread)
             return None
         delay_s = self._restarts[core.index].died(now_s)
         if delay_s is None:
-            core.state = CoreState.FAILED
+            core.failed()
             self._move(list(self._board.placement.of(core)))
         return delay_s
 

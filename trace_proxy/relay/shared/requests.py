@@ -17,6 +17,7 @@ from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
+from trace_proxy.relay.shared.pool import Pool
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate, handles
@@ -39,9 +40,10 @@ TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 class Requests:
     """Messages of clients."""
 
-    def __init__(self, board: Board, greetings: Greetings, merge: MergedLists) -> None:
+    def __init__(self, board: Board, greetings: Greetings, pool: Pool, merge: MergedLists) -> None:
         self._board = board
         self._greetings = greetings
+        self._pool = pool
         self._merge = merge
         self._pool_is_one = len(board.cores) == 1
 
@@ -67,7 +69,8 @@ class Requests:
         if refused is not None:
             board.refuse(pending, refused)
         elif method == "initialize":
-            self._greetings.initialize(connection, pending, params)
+            if self._greetings.initialize(connection, pending, params):
+                self._pool.greet_waiting()
         else:
             self._route(connection, pending, params)
 
@@ -79,13 +82,13 @@ class Requests:
         if refused is not None:
             return refused
         if not board.drain.accepts_new_work and method in methods.NEW_WORK:
-            board.effects.count("shed", "draining")
+            board.effects.shed("draining")
             return board.drain.refusal(board.clock_s)
         refused = board.admission.admit(connection.load, pending.size)
         if refused is None:
             pending.counted = True
         else:
-            board.effects.count("shed", "overloaded")
+            board.effects.shed("overloaded")
         return refused
 
     def _route(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
@@ -105,13 +108,13 @@ class Requests:
             return
         if method in methods.HANDLES:
             if len(connection.handles) >= HANDLES_PER_CONNECTION and method in methods.OPENING:
-                board.effects.count("shed", "handles")
+                board.effects.shed("handles")
                 board.refuse(pending, TOO_MANY_HANDLES)
                 return
             params, core = self._qualify(connection, pending, params)
         core = core or board.placement.choose()
         if core is None:
-            board.refuse(pending, refusal.no_core())
+            board.refuse(pending, refusal.NO_CORE)
             return
         if pending.thread is not None and method in _ABOUT_TURNS:
             self._note(pending, pending.thread, core)
@@ -157,7 +160,7 @@ class Requests:
         board.not_started(pending)
         if pending.names is not None and pending.method == methods.HANDLES[pending.method].opens:
             del board.connections[key].handles[pending.names]
-        board.effects.count("shed", "core_queue")
+        board.effects.shed("core_queue")
         board.refuse(pending, refused)
 
     def _qualify(
@@ -198,7 +201,7 @@ class Requests:
             return
         asked = board.server_requests.answer(bytes(message.id), connection)
         if asked is None:
-            board.effects.count("answer_ignored")
+            board.effects.answer_ignored()
             return
         failed = message.result is UNSET
         body = message.error if failed else message.result

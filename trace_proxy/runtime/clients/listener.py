@@ -1,6 +1,6 @@
 """The doors: websocket upgrades, probes and metrics on every `ws://` and `unix://` listener.
 
-aiohttp does HTTP and the frames; who may come in is decided by `door`, what is said by
+aiohttp does HTTP and the frames; who may come in is decided by `access`, what is said by
 the hub. The listener is opened first and closed last, so that probes and late clients
 hear 503 instead of a refused connection.
 """
@@ -8,21 +8,23 @@ hear 503 instead of a refused connection.
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFacts
-from trace_proxy.context.trace_context import Trust, inherit
-from trace_proxy.drain import State
+from trace_proxy.context.trace_context import Inherited, Rejection, Trust, inherit
 from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import handshake
+from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.clients import ClientT
+from trace_proxy.runtime.clients.intake import Intake
 from trace_proxy.runtime.clients.websocket import WebsocketClient
-from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
 from trace_proxy.state.connection import Connection, Peer
@@ -32,20 +34,61 @@ RETRY_AFTER_S: Final = "1"
 _log = structlog.get_logger("trace_proxy.listener")
 
 
+class House(Protocol):
+    """Who serves those that the listener lets in; see `supervisor`."""
+
+    intake: Intake
+
+    @property
+    def admits(self) -> bool:
+        """Whether new clients may come in."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `/readyz` says 200."""
+        ...
+
+    def details(self) -> dict[str, object]:
+        """For `/readyz`."""
+        ...
+
+    async def scraped(self) -> bytes:
+        """What `/metrics` answers."""
+        ...
+
+    def open(
+        self, make: Callable[[ClientQueue], ClientT], peer: Peer, context: Inherited
+    ) -> tuple[Connection, ClientT]:
+        """A client is connected; `make` builds its transport around its queue."""
+        ...
+
+    def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
+        """Its handshake had a trace context that is none."""
+        ...
+
+    async def serve(
+        self, connection: Connection, client: Client, converse: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Serve a client that `open` let in, until it is gone."""
+        ...
+
+
 class Listener:
     """One listening socket.
 
     Args:
-        supervisor: Who serves the clients.
+        house: Who serves the clients.
+        config: All settings.
         propagation: How trace context is read from a handshake.
         count: Shared by all listeners.
     """
 
     def __init__(
-        self, supervisor: Supervisor, propagation: Propagation, count: ConnectionCount
+        self, house: House, config: Config, propagation: Propagation, count: ConnectionCount
     ) -> None:
-        self._supervisor = supervisor
-        self._config: Config = supervisor.config
+        self._house = house
+        self._config = config
         self._propagation = propagation
         self._count = count
         self._trust = Trust(self._config.tracing.trust_context.value)
@@ -154,25 +197,24 @@ class Listener:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
         if request.path == "/metrics":
-            body = await self._supervisor.scraped()
+            body = await self._house.scraped()
             return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
         return self._page(request)
 
     def _page(self, request: web.BaseRequest) -> web.Response:
-        supervisor = self._supervisor
         match request.path:
             case "/healthz":
                 return web.json_response({"status": "ok"})
             case "/readyz":
-                status = 200 if supervisor.is_ready else 503
-                return web.json_response(supervisor.details(), status=status)
+                status = 200 if self._house.is_ready else 503
+                return web.json_response(self._house.details(), status=status)
             case "/":
                 return web.Response(status=426, text=_PLAIN_GET, headers={"Upgrade": "websocket"})
             case _:
                 return web.Response(status=404, text="There is nothing here.\n")
 
     async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._supervisor.drain.state not in (State.SERVING, State.STARTING):
+        if not self._house.admits:
             return _unavailable("The server is draining; reconnect.")
         malformed = handshake.refuse(request)
         if malformed is not None:
@@ -190,11 +232,8 @@ class Listener:
     async def _serve(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
         opened = handshake.accept(request)
         connection, client = await self._shake_hands(request, opened, peer)
-        private = self._supervisor.private
-        if private is None:
-            await self._converse_within_time(connection, client)
-        else:
-            await private.serve(connection, partial(self._converse, connection, client))
+        house = self._house
+        await house.serve(connection, client, partial(client.run, house.intake))
         return opened
 
     async def _shake_hands(
@@ -208,31 +247,10 @@ class Listener:
         def make(queue: ClientQueue) -> WebsocketClient:
             return WebsocketClient(request, queue, self._config.limits)
 
-        connection, client = self._supervisor.open(make, peer, context)
+        connection, client = self._house.open(make, peer, context)
         for rejection in carried.rejections:
-            self._supervisor.context_rejected(connection, rejection)
+            self._house.context_rejected(connection, rejection)
         return connection, client
-
-    async def _converse_within_time(self, connection: Connection, client: WebsocketClient) -> None:
-        """Serve a client that has to send `initialize` soon."""
-        timer = asyncio.get_running_loop().call_later(
-            self._config.limits.initialize_timeout_s, _must_be_initialized, connection, client
-        )
-        try:
-            await self._converse(connection, client)
-        finally:
-            timer.cancel()
-
-    async def _converse(self, connection: Connection, client: WebsocketClient) -> None:
-        try:
-            await client.run(self._supervisor)
-        finally:
-            self._supervisor.closed(connection)
-
-
-def _must_be_initialized(connection: Connection, client: WebsocketClient) -> None:
-    if connection.session is None:
-        client.close(1008, "send initialize first")
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

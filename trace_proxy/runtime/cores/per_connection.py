@@ -4,26 +4,24 @@ Started before the client's first message is read, ended when the client has lef
 of input, then TERM, then KILL. If it exits first, its client's connection is closed.
 While its client is slow it is not read, so nothing is cut short that it says.
 Nothing is restarted, and the task of each is a child of the task that serves its client.
-`cores` looks after cores that are shared, and holds the living processes of both.
+`shared` looks after cores that are shared; `processes` holds the living ones of both.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
 from trace_proxy.drain_commands import StopCores
 from trace_proxy.relay.per_connection.passthrough import PassThrough
+from trace_proxy.runtime.clients.clients import Clients
 from trace_proxy.runtime.cores.process import CoreProcess
-from trace_proxy.runtime.cores.shared import CoreOwner
+from trace_proxy.runtime.cores.processes import CoreOwner, Processes
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
-
-if TYPE_CHECKING:
-    from trace_proxy.runtime.supervisor import Supervisor
 
 _PATIENCE = StopCores()
 """A core gets as long when its client leaves as when the proxy stops."""
@@ -39,18 +37,21 @@ class _PrivateOwner(CoreOwner):
     """Hears of a core whose only client may be slow: then the core has to wait.
 
     Args:
-        supervisor: Whose clients they are.
-        machine: Who hears of its lines.
-        core: The core.
+        core: The core, not started yet.
+        machine: Who takes what it says.
+        processes: Where it lives.
+        clients: Where its client is.
     """
 
-    def __init__(self, supervisor: "Supervisor", machine: PassThrough, core: CoreSession) -> None:
-        super().__init__(supervisor, core)
-        self._machine = machine
-        limits = supervisor.config.limits
-        self._clients = supervisor.clients
+    def __init__(
+        self, core: CoreSession, machine: PassThrough, processes: Processes, clients: Clients
+    ) -> None:
+        super().__init__(core, machine, processes)
+        self._pass_through = machine
+        self._clients = clients.by_key
         self._key = core.index
         self._loop = asyncio.get_running_loop()
+        limits = processes.limits
         self._most_bytes = limits.soft_client_queue_bytes // 2
         self._most_messages = limits.soft_client_queue_messages // 2
         self.process = CoreProcess(core.index, self, limits)
@@ -66,7 +67,7 @@ class _PrivateOwner(CoreOwner):
         """Give the machine lines, one by one: it passes on whatever they are."""
         for line in filter(None, lines):
             try:
-                fault = self._machine.core_line(self._core, line, now_ns)
+                fault = self._pass_through.core_line(self._core, line, now_ns)
             except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones
                 _log.exception("core.line_failed", core=self._core.index, bytes=len(line))
                 continue
@@ -91,11 +92,33 @@ class _PrivateOwner(CoreOwner):
 
 
 class PrivateCores:
-    """Starts and ends the cores of `--sessions per-connection`."""
+    """Starts and ends the cores of `--sessions per-connection`.
 
-    def __init__(self, supervisor: "Supervisor", machine: PassThrough) -> None:
-        self._supervisor = supervisor
+    Args:
+        machine: Who decides.
+        processes: Where the living ones are.
+        clients: Whose cores they are.
+        command: What to start.
+        work_changed: Called when a core's end may have ended work.
+        no_core_left: Called with the reason when the core of the only client fails.
+    """
+
+    def __init__(
+        self,
+        machine: PassThrough,
+        processes: Processes,
+        clients: Clients,
+        command: tuple[str, ...],
+        *,
+        work_changed: Callable[[], None],
+        no_core_left: Callable[[str], None],
+    ) -> None:
         self._machine = machine
+        self._processes = processes
+        self._clients = clients
+        self._command = command
+        self._work_changed = work_changed
+        self._no_core_left = no_core_left
 
     async def serve(
         self,
@@ -111,16 +134,16 @@ class PrivateCores:
             converse: Serves it until it has left.
             alone: Nobody else will ever come: a core that fails is the proxy's failure.
         """
-        supervisor, core = self._supervisor, self._machine.core_of(connection)
-        process = _PrivateOwner(supervisor, self._machine, core).process
+        core = self._machine.core_of(connection)
+        process = _PrivateOwner(core, self._machine, self._processes, self._clients).process
         try:
-            await process.start(supervisor.config.pool.command)
+            await process.start(self._command)
         except OSError as error:  # no memory, no process, no descriptor left
             _log.error("core.not_started", core=core.index, reason=error.strerror)
-            supervisor.close(connection, 1011, "the core cannot be started")
+            self._clients.close(connection, 1011, "the core cannot be started")
             await converse()
             return
-        supervisor.cores.started(process)
+        self._processes.started(process)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live(core, process, alone=alone))
             try:
@@ -131,14 +154,13 @@ class PrivateCores:
 
     async def _live(self, core: CoreSession, process: CoreProcess, *, alone: bool) -> None:
         """Wait for the end of a core, whoever ends it."""
-        supervisor = self._supervisor
         code = await process.wait()
-        supervisor.cores.ended(process)
+        self._processes.ended(process)
         log = _log.info if process.ending or code == 0 else _log.warning
         log("core.exited", core=core.index, exit_code=code, stopped=process.ending)
         self._machine.core_lost(core, code, time.time_ns())
         if alone and code and not process.ending:
-            supervisor.no_core_left(
+            self._no_core_left(
                 f"the core ended with code {code}; run the command after -- by hand to see why"
             )
-        supervisor.steps.work_changed()
+        self._work_changed()

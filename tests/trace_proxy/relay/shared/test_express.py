@@ -63,7 +63,7 @@ def played(steps: list[bytes | str], *, express: bool) -> tuple[object, ...]:
     effects, board = proxy.effects, proxy.hub.board
     spans = [everything(record) for record in effects.spans]
     counts = (board.admission.requests, board.admission.size_bytes, len(proxy.core.session.router))
-    return lines, effects.sent, spans, effects.calls, effects.counted, counts
+    return lines, effects.sent, spans, effects.calls, effects.shed_for, counts
 
 
 @settings(deadline=None, max_examples=200)

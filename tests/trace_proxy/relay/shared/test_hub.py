@@ -143,7 +143,7 @@ def test_bad_input_is_answered_and_harms_nobody() -> None:
 def test_a_message_over_the_limit_is_answered_under_its_id() -> None:
     proxy = Proxy().up()
     client = proxy.client()
-    proxy.hub.too_large(client.connection, b'{"id":"x","method":"y","params":{"z"', 100)
+    proxy.hub.board.too_large(client.connection, b'{"id":"x","method":"y","params":{"z"', 100)
 
     (answer,) = client.heard()
     assert answer["id"] == "x"

@@ -10,6 +10,7 @@ import structlog
 from trace_proxy.context.trace_context import Rejection
 from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.relay.board import Board
+from trace_proxy.relay.effects import Shed
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.spans.turns import EndedTurn
@@ -30,13 +31,14 @@ class Meters:
 
     Args:
         telemetry: Where spans go.
+        metrics: What is counted.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
-        self.telemetry = telemetry
-        self.metrics = Metrics()
+    def __init__(self, telemetry: Telemetry, metrics: Metrics) -> None:
+        self._telemetry = telemetry
+        self._metrics = metrics
         self.end_span = telemetry.export
-        self.call_ended = self.metrics.calls.observe
+        self.call_ended = metrics.calls.observe
         self._scrape: Scrape | None = None
         self._warned: set[int] = set()
         self._second_s = 0.0
@@ -44,30 +46,25 @@ class Meters:
 
     def watch(self, board: Board, total: TotalOutbound) -> None:
         """Read these at scrape time."""
-        metrics = self.metrics
+        metrics = self._metrics
         metrics.in_flight = lambda: board.admission.requests
         metrics.turns_running = lambda: len(board.turns)
         metrics.queue_bytes = lambda: {
             "clients": total.size_bytes,
         }
         metrics.queue_messages = lambda: {"cores": sum(len(core.queue) for core in board.cores)}
-        metrics.spans_dropped = lambda: self.telemetry.spans_dropped
-        metrics.spans_exported = lambda: self.telemetry.spans_exported
+        metrics.spans_dropped = lambda: self._telemetry.spans_dropped
+        metrics.spans_exported = lambda: self._telemetry.spans_exported
 
     async def scraped(self) -> bytes:
         """What `/metrics` answers; the first time in a thread, because it loads a library."""
         if self._scrape is None:
-            self._scrape = await asyncio.to_thread(_scrape_of, self.metrics)
+            self._scrape = await asyncio.to_thread(_scrape_of, self._metrics)
         return self._scrape.render()
-
-    def written(self, messages: int, size: int) -> None:
-        """Count what was given to a client's transport."""
-        self.metrics.messages_to_clients += messages
-        self.metrics.bytes_to_clients += size
 
     def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
         """Measure a turn."""
-        turn, metrics = ended.turn, self.metrics
+        turn, metrics = ended.turn, self._metrics
         metrics.turn_duration.observe((now_ns - turn.start_ns) / 1e9)
         if turn.time_to_first_delta_s is not None:
             metrics.time_to_first_delta.observe(turn.time_to_first_delta_s)
@@ -84,18 +81,18 @@ class Meters:
 
     def approval_asked(self, request: ServerRequest) -> None:
         """Count a pending server request."""
-        self.metrics.approvals_pending += 1
+        self._metrics.approvals_pending += 1
         _log.debug("approval.asked", request=request.request_id, method=request.method)
 
     def approval_settled(self, request: ServerRequest, now_ns: int) -> None:
         """Measure how long it waited."""
-        self.metrics.approvals_pending -= 1
-        self.metrics.approval_wait.observe((now_ns - request.start_ns) / 1e9)
+        self._metrics.approvals_pending -= 1
+        self._metrics.approval_wait.observe((now_ns - request.start_ns) / 1e9)
 
     def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
         """Count a refused trace context; warn once a connection."""
         source, reason = rejection.source.value, rejection.reason.value
-        self.metrics.context_rejected.add(source, reason)
+        self._metrics.context_rejected.add(source, reason)
         if connection.key not in self._warned:
             if len(self._warned) > 10_000:  # a flood of connections must not grow it
                 self._warned.clear()
@@ -108,15 +105,20 @@ class Meters:
         """Count what is wrong with `TRACEPARENT`, once a process."""
         for rejection in rejections:
             source, reason = rejection.source.value, rejection.reason.value
-            self.metrics.context_rejected.add(source, reason)
+            self._metrics.context_rejected.add(source, reason)
             _log.warning("context.rejected", source=source, reason=reason)
 
-    def count(self, counter: str, label: str = "") -> None:
-        """Count what was shed or ignored."""
-        if counter == "shed":
-            self.metrics.shed.add(label)
-        else:
-            self.metrics.core_faults.add(counter)
+    def shed(self, why: Shed) -> None:
+        """Count a request that was refused for load or drain."""
+        self._metrics.shed.add(why)
+
+    def answer_ignored(self) -> None:
+        """Count a client's answer that settled nothing."""
+        self._metrics.ignored.add("answer")
+
+    def notification_dropped(self) -> None:
+        """Count a core's notification whose one hearer has left."""
+        self._metrics.ignored.add("notification")
 
     def log(self, event: str, **fields: object) -> None:
         """Log an event of the hub; what is more than a log can use is only counted."""

@@ -55,6 +55,8 @@ class Metrics:
         turn_duration, time_to_first_delta, approval_wait: `observe(seconds)`.
         tokens: `add(type, by=n)`, type `input` or `output`.
         shed, cut, core_faults: `add(reason)`.
+        ignored: `add(what)`: an `answer` that came too late or from the wrong client, a
+            `notification` whose one hearer has left. Nobody is at fault.
         context_rejected: `add(source, reason)`.
         in_flight: Callback, requests that cores have not answered.
         turns_running: Callback, turns accepted and not completed.
@@ -74,7 +76,7 @@ class Metrics:
         self.turn_duration = Distribution(TURN_BOUNDS_S)
         self.time_to_first_delta = Distribution(DELTA_BOUNDS_S)
         self.approval_wait = Distribution(APPROVAL_BOUNDS_S)
-        self.tokens, self.shed, self.cut = Tally(), Tally(), Tally()
+        self.tokens, self.shed, self.cut, self.ignored = Tally(), Tally(), Tally(), Tally()
         self.core_faults, self.context_rejected = Tally(), Tally()
         self.in_flight: Callable[[], int] = _nothing
         self.turns_running: Callable[[], int] = _nothing
@@ -153,6 +155,9 @@ class Metrics:
     def _health(self) -> list[Instrument]:
         return [
             _tally("requests.shed", "Requests refused by load or drain.", self.shed, "reason"),
+            _tally(
+                "messages.ignored", "Messages that concern nobody any more.", self.ignored, "what"
+            ),
             _tally("connections.cut", "Connections closed by us.", self.cut, "reason"),
             _counter("core.restarts", "Cores started again.", lambda: [((), self.core_restarts)]),
             _tally("core.faults", "Core output not understood.", self.core_faults, "reason"),

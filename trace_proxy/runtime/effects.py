@@ -1,0 +1,55 @@
+"""`relay.effects.Effects` over sockets, pipes and OpenTelemetry.
+
+Each call goes straight to who carries it out; nothing happens here.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from trace_proxy.runtime.clients.clients import Clients
+from trace_proxy.runtime.cores.processes import Processes
+from trace_proxy.runtime.telemetry.metrics.meters import Meters
+from trace_proxy.state.core_session import CoreSession
+
+_log = structlog.get_logger("trace_proxy")
+
+
+class RuntimeEffects:
+    """The machines' way out.
+
+    Args:
+        clients: Who is sent to.
+        processes: Who is written to.
+        meters: Who measures.
+        serving: Called when a core is up, or waits for its one client.
+    """
+
+    def __init__(
+        self, clients: Clients, processes: Processes, meters: Meters, serving: Callable[[], None]
+    ) -> None:
+        self.send = clients.send
+        self.fan_out = clients.fan_out
+        self.close = clients.close
+        self.write = processes.write
+        self.core_faulty = processes.faulty
+        self.end_span = meters.end_span
+        self.call_ended = meters.call_ended
+        self.turn_ended = meters.turn_ended
+        self.context_rejected = meters.context_rejected
+        self.approval_asked = meters.approval_asked
+        self.approval_settled = meters.approval_settled
+        self.shed = meters.shed
+        self.answer_ignored = meters.answer_ignored
+        self.notification_dropped = meters.notification_dropped
+        self.log = meters.log
+        self._serving = serving
+
+    def core_waits(self, core: CoreSession) -> None:  # noqa: ARG002 - there is one
+        """A core's process runs, and its one client may speak."""
+        self._serving()
+
+    def core_ready(self, core: CoreSession) -> None:
+        """A core is up, with its threads."""
+        _log.info("core.ready", core=core.index, epoch=core.epoch)
+        self._serving()
