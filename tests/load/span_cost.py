@@ -28,7 +28,7 @@ from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanC
 from trace_proxy.runtime.telemetry.account import quiet_sdk_logs
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.otlp.encoding import SpanEncoder
-from trace_proxy.runtime.telemetry.otlp.json_encoding import JsonSpanEncoder
+from trace_proxy.runtime.telemetry.otlp.json_encoding import json_of
 from trace_proxy.runtime.telemetry.record_span import Origin, Origins
 from trace_proxy.runtime.telemetry.setup import DEFAULT_BATCH_SIZE, Telemetry
 from trace_proxy.runtime.telemetry.span_queue import MAX_PART, SpanQueue
@@ -239,7 +239,7 @@ def cpu_s() -> float:
 def origins() -> Origins:
     """A resource, a scope and the default limits."""
     origin = Origin(Resource.create(), InstrumentationScope("trace_proxy"), SpanLimits())
-    return Origins(origin, origin)
+    return Origins(origin, origin, origin)
 
 
 def main() -> None:
@@ -257,7 +257,7 @@ def main() -> None:
     quiet_sdk_logs()
     run = Run([record_of(number) for number in range(options.spans)], options.repeat)
     plain = Run(plain_records(options.spans), options.repeat)
-    ours, dress, to_json = SpanEncoder(origins()).encode, origins().dress, JsonSpanEncoder().encode
+    ours, dress, to_json = SpanEncoder(origins()).encode, origins().dress, json_of
     whole_us, lost = whole_way_cpu_us(plain)
     lines = [
         ("plain request: record -> queue", hand_over_us(plain)),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 PROMISED = """
 --listen --cores --sessions --delivery --drain-timeout --trust-context --trace-file
---core-service-name --record-content --max-message-bytes --max-connections
+--core-service-name --trace-reads --record-content --max-message-bytes --max-connections
 --max-connections-per-ip --max-in-flight --max-in-flight-per-connection --allow-origin
 --allow-host --ws-auth --ws-token-file --ws-token-sha256 --ws-shared-secret-file --ws-issuer
 --ws-audience --ws-max-clock-skew-seconds --tls-cert --tls-key --tls-client-ca
@@ -68,7 +68,15 @@ def test_every_group_can_be_given_by_flags() -> None:
         *("--listen", "ws://[::1]:0", "--listen=unix:///run/p.sock", "--listen", "stdio://"),
         *("--cores", "3", "--delivery", "broadcast", "--restart-backoff-max", "1.5"),
         *("--drain-timeout", "2.5", "--trust-context", "link", "--trace-file", "t.jsonl"),
-        *("--core-service-name", "codex", "--record-content", "--jaeger-url", "http://h:1/"),
+        *(
+            "--core-service-name",
+            "codex",
+            "--record-content",
+            "--trace-reads",
+            "off",
+            "--jaeger-url",
+            "http://h:1/",
+        ),
         *("--allow-origin", "https://a.example", "--allow-host", "a.example"),
         *("--insecure-behind-proxy", "--log-format", "json", "--log-level", "WARN"),
         *(
@@ -102,6 +110,7 @@ def test_every_group_can_be_given_by_flags() -> None:
             trust_context=TrustContext.LINK,
             trace_file="t.jsonl",
             core_service_name="codex",
+            trace_reads=False,
             record_content=True,
             jaeger_url="http://h:1",
         ),

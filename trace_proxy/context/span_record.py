@@ -9,8 +9,12 @@ from enum import Enum
 
 import msgspec
 
-AttributeValue = str | bool | int | float
+AttributeValue = str | bool | int | float | tuple[str, ...]
 """The attribute types that we record; OTLP knows more, we need no more."""
+
+
+STILL_OPEN = 0
+"""As `end_ns`: what is handled within one call of a machine ends when the call does."""
 
 
 class Service(Enum):
@@ -18,6 +22,7 @@ class Service(Enum):
 
     PROXY = "proxy"
     CORE = "core"
+    CLIENT = "client"
 
 
 class Kind(Enum):
@@ -51,6 +56,20 @@ class SpanContext(msgspec.Struct, frozen=True, gc=False):
         return bool(self.flags & 1)
 
 
+class SpanEvent(msgspec.Struct, frozen=True, gc=False):
+    """Something that happened at one moment of a span.
+
+    Attributes:
+        name: Bounded in variety.
+        time_ns: Unix time, nanoseconds.
+        attributes: Few, bounded in length.
+    """
+
+    name: str
+    time_ns: int
+    attributes: dict[str, AttributeValue] = msgspec.field(default_factory=dict)
+
+
 class SpanRecord(msgspec.Struct, frozen=True, gc=False):
     """One finished span.
 
@@ -61,12 +80,14 @@ class SpanRecord(msgspec.Struct, frozen=True, gc=False):
         context: Its own ids.
         parent: The parent's context, or None for a root.
         start_ns: Unix time, nanoseconds.
-        end_ns: Unix time, nanoseconds, never before `start_ns`.
+        end_ns: Unix time, nanoseconds, never before `start_ns`; `STILL_OPEN`: it ends
+            when it is exported.
         attributes: Its own: few, already bounded in number and length.
         shared: What it has in common with the other spans of its connection; the same
             object for all of them and never changed, so that an exporter encodes it once.
         links: Contexts of related spans, without attributes.
         error: A canned sentence when the status is ERROR, else empty (status unset).
+        events: What happened in it, in order; bounded in number by who records it.
     """
 
     service: Service
@@ -80,3 +101,4 @@ class SpanRecord(msgspec.Struct, frozen=True, gc=False):
     links: tuple[SpanContext, ...] = ()
     error: str = ""
     shared: dict[str, AttributeValue] = msgspec.field(default_factory=dict)
+    events: tuple[SpanEvent, ...] = ()

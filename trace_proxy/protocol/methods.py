@@ -112,6 +112,18 @@ HISTORY: Final = frozenset({"thread/read", "thread/resume", "thread/fork"})
 UNLOADING: Final = frozenset({"thread/closed", "thread/deleted", "thread/archived"})
 """The thread they name is loaded nowhere any more."""
 
+READS: Final = frozenset(
+    """
+    thread/list thread/loaded/list thread/read thread/turns/list thread/items/list
+    thread/items/read thread/timeline/list thread/backgroundTerminals/list thread/goal/get
+    account/read account/rateLimits/read config/read configRequirements/read hooks/list
+    model/list collaborationMode/list permissionProfile/list plugin/installed plugin/list
+    skills/list mcpServerStatus/list app/list project/list threadSection/list
+    server/diagnostics
+    """.split()
+)
+"""They only look, and clients repeat them: `--trace-reads off` leaves their spans out."""
+
 MERGED: Final = frozenset({"thread/list", "thread/loaded/list", "thread/search"})
 """Answers that several cores hold parts of."""
 

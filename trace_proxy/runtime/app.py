@@ -82,6 +82,7 @@ async def _main(config: Config) -> int:
         os.environ,
         trace_file=None if tracing.trace_file is None else Path(tracing.trace_file),
         core_service_name=tracing.core_service_name,
+        trace_reads=tracing.trace_reads,
         version=our_version,
     )
     metrics = Metrics()

@@ -168,6 +168,7 @@ class Tracing:
         trust_context: Whether a context from outside is the parent or a link.
         trace_file: OTLP JSON lines go here when no collector is set.
         core_service_name: `service.name` of turns, tools and approvals.
+        trace_reads: Whether requests that only look get spans.
         record_content: Whether params, results and texts may be recorded.
         jaeger_url: Where the console links to, without a slash at its end.
     """
@@ -175,6 +176,7 @@ class Tracing:
     trust_context: TrustContext = TrustContext.PARENT
     trace_file: str | None = None
     core_service_name: str = "core-server"
+    trace_reads: bool = True
     record_content: bool = False
     jaeger_url: str | None = None
 

@@ -233,6 +233,17 @@ OPTIONS: Final = (
         default="core-server",
     ),
     Option(
+        name="trace-reads",
+        group=_TRACES,
+        help="off: no spans of requests that only look (thread/list, thread/read and such), "
+        "which pages and TUIs repeat",
+        section="tracing",
+        field="trace_reads",
+        read=read_switch,
+        metavar="on|off",
+        default="on",
+    ),
+    Option(
         name="record-content",
         group=_TRACES,
         help="record params, results and texts too; they may hold secrets",

@@ -10,7 +10,14 @@ import msgspec
 
 from core_server.jsonrpc import codes
 from trace_proxy.context.ids import Ids
-from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.span_record import (
+    STILL_OPEN,
+    AttributeValue,
+    Kind,
+    Service,
+    SpanContext,
+    SpanRecord,
+)
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
 from trace_proxy.protocol import methods
 from trace_proxy.spans import semconv
@@ -35,6 +42,9 @@ DRAIN: Final = "drain"
 """Ended by it: `trace_proxy.ended_by`."""
 
 _DRAINED_SENTENCE: Final = "The proxy was draining."
+CLIENT_CHARS: Final = 256
+"""Of a client's name and version, as in log lines; real names are below 40."""
+
 _ENDED_BY: Final = {"draining": DRAIN, "overloaded": "overload", "coreLost": "core_lost"}
 
 
@@ -57,9 +67,15 @@ def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
         shared[semconv.NETWORK_PEER_ADDRESS] = peer.address
     if peer.port:
         shared[semconv.NETWORK_PEER_PORT] = peer.port
+    if peer.server_address:
+        shared[semconv.SERVER_ADDRESS] = peer.server_address
+    if peer.server_port:
+        shared[semconv.SERVER_PORT] = peer.server_port
+    if connection.strict:
+        shared[semconv.JSONRPC_VERSION] = "2.0"
     if session is not None:
-        shared[semconv.CLIENT_NAME] = session.client_name
-        shared[semconv.CLIENT_VERSION] = session.client_version
+        shared[semconv.CLIENT_NAME] = session.client_name[:CLIENT_CHARS]
+        shared[semconv.CLIENT_VERSION] = session.client_version[:CLIENT_CHARS]
     return shared
 
 
@@ -152,7 +168,9 @@ def end_request(
     if core is not None:
         attributes[semconv.CORE_ID] = core
     if pending.thread is not None:
-        attributes[semconv.CONVERSATION_ID] = pending.thread[: semconv.ID_CHARS]
+        # Any `gen_ai.*` key makes a span one of an agent's where traces are shown.
+        about = semconv.CONVERSATION_ID if pending.method == "turn/start" else semconv.THREAD_ID
+        attributes[about] = pending.thread[: semconv.ID_CHARS]
     if turn_id is not None:
         attributes[semconv.TURN_ID] = turn_id[: semconv.ID_CHARS]
     sentence = ""
@@ -169,7 +187,8 @@ def end_request(
         context=span.context,
         parent=span.resolution.parent,
         start_ns=span.start_ns,
-        end_ns=max(now_ns, span.start_ns),
+        # We answered it ourselves while it was handled: only who exports it has a clock.
+        end_ns=now_ns if now_ns > span.start_ns else STILL_OPEN,
         attributes=attributes,
         links=span.resolution.links if link is None else (*span.resolution.links, link),
         error=sentence,

@@ -24,12 +24,16 @@ class Peer(msgspec.Struct, frozen=True):
         address: Peer address, empty where there is none.
         port: Peer port, 0 where there is none.
         websocket: Whether it speaks websocket frames.
+        server_address: Our end's address, or the path of our socket.
+        server_port: Our end's port, 0 where there is none.
     """
 
     transport: str
     address: str = ""
     port: int = 0
     websocket: bool = True
+    server_address: str = ""
+    server_port: int = 0
 
 
 class RequestSpan(msgspec.Struct, frozen=True, gc=False):

@@ -3,7 +3,13 @@
 import pytest
 
 from tests.trace_proxy.recording import Json, Proxy
-from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.span_record import (
+    STILL_OPEN,
+    Kind,
+    Service,
+    SpanContext,
+    SpanRecord,
+)
 from trace_proxy.context.trace_context import (
     Extracted,
     Handshake,
@@ -150,7 +156,51 @@ def test_ids_that_others_choose_are_cut() -> None:
     client = proxy.client()
     client.request(1, "thread/read", {"threadId": "t" * 10_000})
     proxy.core.answer(proxy.core.got()[0]["id"], {})
-    assert attributes(proxy.spans()[0])["gen_ai.conversation.id"] == "t" * 128
+    assert attributes(proxy.spans()[0])["trace_proxy.thread.id"] == "t" * 128
+    long = {"clientInfo": {"name": "n" * 1_000, "version": "v" * 1_000}}
+    other = proxy.connect()
+    other.request(1, "initialize", long)
+    said = attributes(proxy.spans()[0])
+    assert said["trace_proxy.client.name"] == "n" * 256
+    assert said["trace_proxy.client.version"] == "v" * 256
+
+
+def test_only_what_starts_a_turn_is_an_agents() -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    proxy.thread(client)
+    for method in ("turn/start", "turn/steer", "turn/interrupt", "thread/read", "thread/resume"):
+        client.request(1, method, {"threadId": "t"})
+        proxy.core.answer(proxy.core.got()[0]["id"], {"thread": {"id": "t"}})
+        (span,) = proxy.spans()
+        named = {key: value for key, value in attributes(span).items() if value == "t"}
+        key = "gen_ai.conversation.id" if method == "turn/start" else "trace_proxy.thread.id"
+        assert named == {key: "t"}
+        assert any(each.startswith("gen_ai.") for each in attributes(span)) is (
+            method == "turn/start"
+        )
+
+
+def test_what_we_answer_ourselves_ends_when_it_is_exported() -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    client.request(1, "thread/unsubscribe", {"threadId": "nowhere"})
+    client.request(2, "initialize", {})
+    assert [each.end_ns for each in proxy.spans()] == [STILL_OPEN, STILL_OPEN]
+
+
+def test_a_strict_client_says_its_version_and_a_socket_where_it_is() -> None:
+    proxy = Proxy().up()
+    strict = proxy.client(strict=True)
+    strict.request(1, "model/list", jsonrpc="2.0")
+    proxy.core.answer(proxy.core.got()[0]["id"], {})
+    assert attributes(proxy.spans()[0])["jsonrpc.protocol.version"] == "2.0"
+    peer = Peer("tcp", "127.0.0.1", 5000, server_address="127.0.0.2", server_port=4500)
+    here = proxy.hub.opened(peer, proxy.connect().connection.context)
+    proxy.hub.client_message(here, b'{"id":1,"method":"model/list"}', proxy.tick())
+    said = attributes(proxy.spans()[0])
+    assert (said["server.address"], said["server.port"]) == ("127.0.0.2", 4500)
+    assert "jsonrpc.protocol.version" not in said
 
 
 def test_a_pipe_has_no_peer() -> None:

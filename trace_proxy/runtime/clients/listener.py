@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -273,9 +274,11 @@ def _unavailable(text: str) -> web.Response:
 def _peer(request: web.BaseRequest) -> Peer:
     assert request.transport is not None
     name = request.transport.get_extra_info("peername")
+    ours = request.transport.get_extra_info("sockname")
     if isinstance(name, tuple):
-        return Peer("tcp", str(name[0]), int(name[1]))
-    return Peer("unix")
+        peer = Peer("tcp", str(name[0]), int(name[1]))
+        return msgspec.structs.replace(peer, server_address=str(ours[0]), server_port=int(ours[1]))
+    return Peer("unix", server_address=ours if isinstance(ours, str) else "")
 
 
 def _remove_stale(path: Path) -> None:

@@ -14,7 +14,8 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded, EncodingExporter
+from trace_proxy.context.span_record import SpanRecord
+from trace_proxy.runtime.telemetry.span_queue import Encoded, EncodingExporter
 
 # Distinct SDK messages that are logged in the life of the process: the SDK has fewer.
 MAX_SDK_MESSAGES = 100
@@ -37,8 +38,9 @@ class AccountedExporter(SpanExporter):
     Attributes:
         taken: Spans that left the queue.
         exported: Spans that the destination has accepted.
-        failed: Spans given up, after the exporter's own retries.
-        reachable: False from a failed batch until the next good one.
+        failed: Spans given up, after the exporter's own retries, or refused by a
+            destination that took the others.
+        reachable: Whether the latest batch arrived; None before there was one.
         last_error: Why the latest failed batch failed; empty when there was none.
     """
 
@@ -48,8 +50,9 @@ class AccountedExporter(SpanExporter):
         self.taken = 0
         self.exported = 0
         self.failed = 0
-        self.reachable = True
+        self.reachable: bool | None = None
         self.last_error = ""
+        self._warned = ""
         self._closing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -66,8 +69,11 @@ class AccountedExporter(SpanExporter):
         except Exception as error:  # noqa: BLE001 - a foreign exporter may raise anything
             result, why = SpanExportResult.FAILURE, type(error).__name__
         if result is SpanExportResult.SUCCESS:
-            self.exported += spans
+            refused = min(int(getattr(self._exporter, "refused_spans", 0)), spans)
+            self.exported += spans - refused
+            self.failed += refused
             self._back()
+            self._warn(refused, str(getattr(self._exporter, "warning", "")))
         else:
             self.failed += spans
             self._gone(why)
@@ -82,15 +88,26 @@ class AccountedExporter(SpanExporter):
         """Pass the request on."""
         return self._exporter.force_flush(timeout_millis)
 
+    def _warn(self, refused: int, warning: str) -> None:
+        """Say once what a collector says about batches that it did not take whole."""
+        if (refused or warning) and not self._warned:
+            self._warned = warning or "no reason given"
+            _log.warning(
+                "telemetry.spans.refused",
+                destination=self._destination,
+                spans=refused,
+                message=self._warned,
+            )
+
     def _gone(self, why: str) -> None:
         self.last_error = why
-        if self.reachable and not self._closing:
-            self.reachable = False
+        was, self.reachable = self.reachable, False
+        if was is not False and not self._closing:
             _log.warning("telemetry.destination.lost", destination=self._destination, error=why)
 
     def _back(self) -> None:
-        if not self.reachable:
-            self.reachable = True
+        was, self.reachable = self.reachable, True
+        if was is False:
             _log.info(
                 "telemetry.destination.back", destination=self._destination, lost=self.failed
             )
@@ -105,9 +122,9 @@ class AccountedEncodingExporter(AccountedExporter):
         super().__init__(exporter, destination)
         self._encoding = encoding
 
-    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode spans, in any thread; nothing is counted yet."""
-        return self._encoding.encode(spans)
+    def encode(self, records: Sequence[SpanRecord]) -> Encoded | None:
+        """Encode records, in any thread; nothing is counted yet."""
+        return self._encoding.encode(records)
 
     def send(self, batch: Encoded) -> SpanExportResult:
         """Pass on a batch that came from `encode`."""

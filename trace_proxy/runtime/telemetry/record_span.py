@@ -16,13 +16,19 @@ from math import inf
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.trace import SpanContext as SdkSpanContext
 
-from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.span_record import (
+    AttributeValue,
+    Kind,
+    Service,
+    SpanContext,
+    SpanRecord,
+)
 
 _KINDS = {
     Kind.INTERNAL: SpanKind.INTERNAL,
@@ -56,6 +62,12 @@ class Origin:
         return inf if most is None else most
 
     @property
+    def max_events(self) -> float:
+        """Events that a span may have."""
+        most = self.limits.max_events
+        return inf if most is None else most
+
+    @property
     def max_links(self) -> float:
         """Links that a span may have."""
         most = self.limits.max_links
@@ -64,19 +76,23 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origins:
-    """The two services whose spans we export.
+    """The services whose spans we export.
 
     Attributes:
         proxy: Ours.
         core: That of the core's work, seen from the wire.
+        client: That of people and programs whom a core asks.
     """
 
     proxy: Origin
     core: Origin
+    client: Origin
 
     def of(self, service: Service) -> Origin:
         """Whose spans these are."""
-        return self.proxy if service is Service.PROXY else self.core
+        if service is Service.PROXY:
+            return self.proxy
+        return self.core if service is Service.CORE else self.client
 
     def dress(self, record: SpanRecord) -> "RecordSpan":
         """The record as a `ReadableSpan`."""
@@ -84,6 +100,7 @@ class Origins:
         irregular = (
             len(record.attributes) + len(record.shared) > origin.max_attributes
             or len(record.links) > origin.max_links
+            or len(record.events) > origin.max_events
             or not record.attributes.keys().isdisjoint(record.shared)
         )
         return (OversizedSpan if irregular else RecordSpan)(record, origin)
@@ -130,6 +147,7 @@ class RecordSpan(ReadableSpan):
             parent=None if parent is None else sdk_context(parent),
             resource=origin.resource,
             attributes=_bounded_attributes(record, origin.limits),
+            events=_bounded_events(record, origin.limits),
             links=_bounded_links(record, origin.limits),
             kind=_KINDS[record.kind],
             status=_status(record.error) if record.error else _UNSET,
@@ -175,11 +193,28 @@ def _bounded_attributes(record: SpanRecord, limits: SpanLimits) -> BoundedAttrib
     )
 
 
-def _cut(value: str | float, limits: SpanLimits) -> str | float:
+def _cut(value: AttributeValue, limits: SpanLimits) -> AttributeValue:
     # Here and not by BoundedAttributes, which warns about each value that it cuts.
     if isinstance(value, str):
         return value[: limits.max_span_attribute_length]
+    if isinstance(value, tuple):
+        return tuple([each[: limits.max_span_attribute_length] for each in value])
     return value
+
+
+def _bounded_events(record: SpanRecord, limits: SpanLimits) -> Sequence[Event]:
+    events = BoundedList[Event](limits.max_events)
+    events.extend(
+        [
+            Event(
+                event.name,
+                {name: _cut(value, limits) for name, value in event.attributes.items()},
+                event.time_ns,
+            )
+            for event in record.events
+        ]
+    )
+    return events
 
 
 def _bounded_links(record: SpanRecord, limits: SpanLimits) -> Sequence[Link]:

@@ -6,7 +6,7 @@ parent; the SDK needs a context, a span and a result object to say the same.
 warned about and the default used, since one environment often serves many programs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 from opentelemetry.context import Context
@@ -42,6 +42,15 @@ def sampler_of(environ: Mapping[str, str]) -> Sample:
         _log.warning("telemetry.sampler.unknown", sampler=name[:64], used=DEFAULT)
         name = DEFAULT
     return _SAMPLERS[name](environ)
+
+
+def without(names: Collection[str], sample: Sample) -> Sample:
+    """Never record spans of these names, and leave the others to `sample`."""
+
+    def chosen(parent: SpanContext | None, trace_id: int, name: str) -> bool:
+        return name not in names and sample(parent, trace_id, name)
+
+    return chosen
 
 
 def sampled_by(sampler: Sampler) -> Sample:

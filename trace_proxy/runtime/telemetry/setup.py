@@ -12,26 +12,45 @@ daemon thread that is left behind when the time is over.
 """
 
 import random
+import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import SpanLimits
+import msgspec
+import structlog
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    Resource,
+)
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from trace_proxy.context.span_record import SpanRecord
-from trace_proxy.errors import ConfigurationError
+from trace_proxy.context.span_record import STILL_OPEN, SpanRecord
+from trace_proxy.protocol.methods import READS
 from trace_proxy.runtime.telemetry.account import AccountedExporter, accounted, quiet_sdk_logs
 from trace_proxy.runtime.telemetry.daemon_thread import finished_in_thread, start_daemon
 from trace_proxy.runtime.telemetry.destination import trace_destination
-from trace_proxy.runtime.telemetry.environment import DAY_MS, positive_integer
+from trace_proxy.runtime.telemetry.environment import (
+    DAY_MS,
+    DEFAULT_VALUE_LENGTH,
+    positive_integer,
+    span_limits,
+)
 from trace_proxy.runtime.telemetry.record_span import Origin, Origins
-from trace_proxy.runtime.telemetry.sampling import sampler_of
+from trace_proxy.runtime.telemetry.sampling import sampler_of, without
 from trace_proxy.runtime.telemetry.span_queue import SpanQueue
 
 SERVICE = "trace-proxy"
-SCOPE = "trace_proxy"
+CLIENT_SERVICE = "client"
+"""Of approvals and whatever else a core asks: who is waited for then is a client."""
+
+# RPC spans; and turns, tools and model calls, whose conventions have a schema of their own.
+SCOPE, SCHEMA = "trace_proxy", "https://opentelemetry.io/schemas/1.44.0"
+AGENT_SCOPE = "trace_proxy.gen_ai"
+AGENT_SCHEMA = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
 
 # A quarter of a second at 60,000 spans/s, which rides out one slow request to the
 # collector; some 8 MB of bytes when the collector is dead and the queue stays full.
@@ -43,7 +62,8 @@ DEFAULT_BATCH_SIZE = 1_024
 # How long a span waits for company when there is little traffic: a person clicks from
 # the console to the trace, and the specification's 5 s would show them nothing.
 DEFAULT_DELAY_MS = 1_000
-DEFAULT_VALUE_LENGTH = 1_024
+
+_log = structlog.get_logger("trace_proxy.telemetry")
 
 
 class Telemetry:
@@ -54,6 +74,7 @@ class Telemetry:
             attributes) it reads from the process.
         trace_file: `--trace-file`.
         core_service_name: `service.name` of spans that describe the core's work.
+        trace_reads: Whether requests that only look are recorded.
         version: Of this program, for the scope and the resource.
 
     Attributes:
@@ -62,7 +83,7 @@ class Telemetry:
             asks before it makes one, and exports none that is not.
 
     Raises:
-        ConfigurationError: A variable or the file is unusable.
+        ConfigurationError: The trace file is unusable.
     """
 
     def __init__(
@@ -71,13 +92,15 @@ class Telemetry:
         *,
         trace_file: Path | None = None,
         core_service_name: str = "core-server",
+        trace_reads: bool = True,
         version: str = "",
     ) -> None:
         quiet_sdk_logs()
-        self._origins = _origins(core_service_name, version)
+        self._origins = _origins(environ, core_service_name, version)
         chosen = trace_destination(environ, trace_file, self._origins)
         self.destination = chosen.label
-        self.sampled = sampler_of(environ)
+        sample = sampler_of(environ)
+        self.sampled = sample if trace_reads else without(READS, sample)
         self._queue_size = positive_integer(
             environ, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE, MAX_QUEUE_SIZE
         )
@@ -127,8 +150,13 @@ class Telemetry:
         # What the exporter has not taken yet is in the queue.
         if self._closed or self._queued - account.taken >= self._queue_size:
             self._refused += 1
+            if self._refused == 1:
+                _log.warning("telemetry.spans.dropped", queue=self._queue_size, **self.details())
             return
         self._queued += 1
+        if record.end_ns == STILL_OPEN:
+            end_ns = max(time.time_ns(), record.start_ns + 1)
+            record = msgspec.structs.replace(record, end_ns=end_ns)
         self._processor.put(record)
 
     def new_trace_id(self) -> int:
@@ -158,11 +186,11 @@ class Telemetry:
         """Why the latest failed batch failed, without anything secret; empty if none did."""
         return "" if self._account is None else self._account.last_error
 
-    def details(self) -> dict[str, str | int | bool]:
+    def details(self) -> dict[str, str | int | bool | None]:
         """The state of the export for `/readyz`; it never makes the proxy unready."""
         return {
             "destination": self.destination,
-            "reachable": self._account is None or self._account.reachable,
+            "reachable": None if self._account is None else self._account.reachable,
             "spans_exported": self.spans_exported,
             "spans_dropped": self.spans_dropped,
             "last_error": self.last_error,
@@ -187,14 +215,14 @@ class Telemetry:
         return finished
 
 
-def _origins(core_service_name: str, version: str) -> Origins:
-    scope, limits = InstrumentationScope(SCOPE, version), _limits()
-    proxy = _resource(version)
-    core = {key: value for key, value in proxy.attributes.items() if key != SERVICE_VERSION}
-    core[SERVICE_NAME] = core_service_name
+def _origins(environ: Mapping[str, str], core_service_name: str, version: str) -> Origins:
+    limits, proxy = span_limits(environ), _resource(version)
+    rpc = InstrumentationScope(SCOPE, version, SCHEMA)
+    agent = InstrumentationScope(AGENT_SCOPE, version, AGENT_SCHEMA)
     return Origins(
-        proxy=Origin(proxy, scope, limits),
-        core=Origin(Resource(core, proxy.schema_url), scope, limits),
+        proxy=Origin(proxy, rpc, limits),
+        core=Origin(_beside(proxy, core_service_name), agent, limits),
+        client=Origin(_beside(proxy, CLIENT_SERVICE), rpc, limits),
     )
 
 
@@ -203,14 +231,16 @@ def _resource(version: str) -> Resource:
     detected = Resource.create()
     if str(detected.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         detected = detected.merge(Resource({SERVICE_NAME: SERVICE}))
-    return Resource({SERVICE_VERSION: version} if version else {}).merge(detected)
+    ours = {SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+    if version:
+        ours[SERVICE_VERSION] = version
+    return Resource(ours).merge(detected)
 
 
-def _limits() -> SpanLimits:
-    try:
-        limits = SpanLimits()
-        if limits.max_span_attribute_length is None:
-            limits = SpanLimits(max_span_attribute_length=DEFAULT_VALUE_LENGTH)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-    return limits
+def _beside(proxy: Resource, service: str) -> Resource:
+    """Another service of the same machine and deployment, with an instance id of its own."""
+    others = {key: value for key, value in proxy.attributes.items() if key != SERVICE_VERSION}
+    instance = f"{others[SERVICE_INSTANCE_ID]}/{service}"
+    others[SERVICE_INSTANCE_ID] = str(uuid.uuid5(uuid.NAMESPACE_OID, instance))
+    others[SERVICE_NAME] = service
+    return Resource(others, proxy.schema_url)

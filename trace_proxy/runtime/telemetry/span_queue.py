@@ -1,6 +1,6 @@
-"""Spans between the event loop and the exporter thread: a standard `SpanProcessor`.
+"""Span records between the event loop and the exporter thread.
 
-The stock `BatchSpanProcessor` does the same; its way in asks for the process id, looks
+The stock `BatchSpanProcessor` does the same with spans; its way in asks for the process id, looks
 at the span's context and takes a lock on every span beyond a batch, which together
 cost the event loop as much as making the span.  Here the way in is an append.
 
@@ -19,16 +19,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import structlog
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.context.span_record import SpanRecord
-
-AnySpan: TypeAlias = SpanRecord | ReadableSpan
 
 MAX_PART: Final = 128
 """Spans that are encoded at once: the event loop pauses for so long."""
@@ -66,8 +63,8 @@ class EncodingExporter(Protocol):
     What it encodes can be concatenated, as protobuf messages can.
     """
 
-    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode spans, in any thread; None when they have to be exported the plain way."""
+    def encode(self, records: Sequence[SpanRecord]) -> Encoded | None:
+        """Encode records, in any thread; None when they have to be exported the plain way."""
         ...
 
     def send(self, batch: Encoded) -> SpanExportResult:
@@ -84,7 +81,7 @@ class _Wish(threading.Event):
         self.gathered = False
 
 
-class SpanQueue(SpanProcessor):
+class SpanQueue:
     """Hands spans to an exporter, in batches, from a thread of its own.
 
     Args:
@@ -110,12 +107,12 @@ class SpanQueue(SpanProcessor):
         self._part_size = batch_size // parts
         self._delay_s = delay_s
         self._dress = dress
-        self._spans: deque[AnySpan] = deque()
+        self._spans: deque[SpanRecord] = deque()
         self._lock = threading.Lock()  # over the parts, and held for no longer than a glance
         self._parts: list[bytes] = []
         self._parts_spans = self._parts_bytes = 0
         self._ready_bytes = self._sent_bytes = 0
-        self._ready: SimpleQueue[Encoded | list[AnySpan] | _Wish] = SimpleQueue()
+        self._ready: SimpleQueue[Encoded | list[SpanRecord] | _Wish] = SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="span-export", daemon=True)
         self._thread.start()
@@ -124,32 +121,25 @@ class SpanQueue(SpanProcessor):
         waiting = len(self._spans) + self._parts_spans
         return f"<SpanQueue waiting={waiting} batches={self._ready.qsize()}>"
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do: spans come when they have ended."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span; never waits."""
-        self.put(span)
-
-    def put(self, span: AnySpan) -> None:
-        """Queue a span or a record; never waits."""
+    def put(self, record: SpanRecord) -> None:
+        """Queue a finished span; never waits."""
         spans = self._spans
-        spans.append(span)
+        spans.append(record)
         if len(spans) >= self._part_size:
             part = self._take()
             if part:  # the exporter's thread may have been quicker
                 self._add(part)
 
-    def _take(self) -> list[AnySpan]:
+    def _take(self) -> list[SpanRecord]:
         """The oldest spans, one part at most. Any thread may take: each span goes to one."""
         spans = self._spans
-        part: list[AnySpan] = []
+        part: list[SpanRecord] = []
         with contextlib.suppress(IndexError):  # another thread had the rest
             for _ in range(min(self._part_size, len(spans))):
                 part.append(spans.popleft())  # noqa: PERF401 - what was taken must be kept
         return part
 
-    def _add(self, part: list[AnySpan]) -> None:
+    def _add(self, part: list[SpanRecord]) -> None:
         """Encode spans, and let the exporter's thread have them when a batch is full."""
         encoded = self._encode(part)
         if encoded is None:
@@ -167,7 +157,7 @@ class SpanQueue(SpanProcessor):
         if batch is not None:
             self._ready.put(batch)
 
-    def _encode(self, part: list[AnySpan]) -> Encoded | None:
+    def _encode(self, part: list[SpanRecord]) -> Encoded | None:
         """None where the exporter's thread has to see the spans themselves."""
         if self._encoding is None or self._ready_bytes - self._sent_bytes >= MAX_READY_BYTES:
             return None
@@ -209,19 +199,20 @@ class SpanQueue(SpanProcessor):
         if batch.spans:
             self._ready.put(batch)
 
-    def _export(self, batch: Encoded | list[AnySpan]) -> None:
+    def _export(self, batch: Encoded | list[SpanRecord]) -> None:
         try:
             if isinstance(batch, Encoded):
                 assert self._encoding is not None, "who else has encoded it?"
                 self._sent_bytes += batch.size
                 self._encoding.send(batch)
             else:
-                self._exporter.export([self._dressed(span) for span in batch])
+                encoded = None if self._encoding is None else self._encoding.encode(batch)
+                if encoded is None or self._encoding is None:
+                    self._exporter.export([self._dress(record) for record in batch])
+                else:
+                    self._encoding.send(encoded)
         except Exception as error:  # noqa: BLE001 - a foreign exporter must not end the thread
             _log.warning("telemetry.exporter.failed", error=type(error).__name__)
-
-    def _dressed(self, span: AnySpan) -> ReadableSpan:
-        return self._dress(span) if isinstance(span, SpanRecord) else span
 
     def shutdown(self) -> None:
         """Export what waits, then close the exporter; takes as long as the exporter does."""

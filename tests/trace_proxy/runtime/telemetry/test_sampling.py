@@ -51,3 +51,12 @@ def test_the_environment_chooses_the_sampler(
         sampled(SAMPLED, HIGH, "n"),
         sampled(NOT_SAMPLED, HIGH, "n"),
     ) == expected
+
+
+def test_without_reads_what_only_looks_is_not_recorded_whoever_asks() -> None:
+    quiet, all_of_them = Telemetry({}, trace_reads=False), Telemetry({})
+    for parent in (None, SAMPLED, NOT_SAMPLED):
+        assert not quiet.sampled(parent, HIGH, "thread/list")
+        for name in ("turn/start", "invoke_agent", "thread/start"):
+            expected = all_of_them.sampled(parent, HIGH, name)
+            assert quiet.sampled(parent, HIGH, name) is expected

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime.telemetry import span_queue
-from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded, SpanQueue
+from trace_proxy.runtime.telemetry.span_queue import Encoded, SpanQueue
 
 
 class Recorder(SpanExporter):
@@ -42,8 +42,8 @@ class Encoder(Recorder):
         self.parts: list[list[str]] = []
         self.filler = b""
 
-    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        names = [span.name for span in spans]
+    def encode(self, records: Sequence[SpanRecord]) -> Encoded | None:
+        names = [each.name for each in records]
         if "hard" in names:
             return None
         self.encoded_in.append(threading.current_thread().name)
@@ -59,7 +59,7 @@ class Encoder(Recorder):
 
 
 def dress(record: SpanRecord) -> ReadableSpan:
-    return ReadableSpan(name=f"dressed {record.name}")
+    return ReadableSpan(name=f"dressed {record.name}" if record.name.isalpha() else record.name)
 
 
 def queue_of(exporter: SpanExporter, batch_size: int, delay_s: float = 3600) -> SpanQueue:
@@ -78,8 +78,8 @@ def numbers(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def spans(count: int, first: int = 0) -> list[ReadableSpan]:
-    return [ReadableSpan(name=str(number)) for number in range(first, first + count)]
+def spans(count: int, first: int = 0) -> list[SpanRecord]:
+    return [record(str(number)) for number in range(first, first + count)]
 
 
 def test_a_full_batch_is_exported_without_waiting_for_company() -> None:
@@ -87,7 +87,7 @@ def test_a_full_batch_is_exported_without_waiting_for_company() -> None:
     queue = queue_of(exporter, 4)
 
     for span in spans(5):
-        queue.on_end(span)
+        queue.put(span)
     assert queue.force_flush(10_000)
 
     assert [name for batch in exporter.batches for name in batch] == ["0", "1", "2", "3", "4"]
@@ -99,7 +99,7 @@ def test_a_lonely_span_is_exported_after_the_delay() -> None:
     exporter = Recorder()
     queue = queue_of(exporter, 4, delay_s=0.01)
 
-    queue.on_end(spans(1)[0])
+    queue.put(spans(1)[0])
     waited = threading.Event()
     while not exporter.batches and not waited.wait(0.01):
         pass
@@ -112,7 +112,7 @@ def test_shutdown_exports_what_waits_and_closes_the_exporter_once() -> None:
     exporter = Recorder()
     queue = queue_of(exporter, 100)
     for span in spans(3):
-        queue.on_end(span)
+        queue.put(span)
 
     queue.shutdown()
     queue.shutdown()
@@ -128,7 +128,7 @@ def test_an_exporter_that_raises_does_not_end_the_thread() -> None:
     queue = queue_of(exporter, 1)
 
     for span in spans(2):
-        queue.on_end(span)
+        queue.put(span)
     assert queue.force_flush(10_000)
 
     assert exporter.batches == [["0"], ["1"]]
@@ -139,7 +139,7 @@ def test_a_flush_that_takes_too_long_says_so() -> None:
     exporter = Recorder()
     exporter.gate.clear()
     queue = queue_of(exporter, 1)
-    queue.on_end(spans(1)[0])
+    queue.put(spans(1)[0])
 
     assert not queue.force_flush(20)
 
@@ -153,10 +153,10 @@ def test_any_exporter_gets_records_as_ordinary_spans() -> None:
     queue = queue_of(exporter, 2)
 
     queue.put(record("a"))
-    queue.on_end(ReadableSpan(name="b"))
+    queue.put(record("b"))
     queue.shutdown()
 
-    assert exporter.batches == [["dressed a", "b"]]
+    assert exporter.batches == [["dressed a", "dressed b"]]
 
 
 def test_parts_are_encoded_by_who_fills_them_and_sent_as_one_batch(
@@ -167,7 +167,7 @@ def test_parts_are_encoded_by_who_fills_them_and_sent_as_one_batch(
     queue = queue_of(exporter, 10)  # in parts of two
 
     for span in spans(17):
-        queue.on_end(span)
+        queue.put(span)
     assert queue.force_flush(10_000)
 
     assert exporter.parts[0] == ["0 1", "2 3", "4 5", "6 7", "8 9"]
@@ -187,7 +187,7 @@ def test_a_batch_with_many_bytes_is_sent_before_it_has_many_spans(
     queue = queue_of(exporter, 1_000)
 
     for span in spans(5):
-        queue.on_end(span)
+        queue.put(span)
     queue.shutdown()
 
     assert exporter.batches == [["0", "1"], ["2", "3"], ["4"]]
@@ -203,7 +203,7 @@ def test_beyond_so_many_bytes_spans_wait_as_they_are_and_none_is_lost(
     queue = queue_of(exporter, 1)
 
     for span in spans(10):
-        queue.on_end(span)
+        queue.put(span)
     assert len(exporter.encoded_in) <= 4  # one may be on its way
     exporter.gate.set()
     queue.shutdown()
@@ -229,7 +229,7 @@ def test_spans_of_many_threads_arrive_once_each(exporter_type: type[Recorder]) -
 
     def put(first: int) -> None:
         for span in spans(500, first):
-            queue.on_end(span)
+            queue.put(span)
 
     threads = [threading.Thread(target=put, args=(first,)) for first in range(0, 2_000, 500)]
     for thread in threads:

@@ -7,33 +7,42 @@ cached chunks, all joined once for the whole batch.
     plain record    nearly all: no parent, no link, no error, and of its own only the
                     request's id; all else comes from the `_Stem` of its connection
     any record      pair by pair, from caches
-    anything else   field by field, see `otlp_readable`
+    beyond limits   as its `ReadableSpan` has been cut
 
 All three say what `opentelemetry-exporter-otlp-proto-common` says, which is the oracle
-of the property tests and, at run time, the fallback (see `otlp`).
+of the property tests and, at run time, the fallback (see `exporter`).  Field numbers are
+those of opentelemetry/proto/trace/v1/trace.proto.
 """
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event
 
-from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
-from trace_proxy.runtime.telemetry.otlp.protobuf import field, fixed32, key_value, text, varint
-from trace_proxy.runtime.telemetry.otlp.readable import (
-    LOCAL_FLAGS,
-    REMOTE_FLAGS,
-    Groups,
-    fields_of,
-    link_ids,
-    readable_span,
-    state_field,
+from trace_proxy.context.span_record import (
+    AttributeValue,
+    Kind,
+    Service,
+    SpanContext,
+    SpanEvent,
+    SpanRecord,
+)
+from trace_proxy.runtime.telemetry.otlp.protobuf import (
+    attributes,
+    count,
+    field,
+    fixed32,
+    fixed64,
+    key_value,
+    text,
+    varint,
 )
 from trace_proxy.runtime.telemetry.record_span import Origin, Origins, OversizedSpan, trace_state
 from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
 
-Spans: TypeAlias = Sequence[SpanRecord | ReadableSpan]
+LOCAL_FLAGS, REMOTE_FLAGS = 0x100, 0x300
+"""SpanFlags: "we know whether the parent is remote", and "it is"."""
 
 # Entries that a cache may have before it starts anew.  A busy proxy has some hundred
 # distinct pairs; ids that never repeat only pass through.  4,096 x ~400 bytes = 1.6 MB.
@@ -84,6 +93,9 @@ class _Pairs(dict[tuple[str, AttributeValue], bytes]):
         key, value = pair
         if type(value) is str:
             return self._string(pair, key, value[: self._max_length])
+        if type(value) is tuple:
+            most = self._max_length
+            return field(0x4A, key_value(key, [each[:most] for each in value]))
         if type(value) is not int:
             return field(0x4A, key_value(key, value))
         encoded = self._integers.get(pair)
@@ -169,14 +181,49 @@ class _Stem:
 
 
 class _Source:
-    """What the encoder knows about one of our services."""
+    """What the encoder knows about one of our services.
 
-    __slots__ = ("most", "most_links", "origin", "pairs")
+    Attributes:
+        chunks: Of the spans of one request, to be joined.
+    """
+
+    __slots__ = (
+        "_head",
+        "_tail",
+        "chunks",
+        "most",
+        "most_events",
+        "most_links",
+        "origin",
+        "pairs",
+    )
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.pairs = _Pairs(origin.limits.max_span_attribute_length)
         self.most, self.most_links = origin.max_attributes, origin.max_links
+        self.most_events = origin.max_events
+        self.chunks: list[bytes] = []
+        resource, scope = origin.resource, origin.scope
+        described = text(0x0A, scope.name) + text(0x12, scope.version)
+        self._head = (
+            field(0x0A, attributes(0x0A, resource.attributes)),
+            field(0x0A, described + attributes(0x1A, scope.attributes)),
+        )
+        self._tail = text(0x1A, resource.schema_url), text(0x1A, scope.schema_url)
+
+    def drain(self) -> bytes:
+        """The `ResourceSpans` around the chunks, which start anew; nothing without any."""
+        if not self.chunks:
+            return b""
+        spans = b"".join(self.chunks)  # copied twice: here, and where all are joined
+        self.chunks = []
+        (resource, scope), (resource_url, scope_url) = self._head, self._tail
+        within = len(scope) + len(spans) + len(scope_url)
+        opening = b"\x12" + varint(within)
+        around = len(resource) + len(opening) + within + len(resource_url)
+        head = (b"\x0a" + varint(around), resource, opening, scope)
+        return b"".join((*head, spans, scope_url, resource_url))
 
 
 class SpanEncoder:
@@ -185,40 +232,41 @@ class SpanEncoder:
     Not safe to share between threads.
 
     Args:
-        origins: Whose the records are. Other spans bring their own resource and scope.
+        origins: Whose the records are.
     """
 
     def __init__(self, origins: Origins) -> None:
-        self._proxy, self._core = _Source(origins.proxy), _Source(origins.core)
-        self._fields = {
-            **fields_of(origins.proxy.resource, origins.proxy.scope),
-            **fields_of(origins.core.resource, origins.core.scope),
+        self._proxy = _Source(origins.proxy)
+        self._others = {
+            service: _Source(origins.of(service)) for service in (Service.CORE, Service.CLIENT)
         }
-        self._origins = origins  # keeps alive what is known by its identity
         self._names = _Fields(0x2A)
         self._heads = _Heads()
         self._statuses = _Statuses()
         self._stems: dict[int, _Stem] = {}
 
-    def encode(self, spans: Spans) -> bytes:
-        """Serialize an `ExportTraceServiceRequest`, grouped by resource and scope.
+    def encode(self, records: Sequence[SpanRecord]) -> bytes:
+        """Serialize an `ExportTraceServiceRequest`, grouped by service.
 
         Raises:
             Exception: Something in a span has no place in OTLP (an integer beyond 64
                 bits, a lone surrogate): nothing is encoded, and the stock encoder, which
                 leaves such a value out, should be asked.
         """
-        groups, heads, stem_of = Groups(self._fields), self._heads, self._stems.get
-        service, source, chunks = None, self._proxy, list[bytes]()
-        for span in spans:
-            if type(span) is not SpanRecord:
-                _add_readable(span, groups)
-                continue
+        sources = (self._proxy, *self._others.values())
+        for source in sources:
+            source.chunks = []  # of a request that could not be encoded
+        self._add_all(records)
+        return b"".join([source.drain() for source in sources])
+
+    def _add_all(self, records: Sequence[SpanRecord]) -> None:
+        heads, stem_of = self._heads, self._stems.get
+        service, source, chunks = Service.PROXY, self._proxy, self._proxy.chunks
+        for span in records:
             if span.service is not service:
                 service = span.service
-                source = self._proxy if service is Service.PROXY else self._core
-                origin = source.origin
-                chunks = groups.spans_of(origin.resource, origin.scope)
+                source = self._proxy if service is Service.PROXY else self._others[service]
+                chunks = source.chunks
             stem, own = stem_of(id(span.shared)), span.attributes
             if (
                 len(own) == 1
@@ -230,6 +278,7 @@ class SpanEncoder:
                 and span.parent is None
                 and not span.links
                 and not span.error
+                and not span.events
             ):
                 request_id, context = own.get(JSONRPC_REQUEST_ID), span.context
                 if type(request_id) is str and not context.state:
@@ -242,32 +291,36 @@ class SpanEncoder:
                         chunks += (heads[stem.size + size], ids, stem.tail, _ID_HEADS[size], content)  # fmt: skip
                         continue
             self._add(span, source, chunks)
-        return groups.encode()
 
     def _add(self, record: SpanRecord, source: _Source, chunks: list[bytes]) -> None:
         """Any record."""
         own, shared, context = record.attributes, record.shared, record.context
-        links, parent = record.links, record.parent
+        links, parent, events = record.links, record.parent, record.events
+        trace_id = context.trace_id.to_bytes(16, "big")
+        span_id = context.span_id.to_bytes(8, "big")
         if (
             len(own) + len(shared) > source.most
             or len(links) > source.most_links
+            or len(events) > source.most_events
             or (shared and not own.keys().isdisjoint(shared))
         ):
-            body = readable_span(OversizedSpan(record, source.origin))
-            chunks += (b"\x12", varint(len(body)), body)
-            return
-        trace_id = context.trace_id.to_bytes(16, "big")
-        span_id = context.span_id.to_bytes(8, "big")
+            described: Iterable[bytes] = (_cut(record, source.origin),)
+        else:
+            described = (
+                self._shared(record, source) if shared else b"",
+                *map(source.pairs.__getitem__, own.items()),
+                _links(links) if links else b"",
+                _events(events, source.pairs) if events else b"",
+            )
         body = b"".join(
             (
                 _ids(trace_id, b"\x12\x08", span_id, 0x39, record.start_ns, 0x41, record.end_ns),
                 _LOCAL if parent is None else _parent(parent),
                 _kind(record.kind),
                 self._names[record.name],
-                self._shared(record, source) if shared else b"",
-                *map(source.pairs.__getitem__, own.items()),
+                *described,
                 self._statuses[record.error],
-                _rare(context, links) if context.state or links else b"",
+                _state(context.state) if context.state else b"",
             )
         )
         chunks += (self._heads[len(body) + len(_IDS)], body)
@@ -291,11 +344,35 @@ def _kind(kind: Kind) -> bytes:
     return _SERVER if kind is Kind.SERVER else _INTERNAL if kind is Kind.INTERNAL else _CLIENT
 
 
-def _add_readable(span: SpanRecord | ReadableSpan, groups: Groups) -> None:
-    assert isinstance(span, ReadableSpan), "what is no record of ours is one of those"
-    body = readable_span(span)
-    chunks = groups.spans_of(span.resource, span.instrumentation_scope)
-    chunks += (b"\x12", varint(len(body)), body)
+def _cut(record: SpanRecord, origin: Origin) -> bytes:
+    """Attributes, events and links of a record that has too many: what is left, and counts."""
+    span = OversizedSpan(record, origin)
+    kept = len(span.links)
+    return b"".join(
+        (
+            attributes(0x4A, span.attributes),
+            count(0x50, span.dropped_attributes),
+            *map(_event, span.events),
+            count(0x60, span.dropped_events),
+            _links(record.links[len(record.links) - kept :]),
+            count(0x70, span.dropped_links),
+        )
+    )
+
+
+def _event(event: Event) -> bytes:
+    about = fixed64(0x09, event.timestamp) + text(0x12, event.name)
+    return field(0x5A, about + attributes(0x1A, event.attributes))
+
+
+def _events(events: Iterable[SpanEvent], pairs: _Pairs) -> bytes:
+    encoded = []
+    for event in events:
+        about = [fixed64(0x09, event.time_ns), text(0x12, event.name)]
+        # A pair's field is that of a span's attribute; an event's has another number.
+        about += [b"\x1a" + pairs[pair][1:] for pair in event.attributes.items()]
+        encoded.append(field(0x5A, b"".join(about)))
+    return b"".join(encoded)
 
 
 def _parent(parent: SpanContext) -> bytes:
@@ -305,10 +382,19 @@ def _parent(parent: SpanContext) -> bytes:
     )
 
 
-def _rare(context: SpanContext, links: Iterable[SpanContext]) -> bytes:
-    """What few records have: a trace state and links."""
-    state = state_field(trace_state(context.state)) if context.state else b""
-    return state + b"".join([field(0x6A, link_ids(link, remote=link.remote)) for link in links])
+def _state(header: str) -> bytes:
+    """A span's trace state; one that breaks the rules is absent."""
+    return text(0x1A, ",".join([f"{key}={value}" for key, value in trace_state(header).items()]))
+
+
+def _links(links: Iterable[SpanContext]) -> bytes:
+    return b"".join([field(0x6A, _link(link)) for link in links])
+
+
+def _link(link: SpanContext) -> bytes:
+    trace_id = field(0x0A, link.trace_id.to_bytes(16, "big"))
+    span_id = field(0x12, link.span_id.to_bytes(8, "big"))
+    return trace_id + span_id + fixed32(0x35, REMOTE_FLAGS if link.remote else LOCAL_FLAGS)
 
 
 def _remember(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:

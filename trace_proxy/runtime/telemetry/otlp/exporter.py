@@ -1,11 +1,10 @@
-"""OTLP over HTTP: our encoder, and our client where a plain POST will do.
+"""OTLP over HTTP: our encoder and our client.
 
 The stock exporter holds ten megabytes of `requests` and protobuf, and spends twenty times
 as long on a span.  So it is imported only when somebody needs it:
 
-    its client    for TLS, a proxy or credentials, see `otlp_settings.is_direct`
     its encoder   when ours cannot encode a batch: slower, and right
-    all of it     when it is built otherwise than the one that we know (1.45)
+    all of it     for a credential provider, a plug-in of OpenTelemetry's Python SDK
 
 What would tell secrets, the reason of a failure that may quote a URL with its query, is
 replaced by words of ours.
@@ -14,17 +13,17 @@ replaced by words of ours.
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
 
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from trace_proxy.context.span_record import SpanRecord
 from trace_proxy.runtime.telemetry.otlp.client import SHUT_DOWN, OtlpClient
 from trace_proxy.runtime.telemetry.otlp.encoding import SpanEncoder
-from trace_proxy.runtime.telemetry.otlp.settings import is_direct, otlp_settings
+from trace_proxy.runtime.telemetry.otlp.settings import otlp_settings, timeout_s
 from trace_proxy.runtime.telemetry.record_span import Origins
-from trace_proxy.runtime.telemetry.span_queue import AnySpan, Encoded
+from trace_proxy.runtime.telemetry.span_queue import Encoded
 
 # The stock exporter's own limit for one request, and what collectors accept at most.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
@@ -33,26 +32,13 @@ _PROTOBUF, _JSON = "application/x-protobuf", "application/json"
 _STOCK = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _STOCK_ENCODER = "opentelemetry.exporter.otlp.proto.common.trace_encoder"
 
-_REASONS = {
-    "ConnectTimeout": "cannot connect in time",
-    "ConnectionError": "cannot connect",
-    "ReadTimeout": "no answer in time",
-    "SSLError": "the TLS handshake failed",
-}
+# Either names an entry point that builds a `requests.Session` with credentials in it.
+_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+)
 
 _log = structlog.get_logger("trace_proxy.telemetry")
-
-
-class Client(Protocol):
-    """Sends a body that comes in parts, retries included, and says why it could not; nothing if it could."""
-
-    def send(self, parts: Sequence[bytes]) -> str:
-        """Blocks until it is accepted or given up."""
-        ...
-
-    def close(self) -> None:
-        """Gives up what is under way; from any thread."""
-        ...
 
 
 class OtlpExporter(SpanExporter):
@@ -64,13 +50,19 @@ class OtlpExporter(SpanExporter):
 
     Attributes:
         last_error: Why the latest batch failed, in words that quote nothing.
+        refused_spans: Of the latest batch that arrived: what the collector did not take.
+        warning: Its words about that.
     """
 
-    def __init__(self, client: Client, encode: Callable[[Sequence[ReadableSpan]], bytes]) -> None:
+    def __init__(
+        self, client: OtlpClient, encode: Callable[[Sequence[ReadableSpan]], bytes]
+    ) -> None:
         self._client = client
         self._encode_plainly = encode
         self._closing = threading.Event()
         self.last_error = ""
+        self.refused_spans = 0
+        self.warning = ""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send one batch, with retries; blocks the exporter's thread only."""
@@ -83,7 +75,9 @@ class OtlpExporter(SpanExporter):
         elif batch.size > MAX_REQUEST_BYTES:
             self.last_error = "a batch is larger than 64 MiB"
         else:
-            self.last_error = self._client.send(batch.parts)
+            client = self._client
+            self.last_error = client.send(batch.parts)
+            self.refused_spans, self.warning = client.refused_spans, client.warning
         return SpanExportResult.FAILURE if self.last_error else SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -96,25 +90,20 @@ class OtlpExporter(SpanExporter):
 class ProtobufExporter(OtlpExporter):
     """Protobuf: encoded by us, in any thread, and by the stock encoder if we cannot."""
 
-    def __init__(self, client: Client, origins: Origins) -> None:
+    def __init__(self, client: OtlpClient, origins: Origins) -> None:
         super().__init__(client, _encode_by_stock)
         self._ours = _Encoders(origins)
         self._fell_back = False
 
-    def encode(self, spans: Sequence[AnySpan]) -> Encoded | None:
-        """Encode spans here and now; None when only the stock encoder can."""
+    def encode(self, records: Sequence[SpanRecord]) -> Encoded | None:
+        """Encode records here and now; None when only the stock encoder can."""
         try:
-            return Encoded((self._ours.encoder.encode(spans),), len(spans))
+            return Encoded((self._ours.encoder.encode(records),), len(records))
         except Exception as error:  # noqa: BLE001 - whatever it is, the stock encoder gets its turn
             if not self._fell_back:
                 self._fell_back = True
                 _log.warning("telemetry.encoder.fallback", error=type(error).__name__)
             return None
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send one batch, with retries; blocks the exporter's thread only."""
-        encoded = self.encode(spans)
-        return super().export(spans) if encoded is None else self.send(encoded)
 
 
 class _Encoders(threading.local):
@@ -136,65 +125,18 @@ def otlp_exporter(
         as_json: Speak `http/json` instead of `http/protobuf`.
     """
     content_type = _JSON if as_json else _PROTOBUF
-    settings = otlp_settings(environ, content_type)
-    client: Client
-    if is_direct(url, environ, settings.headers):
-        client = OtlpClient(url, settings)
-    else:
+    if any(environ.get(name) for name in _PROVIDERS):
         stock: SpanExporter = import_module(_STOCK).OTLPSpanExporter(
-            url, headers={"content-type": content_type}
+            url, headers={"content-type": content_type}, timeout=timeout_s(environ)
         )
-        inside = getattr(stock, "_client", None)
-        if inside is None:
-            return stock
-        client = _StockClient(inside)
+        return stock
+    client = OtlpClient(url, otlp_settings(environ, url, content_type))
     if as_json:
         module = import_module("trace_proxy.runtime.telemetry.otlp.json_encoding")
-        return OtlpExporter(client, module.JsonSpanEncoder().encode)
+        return OtlpExporter(client, module.json_of)
     return ProtobufExporter(client, origins)
 
 
 def _encode_by_stock(spans: Sequence[ReadableSpan]) -> bytes:
     encoded: bytes = import_module(_STOCK_ENCODER).encode_spans(spans).SerializePartialToString()
     return encoded
-
-
-class _Sent(Protocol):
-    """What the stock client says about one request, retries included."""
-
-    @property
-    def success(self) -> bool: ...
-    @property
-    def status_code(self) -> int | None: ...
-    @property
-    def error(self) -> Exception | None: ...
-
-
-class _Inside(Protocol):
-    """The stock exporter's client."""
-
-    def export(self, data: bytes) -> _Sent: ...
-    def shutdown(self) -> None: ...
-
-
-class _StockClient:
-    """The stock exporter without its encoder."""
-
-    def __init__(self, inside: _Inside) -> None:
-        self._inside = inside
-
-    def send(self, parts: Sequence[bytes]) -> str:
-        sent = self._inside.export(b"".join(parts))
-        return "" if sent.success else _reason(sent)
-
-    def close(self) -> None:
-        self._inside.shutdown()
-
-
-def _reason(sent: _Sent) -> str:
-    if sent.status_code is not None:
-        return f"the collector answered {sent.status_code}"
-    if sent.error is None:
-        return SHUT_DOWN
-    name = type(sent.error).__name__
-    return _REASONS.get(name, name)

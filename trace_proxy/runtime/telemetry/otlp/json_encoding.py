@@ -1,9 +1,9 @@
 """OTLP/JSON: for `http/json`, and for the file that Jaeger UI opens.
 
 The stock encoder takes 60 µs a span, in a thread that shares the interpreter with the
-event loop.  Records are written here instead, attribute pairs from a cache; the stock
-encoder provides everything around them (resource and scope), takes over whatever is no
-`RecordSpan`, and is the oracle of the property test.
+event loop.  Records are written here instead; the stock encoder provides everything around
+them (resource and scope), takes over what is beyond the limits of a span, and is the
+oracle of the property test.
 """
 
 import json
@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,12 +20,14 @@ from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from trace_proxy.context.span_record import AttributeValue, Kind, SpanContext, SpanRecord
+from trace_proxy.context.span_record import (
+    AttributeValue,
+    Kind,
+    SpanContext,
+    SpanEvent,
+    SpanRecord,
+)
 from trace_proxy.runtime.telemetry.record_span import Origin, RecordSpan, trace_state
-
-# As in `otlp_encoding`: what repeats is some hundred pairs.
-MAX_CACHED = 4_096
-MAX_CACHED_LENGTH = 128
 
 Document: TypeAlias = dict[str, Any]
 
@@ -34,50 +36,22 @@ _FLAGS, _REMOTE_FLAGS = 0x100, 0x300
 _encode = msgspec.json.Encoder().encode
 
 
-class _Pairs(dict[tuple[str, AttributeValue], msgspec.Raw]):
-    """(key, value) → its JSON; only strings are kept, since 1, True and 1.0 are one key."""
-
-    def __init__(self, max_length: int | None) -> None:
-        super().__init__()
-        self._max_length = max_length
-
-    def __missing__(self, pair: tuple[str, AttributeValue]) -> msgspec.Raw:
-        key, value = pair
-        if not isinstance(value, str):
-            return msgspec.Raw(_encode({"key": key, "value": _number(value)}))
-        text = {"stringValue": value[: self._max_length]}
-        encoded = msgspec.Raw(_encode({"key": key, "value": text}))
-        if len(value) <= MAX_CACHED_LENGTH:
-            if len(self) >= MAX_CACHED:
-                self.clear()
-            self[pair] = encoded
-        return encoded
+def json_of(spans: Sequence[ReadableSpan]) -> bytes:
+    """Serialize an `ExportTraceServiceRequest`, without a newline."""
+    try:
+        return _records(spans)
+    except (TypeError, ValueError):  # beyond the limits, or a text that is no UTF-8
+        return json.dumps(encode_spans(spans).to_dict(), separators=(",", ":")).encode()
 
 
-class JsonSpanEncoder:
-    """Encodes batches to one line each. Not safe to share between threads."""
-
-    def __init__(self) -> None:
-        self._pairs: dict[Origin, _Pairs] = {}
-
-    def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
-        """Serialize an `ExportTraceServiceRequest`, without a newline."""
-        try:
-            return self._records(spans)
-        except (TypeError, ValueError):  # a foreign span, or a text that is no UTF-8
-            return json.dumps(encode_spans(spans).to_dict(), separators=(",", ":")).encode()
-
-    def _records(self, spans: Sequence[ReadableSpan]) -> bytes:
-        groups: dict[Origin, tuple[RecordSpan, list[Document]]] = {}
-        for span in spans:
-            if type(span) is not RecordSpan:
-                raise TypeError
-            origin = span.origin
-            if origin not in groups:
-                self._pairs.setdefault(origin, _Pairs(origin.limits.max_span_attribute_length))
-                groups[origin] = span, []
-            groups[origin][1].append(_span(span.record, self._pairs[origin]))
-        return _encode({"resourceSpans": [_around(*group) for group in groups.values()]})
+def _records(spans: Sequence[ReadableSpan]) -> bytes:
+    groups: dict[Origin, tuple[RecordSpan, list[Document]]] = {}
+    for span in spans:
+        if type(span) is not RecordSpan:
+            raise TypeError
+        group = groups.setdefault(span.origin, (span, []))
+        group[1].append(_span(span.record, span.origin.limits.max_span_attribute_length))
+    return _encode({"resourceSpans": [_around(*group) for group in groups.values()]})
 
 
 class TraceFileExporter(SpanExporter):
@@ -95,13 +69,12 @@ class TraceFileExporter(SpanExporter):
         self._file = os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
         if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             os.fchmod(self._file.fileno(), 0o600)
-        self._encoder = JsonSpanEncoder()
         self._lock = threading.Lock()  # shutdown comes from another thread
         self.last_error = ""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write one line, unbuffered: what was exported survives our own end."""
-        line = self._encoder.encode(spans) + b"\n"
+        line = json_of(spans) + b"\n"
         with self._lock:
             if self._file.closed:
                 return SpanExportResult.FAILURE
@@ -126,7 +99,7 @@ def _around(example: RecordSpan, spans: list[Document]) -> Document:
     return group
 
 
-def _span(record: SpanRecord, pairs: _Pairs) -> Document:
+def _span(record: SpanRecord, longest: int | None) -> Document:
     context, parent = record.context, record.parent
     span: Document = {
         "traceId": f"{context.trace_id:032x}",
@@ -136,9 +109,7 @@ def _span(record: SpanRecord, pairs: _Pairs) -> Document:
         "kind": _KINDS[record.kind],
         "startTimeUnixNano": str(record.start_ns),
         "endTimeUnixNano": str(record.end_ns),
-        "attributes": [
-            pairs[pair] for pair in (*record.shared.items(), *record.attributes.items())
-        ],
+        "attributes": _pairs(record.shared, longest) + _pairs(record.attributes, longest),
         "status": {"message": record.error, "code": 2} if record.error else {},
     }
     if parent is not None:
@@ -147,7 +118,21 @@ def _span(record: SpanRecord, pairs: _Pairs) -> Document:
         span["traceState"] = trace_state(context.state).to_header()
     if record.links:
         span["links"] = [_link(link) for link in record.links]
+    if record.events:
+        span["events"] = [_event(event, longest) for event in record.events]
     return span
+
+
+def _pairs(values: Mapping[str, AttributeValue], longest: int | None) -> list[Document]:
+    return [{"key": key, "value": _value(value, longest)} for key, value in values.items()]
+
+
+def _event(event: SpanEvent, longest: int | None) -> Document:
+    return {
+        "timeUnixNano": str(event.time_ns),
+        "name": event.name,
+        "attributes": _pairs(event.attributes, longest),
+    }
 
 
 def _link(context: SpanContext) -> Document:
@@ -158,7 +143,12 @@ def _link(context: SpanContext) -> Document:
     }
 
 
-def _number(value: float) -> Document:
+def _value(value: AttributeValue, longest: int | None) -> Document:
+    """AnyValue in JSON; texts are cut."""
+    if isinstance(value, str):
+        return {"stringValue": value[:longest]}
+    if isinstance(value, tuple):
+        return {"arrayValue": {"values": [{"stringValue": each[:longest]} for each in value]}}
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):

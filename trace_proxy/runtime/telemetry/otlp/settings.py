@@ -1,40 +1,41 @@
-"""`OTEL_EXPORTER_OTLP_*` as the stock HTTP exporter reads them, without importing it.
+"""`OTEL_EXPORTER_OTLP_*` as the specification has them, read without the stock exporter.
 
-It comes with `requests` and protobuf: ten megabytes, for a POST to the collector next
-door.  What only those can do (TLS, proxies, credentials) is recognized here and left to
-them; see `otlp`.
+The variable for traces goes before the one for all signals, whole: they are not merged.
+What is unusable is warned about and ignored, since one environment serves many programs:
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/.
 """
 
 import math
-import re
+import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from importlib.metadata import version
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
-from opentelemetry.exporter.otlp.proto.http.version import __version__
 from opentelemetry.util.re import parse_env_headers
 
 from trace_proxy.runtime.telemetry.environment import setting
 
-DEFAULT_TIMEOUT_S = 10.0  # OpenTelemetry's default
-USER_AGENT = f"OTel-OTLP-Exporter-Python/{__version__}"
+DEFAULT_TIMEOUT_S: Final = 10.0  # OpenTelemetry's default
+MIN_TIMEOUT_MS: Final = 100
+"""Below this a number was meant as seconds, as OpenTelemetry's Python SDK reads it."""
 
-_PROVIDERS = (
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
-)
-
-# What `requests` would send as it is (RFC 3986, section 2).
-_PLAIN_URL = re.compile(r"http://[-\w.~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII | re.IGNORECASE)
+USER_AGENT: Final = f"OTel-OTLP-Exporter-Python/{version('opentelemetry-sdk')} trace-proxy"
+OUR_HEADERS: Final = frozenset({"content-type", "content-encoding", "user-agent"})
+"""Headers without anything of the user's in them."""
 
 # A header that says how the request itself is sent.
-_FRAMING = frozenset(
-    {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
+_FRAMING: Final = frozenset(
+    {
+        *("connection", "content-length", "expect", "host", "te", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    }
 )
 
 _log = structlog.get_logger("trace_proxy.telemetry")
@@ -56,52 +57,58 @@ class OtlpSettings:
         headers: Lower-case names; they may hold secrets.
         timeout_s: For one batch, all its retries included.
         compression: Of the body.
+        tls: What the collector must prove, and how we do; None without https.
     """
 
     headers: Mapping[str, str]
     timeout_s: float = DEFAULT_TIMEOUT_S
     compression: Compression = Compression.NONE
+    tls: ssl.SSLContext | None = None
 
 
-def otlp_settings(environ: Mapping[str, str], content_type: str) -> OtlpSettings:
-    """Read headers, time-out and compression; what is unusable is warned about and ignored."""
-    headers = {"content-type": content_type, "user-agent": USER_AGENT}
-    headers.update(parse_env_headers(_either(environ, "HEADERS"), liberal=True))
+def otlp_settings(environ: Mapping[str, str], url: str, content_type: str) -> OtlpSettings:
+    """Read headers, time-out, compression and certificates."""
+    headers = {"user-agent": USER_AGENT}
+    for name, value in parse_env_headers(either(environ, "HEADERS"), liberal=True).items():
+        if _is_sendable(name, value):
+            headers[name] = value
+        else:
+            _log.warning("telemetry.otlp.header", name=name[:64])
     headers["content-type"] = content_type
-    compression = _compression(_either(environ, "COMPRESSION").lower())
+    compression = _compression(either(environ, "COMPRESSION").lower())
     if compression is not Compression.NONE:
-        headers.setdefault("content-encoding", compression.value)
-    return OtlpSettings(headers, _timeout_s(_either(environ, "TIMEOUT")), compression)
-
-
-def is_direct(url: str, environ: Mapping[str, str], headers: Mapping[str, str]) -> bool:
-    """Whether a plain POST by ourselves says all that the stock exporter would say."""
+        headers["content-encoding"] = compression.value
     parts = urlsplit(url)
-    if not _PLAIN_URL.fullmatch(url) or parts.username is not None or parts.hostname is None:
-        return False
-    if any(environ.get(name) for name in _PROVIDERS):
-        return False
-    if not _FRAMING.isdisjoint(headers) or not all(map(_is_sendable, headers.items())):
-        return False
-    return not (_has_proxy(parts) or _has_netrc_entry(parts.hostname, environ))
+    if parts.username is None and parts.hostname and "authorization" not in headers:
+        headers |= _netrc_login(parts.hostname, environ)
+    tls = _tls(environ) if parts.scheme == "https" else None
+    return OtlpSettings(headers, timeout_s(environ), compression, tls)
 
 
-def _either(environ: Mapping[str, str], name: str) -> str:
+def either(environ: Mapping[str, str], name: str) -> str:
     """The variable for traces, or else the one for all signals."""
     return setting(environ, f"OTEL_EXPORTER_OTLP_TRACES_{name}") or setting(
         environ, f"OTEL_EXPORTER_OTLP_{name}"
     )
 
 
-def _timeout_s(text: str) -> float:
-    try:
-        timeout_s = float(text or DEFAULT_TIMEOUT_S)
-    except ValueError:
-        timeout_s = math.nan
-    if not 0 <= timeout_s < math.inf:
-        _log.warning("telemetry.otlp.timeout", value=text[:64], used=DEFAULT_TIMEOUT_S)
+def timeout_s(environ: Mapping[str, str]) -> float:
+    """`OTEL_EXPORTER_OTLP_TIMEOUT`, which is in milliseconds; 0 is warned about like no number."""
+    text = either(environ, "TIMEOUT")
+    if not text:
         return DEFAULT_TIMEOUT_S
-    return timeout_s
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        _log.warning("telemetry.otlp.timeout", value=text[:64], used_s=DEFAULT_TIMEOUT_S)
+        return DEFAULT_TIMEOUT_S
+    if number < MIN_TIMEOUT_MS:
+        hint = "OTEL_EXPORTER_OTLP_TIMEOUT is in milliseconds; so little is taken for seconds"
+        _log.warning("telemetry.otlp.timeout", value=text[:64], used_s=number, hint=hint)
+        return number
+    return number / 1000
 
 
 def _compression(text: str) -> Compression:
@@ -112,26 +119,40 @@ def _compression(text: str) -> Compression:
         return Compression.NONE
 
 
-def _is_sendable(header: tuple[str, str]) -> bool:
-    """Whether it is one line of ASCII."""
-    name, value = header
-    return name.isascii() and name.isprintable() and value.isascii() and value.isprintable()
+def _is_sendable(name: str, value: str) -> bool:
+    """Whether it is one line of ASCII, and no header that frames the request."""
+    lines = name + value
+    return lines.isascii() and lines.isprintable() and name not in _FRAMING
 
 
-def _has_proxy(parts: SplitResult) -> bool:
-    proxies = getproxies()
-    return bool(proxies.keys() & {"http", "all"}) and not proxy_bypass(parts.netloc)
+def _tls(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Whom we trust, and who we are; without a usable file the handshake will fail, and say so."""
+    context = ssl.create_default_context()
+    authority = either(environ, "CERTIFICATE")
+    ours, key = either(environ, "CLIENT_CERTIFICATE"), either(environ, "CLIENT_KEY")
+    try:
+        if authority:
+            context = ssl.create_default_context(cafile=authority)
+        if ours:
+            context.load_cert_chain(ours, key or None)
+    except (OSError, ssl.SSLError) as error:
+        files = {"authority": authority, "certificate": ours, "key": key}
+        _log.warning("telemetry.otlp.certificate", error=type(error).__name__, **files)
+    return context
 
 
-def _has_netrc_entry(host: str, environ: Mapping[str, str]) -> bool:
-    """Whether `requests` would find a password; a file that it cannot read it ignores."""
+def _netrc_login(host: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The login that `.netrc` has for a host; a file that cannot be read is ignored."""
     named = environ.get("NETRC")
-    paths = [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]
-    for path in paths:
+    for path in [Path(named)] if named else [Path("~/.netrc"), Path("~/_netrc")]:
         try:
             expanded = path.expanduser()
             if expanded.exists():
-                return bool(netrc(expanded).authenticators(host))
+                found = netrc(expanded).authenticators(host)
+                if found is None:
+                    return {}
+                login = b64encode(f"{found[0]}:{found[2]}".encode()).decode()
+                return {"authorization": f"Basic {login}"}
         except (NetrcParseError, OSError, RuntimeError):
-            return False
-    return False
+            return {}
+    return {}
