@@ -88,6 +88,7 @@ class Mode(Enum):
     OK = auto()
     ANSWER_503 = auto()
     HANG = auto()
+    WEB_PAGE = auto()
 
 
 class Collector:
@@ -97,6 +98,7 @@ class Collector:
         spans: All that was accepted, in order of arrival; tests may clear it.
         bodies: Their requests' bodies, uncompressed.
         headers: Their requests' headers, lower-case names.
+        refuses: Spans of each batch that it says it rejected, and why.
         requests: How many exports were tried, in any mode, also the refused ones.
     """
 
@@ -105,6 +107,7 @@ class Collector:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.requests = 0
+        self.refuses = (0, "")
         self._mode = Mode.OK
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -181,6 +184,8 @@ class Collector:
         hung = self._hangs()
         while self._hangs():
             await self._changed.wait()
+        if self._mode is Mode.WEB_PAGE:
+            return web.Response(text="<!doctype html><title>Sign in</title>")
         if hung or self._mode is not Mode.OK:
             return web.Response(status=503)
         try:
@@ -194,10 +199,15 @@ class Collector:
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.spans += arrived
         self._notify()
-        return web.Response(
-            body=ExportTraceServiceResponse().SerializeToString(),
-            content_type="application/x-protobuf",
-        )
+        rejected, message = self.refuses
+        if request.content_type == "application/json":
+            partial = {"rejectedSpans": str(rejected), "errorMessage": message}
+            return web.json_response({"partialSuccess": partial} if message else {})
+        answer = ExportTraceServiceResponse()
+        if message:
+            answer.partial_success.rejected_spans = rejected
+            answer.partial_success.error_message = message
+        return web.Response(body=answer.SerializeToString(), content_type="application/x-protobuf")
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -15,7 +15,7 @@ from tests.collector import CollectedSpan, Collector, Mode, spans_from_json, tre
 from tests.e2e.proxy import Client, Proxy, trace_proxy
 from tests.e2e.traces import environment, samples, traced
 
-IMPATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_MAX_QUEUE_SIZE": "64"}
+IMPATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1000", "OTEL_BSP_MAX_QUEUE_SIZE": "64"}
 EXIT_S = 3.0
 """From the signal to the exit, with nothing running, whatever the collector does."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.span_record import AttributeValue, Kind, Service, SpanContext, SpanRecord
 from trace_proxy.runtime.telemetry.setup import Telemetry
 
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
@@ -32,7 +32,7 @@ def record(
     *,
     service: Service = Service.PROXY,
     parent: SpanContext | None = None,
-    attributes: dict[str, str | float] | None = None,
+    attributes: dict[str, AttributeValue] | None = None,
 ) -> SpanRecord:
     """One request, or one turn of the core."""
     name, kind = ("thread/read", Kind.SERVER)

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.collector import spans_from_json
+from tests.collector import Collector, spans_from_json
 from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import (
     SECRET,
     clean_environment,
     record,
     telemetry,
+    until,
 )
 from trace_proxy.context.span_record import Service
 from trace_proxy.errors import ConfigurationError
@@ -33,6 +35,21 @@ DESTINATIONS: list[tuple[dict[str, str], str]] = [
     ({"OTEL_TRACES_EXPORTER": "console"}, "console"),
     ({"OTEL_TRACES_EXPORTER": "otlp"}, "otlp http://localhost:4318/v1/traces"),
     ({"OTEL_TRACES_EXPORTER": ""}, "none"),
+    ({"OTEL_TRACES_EXPORTER": " , "}, "none"),
+    ({"OTEL_TRACES_EXPORTER": "none,console"}, "console"),
+    (
+        {"OTEL_TRACES_EXPORTER": "console,otlp"},
+        "console, otlp http://localhost:4318/v1/traces",
+    ),
+    (
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:1",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://own:2/x",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json",
+        },
+        "otlp http://own:2/x",
+    ),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318/base/"}, "otlp http://h:4318/base/v1/traces"),
     ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://h/own"}, "otlp https://h/own"),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1]:4318"}, "otlp http://[::1]:4318/v1/traces"),
@@ -53,50 +70,82 @@ async def test_the_environment_chooses_the_destination(
     assert await exporting.shutdown(5)
 
 
-GRPC_MISSING = (
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is 'grpc': install "
-    "opentelemetry-exporter-otlp-proto-grpc, or use http/protobuf"
-)
-NO_URL = (
-    "the OTLP endpoint is no URL: set OTEL_EXPORTER_OTLP_ENDPOINT to one like "
-    "http://localhost:4318"
-)
-MISTAKES: list[tuple[dict[str, str], str]] = [
+# What is ignored, the event that says so, and where the spans go all the same.
+MISTAKES: list[tuple[dict[str, str], str, str]] = [
+    ({"OTEL_TRACES_EXPORTER": "zipkin"}, "telemetry.exporter.unknown", "none"),
     (
-        {"OTEL_TRACES_EXPORTER": "zipkin"},
-        "OTEL_TRACES_EXPORTER is 'zipkin': use otlp, console or none",
+        {"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+        "telemetry.exporter.unknown",
+        "otlp http://127.0.0.1:9/v1/traces",
+    ),
+    ({"OTEL_TRACES_EXPORTER": "console,jaeger"}, "telemetry.exporter.unknown", "console"),
+    (
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "thrift",
+        },
+        "telemetry.protocol.unknown",
+        "otlp http://127.0.0.1:9/v1/traces",
     ),
     (
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "thrift"},
-        "OTEL_EXPORTER_OTLP_PROTOCOL is 'thrift': use http/protobuf, http/json or grpc",
-    ),
-    (
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
-        GRPC_MISSING,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+        },
+        "telemetry.grpc.missing",
+        "none",
     ),
     (
         {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{SECRET}:4318"},
-        NO_URL,
+        "telemetry.endpoint.invalid",
+        "none",
     ),
-    (
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"},
-        NO_URL,
-    ),
-    (
-        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"},
-        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer but got many",
-    ),
+    ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1"}, "telemetry.endpoint.invalid", "none"),
+    ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "telemetry.number.invalid", "none"),
+    ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1"}, "telemetry.number.invalid", "none"),
+    ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "9" * 30}, "telemetry.number.invalid", "none"),
+    ({"OTEL_SPAN_EVENT_COUNT_LIMIT": "1e3"}, "telemetry.number.invalid", "none"),
 ]
 
 
-@pytest.mark.parametrize(("environ", "message"), MISTAKES)
-def test_a_mistake_is_one_line_that_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], message: str
+@pytest.mark.parametrize(("environ", "event", "destination"), MISTAKES)
+async def test_a_shared_environment_never_keeps_it_from_starting(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], event: str, destination: str
 ) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        telemetry(monkeypatch, **environ)
+    with capture_logs() as logs:
+        exporting = telemetry(monkeypatch, **environ)
+        exporting.export(record())
+        await exporting.shutdown(5)
 
-    assert str(caught.value) == message
+    assert exporting.destination == destination
+    warnings = [line["event"] for line in logs if line["event"] != "telemetry.destination.lost"]
+    assert warnings == [event]
+    assert SECRET not in repr(logs)
+
+
+async def test_a_list_sends_to_each_and_one_that_fails_keeps_nothing_from_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    async with Collector() as collector:
+        exporting = telemetry(
+            monkeypatch,
+            OTEL_TRACES_EXPORTER="otlp, console,otlp",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_EXPORTER_OTLP_TIMEOUT="100",
+        )
+        exporting.export(record(1))
+        await collector.wait_for(1)
+        await until(lambda: exporting.spans_exported == 1)
+        await collector.stop()
+        exporting.export(record(2))
+        await until(lambda: exporting.spans_dropped == 1)
+
+    assert exporting.destination == f"otlp {collector.url}/v1/traces, console"
+    assert exporting.last_error == f"otlp {collector.url}/v1/traces: cannot connect"
+    assert len(stderr.getvalue().splitlines()) == 2, "the console had both"
+    assert await exporting.shutdown(5)
 
 
 async def test_without_a_collector_the_file_takes_the_spans_and_is_private(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -21,7 +22,7 @@ from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import (
     telemetry,
     until,
 )
-from trace_proxy.context.span_record import Service
+from trace_proxy.context.span_record import STILL_OPEN, Service
 from trace_proxy.runtime.telemetry.otlp import exporter as otlp
 from trace_proxy.runtime.telemetry.setup import Telemetry
 
@@ -48,6 +49,9 @@ async def test_two_services_leave_through_one_exporter(monkeypatch: pytest.Monke
         by_service = {span.service: span for span in spans}
         assert by_service["trace-proxy"].attributes == request.attributes
         assert by_service["trace-proxy"].scope == "trace_proxy"
+        assert by_service["core-server"].scope == "trace_proxy.gen_ai"
+        instances = {span.resource["service.instance.id"] for span in spans}
+        assert len(instances) == 2
         assert by_service["trace-proxy"].resource["service.version"] == "1.2.3"
         assert "service.version" not in by_service["core-server"].resource
         assert exporting.details() == {
@@ -156,10 +160,14 @@ async def test_a_full_queue_drops_and_counts_and_never_waits(
         exporting.export(record())
         await collector.wait_for_requests(1)
 
-        for _ in range(1_000):
-            exporting.export(record())
+        assert exporting.details()["reachable"] is None, "nothing was answered yet"
+        with capture_logs() as logs:
+            for _ in range(1_000):
+                exporting.export(record())
 
         assert exporting.spans_dropped == 900
+        dropped = [line for line in logs if line["event"] == "telemetry.spans.dropped"]
+        assert [line["queue"] for line in dropped] == [100], "once, not for each"
         before_s = time.monotonic()
         assert not await exporting.shutdown(0.2)
         assert time.monotonic() - before_s < 1
@@ -175,7 +183,7 @@ async def test_a_collector_that_comes_and_goes_is_told_twice_and_loses_only_the_
                 monkeypatch,
                 OTEL_EXPORTER_OTLP_ENDPOINT=f"{collector.url}/?key={SECRET}",
                 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces?key={SECRET}",
-                OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
+                OTEL_EXPORTER_OTLP_TIMEOUT="200",
             )
             await collector.stop()
             for lost in range(3):
@@ -221,7 +229,7 @@ async def test_a_collector_that_answers_503_is_named_as_that(
         exporting = telemetry(
             monkeypatch,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
-            OTEL_EXPORTER_OTLP_TIMEOUT="0.2",
+            OTEL_EXPORTER_OTLP_TIMEOUT="200",
         )
         exporting.export(record())
         await until(lambda: exporting.spans_dropped == 1)
@@ -236,7 +244,7 @@ async def test_a_collector_that_hangs_is_named_as_that(monkeypatch: pytest.Monke
         exporting = telemetry(
             monkeypatch,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
-            OTEL_EXPORTER_OTLP_TIMEOUT="0.1",
+            OTEL_EXPORTER_OTLP_TIMEOUT="100",
         )
         exporting.export(record())
         await until(lambda: exporting.spans_dropped == 1)
@@ -261,6 +269,58 @@ async def test_what_our_encoder_cannot_say_the_stock_one_says_without_it(
         assert exporting.spans_exported == 2
 
 
+async def test_what_has_no_end_yet_ends_when_it_is_exported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Collector() as collector:
+        exporting = telemetry(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        before_ns, ahead_ns = time.time_ns(), time.time_ns() + 10**12
+        for start_ns in (before_ns, ahead_ns):
+            open_record = msgspec.structs.replace(record(), start_ns=start_ns, end_ns=STILL_OPEN)
+            exporting.export(open_record)
+
+        here, ahead = await collector.wait_for(2)
+
+        assert before_ns <= here.end_ns <= time.time_ns()
+        assert (ahead.start_ns, ahead.end_ns) == (ahead_ns, ahead_ns + 1)
+        assert await exporting.shutdown(5)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "http/json"])
+async def test_what_a_collector_refuses_of_a_batch_is_dropped_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    async with Collector() as collector:
+        collector.refuses = (1, "no room for that")
+        with capture_logs() as logs:
+            exporting = telemetry(
+                monkeypatch,
+                OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+                OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            )
+            for number in range(3):
+                exporting.export(record(number + 1))
+                await until(lambda: exporting.spans_dropped == number + 1)  # noqa: B023 - at once
+            assert await exporting.shutdown(5)
+
+    assert (exporting.spans_exported, exporting.spans_dropped) == (0, 3)
+    assert exporting.details()["reachable"] is True
+    assert [(line["event"], line["message"]) for line in logs] == [
+        ("telemetry.spans.refused", "no room for that")
+    ]
+
+
+async def test_a_web_page_is_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Collector() as collector:
+        collector.mode = Mode.WEB_PAGE
+        exporting = telemetry(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        exporting.export(record())
+        await until(lambda: exporting.spans_dropped == 1)
+
+        assert exporting.last_error == "a web page answered: is the endpoint a collector?"
+        assert await exporting.shutdown(5)
+
+
 async def test_after_shutdown_spans_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -282,7 +342,7 @@ async def test_without_a_destination_nothing_is_made_or_counted() -> None:
     assert await exporting.shutdown(0)
     assert exporting.details() == {
         "destination": "none",
-        "reachable": True,
+        "reachable": None,
         "spans_exported": 0,
         "spans_dropped": 0,
         "last_error": "",

@@ -96,10 +96,10 @@ class OtlpClient:
         answer = self._post.post(body, end_s - time.monotonic())
         if answer.status not in _MOVED or not answer.location:
             return answer
-        url = urljoin(self._url, answer.location)
+        url = _there(self._url, answer.location)
+        if url is None:
+            return answer
         if self._moved is None or self._moved[0] != url:
-            if not _is_http(url):
-                return answer
             headers = _for_another(url, self._url, self._settings)
             self._forget_moved()
             self._moved = url, HttpPost(url, headers, self._settings.tls)
@@ -135,12 +135,15 @@ class OtlpClient:
                 return zlib.compress(body, _LEVEL)
 
 
-def _is_http(url: str) -> bool:
+def _there(url: str, location: str) -> str | None:
+    """Where a `location` leads from a URL; None when it is no HTTP server."""
     try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        there = urljoin(url, location)
+        parts = urlsplit(there)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        return False
+        return None
+    return there if usable else None
 
 
 def _for_another(url: str, ours: str, settings: OtlpSettings) -> Mapping[str, str]:

@@ -21,7 +21,6 @@ from urllib.request import getproxies, proxy_bypass
 MAX_BODY_BYTES: Final = 65_536
 """Of an answer: a collector says nothing, or a sentence. A longer one costs the connection."""
 
-_READ_BYTES: Final = 16_384
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SAFE_IN_URL: Final = "/%:@!$&'()*+,;=~[]?"
 """What RFC 3986 lets stand in a path and a query; the rest is percent-encoded."""
@@ -103,6 +102,11 @@ class HttpPost:
         A connection that was kept may have been closed by the server in the meantime, so
         the first failure on such a one is followed by a second try, on a new one.
 
+        Args:
+            body: All of it.
+            timeout_s: For each wait until the answer is there; who drips it byte by byte
+                may take longer.
+
         Raises:
             NoAnswerError: See there.
         """
@@ -155,7 +159,7 @@ class HttpPost:
         self._allow(end_s)
         connection.request("POST", self._target, body, self._headers)
         answer = connection.getresponse()
-        content = self._content_of(answer, end_s)
+        content = answer.read(MAX_BODY_BYTES)
         if not answer.isclosed():  # there is more of it than we want to know
             connection.close()
         return Answer(
@@ -188,16 +192,6 @@ class HttpPost:
         connected = self._connection.sock
         if connected is not None:  # the answer's end may have closed it
             connected.settimeout(left_s)
-
-    def _content_of(self, answer: http.client.HTTPResponse, end_s: float) -> bytes:
-        content = b""
-        while len(content) < MAX_BODY_BYTES:
-            self._allow(end_s)
-            more = answer.read1(min(_READ_BYTES, MAX_BODY_BYTES - len(content)))
-            if not more:
-                break
-            content += more
-        return content
 
 
 def _basic(parts: SplitResult) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -25,6 +25,7 @@ class Collector:
         self.answers: list[tuple[int, str]] = []
         self.bodies: list[bytes] = []
         self.encodings: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.asked = asyncio.Event()
         self.url = ""
 
@@ -32,10 +33,10 @@ class Collector:
         self.bodies.append(await request.content.read())
         self.encodings.append(request.headers.get("content-encoding", ""))
         self.asked.set()
-        status, retry_after = self.answers.pop(0) if self.answers else (200, "")
-        return web.Response(
-            status=status, headers={"retry-after": retry_after} if retry_after else {}
-        )
+        self.headers.append(request.headers)
+        status, hint = self.answers.pop(0) if self.answers else (200, "")
+        name = "location" if 300 <= status < 400 else "retry-after"
+        return web.Response(status=status, headers={name: hint} if hint else {})
 
 
 @pytest.fixture
@@ -77,11 +78,44 @@ async def test_what_does_not_pass_is_given_up(collector: Collector, status: int)
     assert collector.bodies == [b"spans"]
 
 
-async def test_redirects_are_not_followed_and_count_as_taken(collector: Collector) -> None:
-    collector.answers = [(302, "")]
+@pytest.mark.parametrize("status", [301, 307, 308])
+async def test_a_redirect_is_followed_once_with_the_body(
+    collector: Collector, status: int
+) -> None:
+    collector.answers = [(status, "/"), (200, ""), (status, ""), (status, "/"), (status, "/")]
 
     assert await send(collector) == ""
+    assert collector.bodies == [b"spans"] * 2
+    assert await send(collector) == f"the collector answered {status}", "it says not where"
+    assert await send(collector) == f"the collector answered {status}", "and again, twice"
+    assert collector.bodies == [b"spans"] * 5
+
+
+@pytest.mark.parametrize("status", [300, 302, 303, 304])
+async def test_any_other_redirect_is_a_failure(collector: Collector, status: int) -> None:
+    collector.answers = [(status, "/")]
+
+    assert await send(collector) == f"the collector answered {status}"
     assert collector.bodies == [b"spans"]
+
+
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1/", "http://[::1", "mailto:a"])
+async def test_a_redirect_to_what_is_no_server_is_a_failure(
+    collector: Collector, location: str
+) -> None:
+    collector.answers = [(307, location)]
+
+    assert await send(collector) == "the collector answered 307"
+
+
+async def test_keys_do_not_go_to_another_host(collector: Collector) -> None:
+    collector.answers = [(307, collector.url.replace("127.0.0.1", "localhost")), (200, "")] * 2
+    settings = replace(SETTINGS, headers={**SETTINGS.headers, "x-key": "secret"})
+
+    assert await send(collector, settings) == ""
+
+    assert [each.get("x-key") for each in collector.headers] == ["secret", None]
+    assert collector.headers[1]["content-type"] == "application/x-protobuf"
 
 
 async def test_without_a_hint_the_second_try_comes_after_a_second(collector: Collector) -> None:

@@ -308,7 +308,7 @@ def test_a_closed_file_takes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", object()])
 def test_a_value_that_otlp_cannot_carry_is_refused(value: object) -> None:
-    record = record_of(**{"k": cast("str", value)})
+    record = record_of(k=cast("str", value))
 
     for _ in range(2):
         with pytest.raises((ValueError, TypeError)):

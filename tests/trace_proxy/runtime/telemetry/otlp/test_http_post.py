@@ -1,4 +1,4 @@
-"""POSTs by hand: against a real HTTP server, and against one that says what a test wants."""
+"""POSTs: against a real HTTP server, and against one that says what a test wants."""
 
 import asyncio
 import socket
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from trace_proxy.runtime.telemetry.otlp.direct_post import Answer, DirectPost, NoAnswerError
+from trace_proxy.runtime.telemetry.otlp.http_post import Answer, HttpPost, NoAnswerError
 
+LATER = Answer(429, "7", content_type="text/plain", body=b"later")
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -49,33 +50,24 @@ async def collector() -> AsyncIterator[Collector]:
 
 
 async def test_posts_share_one_connection(collector: Collector) -> None:
-    post = DirectPost(f"{collector.url}?key=1", {"x-key": "k"})
+    post = HttpPost(f"{collector.url}?key=1", {"x-key": "k"})
 
-    answers = [await asyncio.to_thread(post.post, (b"spa", b"ns"), 5) for _ in range(3)]
+    answers = [await asyncio.to_thread(post.post, b"spans", 5) for _ in range(3)]
 
     host = collector.url.split("/")[2]
-    assert answers == [Answer(429, "7")] * 3
+    assert answers == [LATER] * 3
     assert collector.told == [f"POST /v1/traces?key=1 k {host} spans"] * 3
     assert len(collector.connections) == 1
     post.close()
 
 
 async def test_a_body_larger_than_any_buffer_arrives_whole(collector: Collector) -> None:
-    post = DirectPost(collector.url, {"x-key": "k"})
+    post = HttpPost(collector.url, {"x-key": "k"})
     parts = [bytes([65 + number]) * 1_000_000 for number in range(20)]
 
-    assert await asyncio.to_thread(post.post, parts, 20) == Answer(429, "7")
+    assert await asyncio.to_thread(post.post, b"".join(parts), 20) == LATER
 
     assert collector.told[0].endswith(f" {b''.join(parts).decode()}")
-    post.close()
-
-
-async def test_a_body_of_very_many_parts_is_sent_all_the_same(collector: Collector) -> None:
-    post = DirectPost(collector.url, {"x-key": "k"})
-
-    assert await asyncio.to_thread(post.post, [b"x"] * 5_000, 5) == Answer(429, "7")
-
-    assert collector.told[0].endswith(" " + "x" * 5_000)
     post.close()
 
 
@@ -83,18 +75,18 @@ async def test_a_body_of_very_many_parts_is_sent_all_the_same(collector: Collect
 async def test_a_collector_that_hangs_is_not_waited_for(
     collector: Collector, timeout_s: float
 ) -> None:
-    post = DirectPost(f"{collector.url}?hang", {"x-key": "k"})
+    post = HttpPost(f"{collector.url}?hang", {"x-key": "k"})
 
     with pytest.raises(NoAnswerError, match="no answer in time"):
         async with asyncio.timeout(5):
-            await asyncio.to_thread(post.post, (b"",), timeout_s)
+            await asyncio.to_thread(post.post, b"", timeout_s)
     post.close()
 
 
 async def test_closing_ends_a_request_that_is_under_way(collector: Collector) -> None:
-    post = DirectPost(f"{collector.url}?hang", {"x-key": "k"})
+    post = HttpPost(f"{collector.url}?hang", {"x-key": "k"})
     async with asyncio.timeout(10):
-        waiting = asyncio.get_running_loop().run_in_executor(None, post.post, (b"",), 60)
+        waiting = asyncio.get_running_loop().run_in_executor(None, post.post, b"", 60)
         while not collector.connections:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.001)
         post.close()
@@ -102,15 +94,15 @@ async def test_closing_ends_a_request_that_is_under_way(collector: Collector) ->
         with pytest.raises(NoAnswerError, match="the connection was lost"):
             await waiting
     with pytest.raises(NoAnswerError, match="shut down meanwhile"):
-        post.post((b"",), 1)
+        post.post(b"", 1)
 
 
 def test_a_server_that_takes_nothing_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        post = DirectPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
+        post = HttpPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
 
         with pytest.raises(NoAnswerError, match="no answer in time"):
-            post.post((b"x" * 30_000_000, b"y"), 0.2)
+            post.post(b"x" * 30_000_001, 0.2)
         post.close()
 
 
@@ -129,25 +121,25 @@ def test_a_server_that_takes_its_time_gets_every_byte() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=read_slowly)
         thread.start()
-        post = DirectPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
+        post = HttpPost(f"http://127.0.0.1:{server.getsockname()[1]}/", {})
 
-        assert post.post(parts, 10) == Answer(200)
+        assert post.post(b"".join(parts), 10) == Answer(200)
         post.close()
         thread.join(10)
     head, _, body = bytes(received).partition(b"\r\n\r\n")
-    assert head.endswith(b"content-length: 9000000")
+    assert b"\r\nContent-Length: 9000000\r\n" in head + b"\r\n"
     assert body == b"".join(parts)
 
 
 def test_nobody_there_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, never listening: refused
-        post = DirectPost(f"http://127.0.0.1:{taken.getsockname()[1]}/", {})
+        post = HttpPost(f"http://127.0.0.1:{taken.getsockname()[1]}/", {})
 
         with pytest.raises(NoAnswerError, match=r"^cannot connect$"):
-            post.post((b"",), 5)
+            post.post(b"", 5)
         with pytest.raises(NoAnswerError, match="cannot connect in time"):
-            post.post((b"",), 0)
+            post.post(b"", 0)
 
 
 @contextmanager
@@ -182,7 +174,7 @@ def scripted(*connections: Sequence[bytes]) -> Iterator[str]:
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
         (b"HTTP/1.1 200 OK\r\ncontent-length:5\r\n\r\nhello", 200),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + EMPTY, 200),
-        (b"HTTP/1.1 102 Processing\r\nx: y\r\n\r\nHTTP/1.1 400\r\ncontent-length: 0\r\n\r\n", 400),
+        (b"HTTP/1.1 400\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 400),
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 30_000 + b"\r\ncontent-length: 0\r\n\r\n", 200),
     ],
 )
@@ -190,10 +182,10 @@ def test_a_connection_goes_on_after_an_answer_that_says_its_length(
     answer: bytes, status: int
 ) -> None:
     with scripted([answer, EMPTY]) as url:
-        post = DirectPost(url, {})
+        post = HttpPost(url, {})
 
-        assert post.post((b"a",), 5) == Answer(status)
-        assert post.post((b"b",), 5) == Answer(200)
+        assert post.post(b"a", 5).status == status
+        assert post.post(b"b", 5) == Answer(200)
         post.close()
 
 
@@ -203,26 +195,26 @@ def test_a_connection_goes_on_after_an_answer_that_says_its_length(
         b"HTTP/1.1 200 OK\r\n\r\n",
         b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nconnection: Close\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nmore",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n" + b"y" * 99_999,
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
     ],
 )
 def test_any_other_answer_counts_and_ends_its_connection(answer: bytes) -> None:
     with scripted([answer], [EMPTY]) as url:
-        post = DirectPost(url, {})
+        post = HttpPost(url, {})
 
-        assert post.post((b"a",), 5) == Answer(200)
-        assert post.post((b"b",), 5) == Answer(200)
+        assert post.post(b"a", 5).status == 200
+        assert post.post(b"b", 5).status == 200
         post.close()
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_opened_again_at_once() -> None:
     with scripted([EMPTY], [EMPTY]) as url:
-        post = DirectPost(url, {})
+        post = HttpPost(url, {})
 
-        assert [post.post((b"a",), 5), post.post((b"b",), 5)] == [Answer(200)] * 2
+        assert [post.post(b"a", 5), post.post(b"b", 5)] == [Answer(200)] * 2
         post.close()
 
 
@@ -230,8 +222,6 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_opened_again_at_once() -
     ("answer", "why"),
     [
         (b"", "the connection was lost"),
-        (b"HTTP/1.1 200 OK\r\ncontent-le", "the connection was lost"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", "the connection was lost"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 2x0 OK\r\n\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000, "the answer is not HTTP"),
@@ -241,8 +231,8 @@ def test_an_answer_that_is_none_is_a_failure_on_a_fresh_connection(
     answer: bytes, why: str
 ) -> None:
     with scripted([answer]) as url:
-        post = DirectPost(url, {})
+        post = HttpPost(url, {})
 
         with pytest.raises(NoAnswerError, match=why):
-            post.post((b"a",), 5)
+            post.post(b"a", 5)
         post.close()

@@ -1,40 +1,35 @@
-"""`OTEL_EXPORTER_OTLP_*`, and which collectors need the stock client."""
+"""`OTEL_EXPORTER_OTLP_*` as the specification has them."""
 
 from pathlib import Path
 
 import pytest
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 
 from trace_proxy.runtime.telemetry.otlp.settings import (
     USER_AGENT,
     Compression,
     OtlpSettings,
-    is_direct,
     otlp_settings,
 )
 
 PLAIN = "http://127.0.0.1:4318/v1/traces"
 PROTOBUF = "application/x-protobuf"
-STOCK_HEADERS = {"content-type": PROTOBUF, "user-agent": USER_AGENT}
+OURS = {"content-type": PROTOBUF, "user-agent": USER_AGENT}
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("NETRC", raising=False)
 
 
 @pytest.mark.parametrize(
     ("environ", "settings"),
     [
-        ({}, OtlpSettings(STOCK_HEADERS)),
+        ({}, OtlpSettings(OURS)),
         (
             {
                 "OTEL_EXPORTER_OTLP_HEADERS": "X-Key=a%20b, x-other = c=d ,user-agent=me",
-                "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
                 "OTEL_EXPORTER_OTLP_COMPRESSION": " GZIP ",
             },
             OtlpSettings(
@@ -51,95 +46,109 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ),
         (
             {
-                "OTEL_EXPORTER_OTLP_HEADERS": "x-key=all",
+                "OTEL_EXPORTER_OTLP_HEADERS": "x-key=all,x-all=1",
                 "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-key=own,content-type=mine",
-                "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
-                "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "20000",
+                "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "100",
                 "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
                 "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "deflate",
             },
             OtlpSettings(
-                {**STOCK_HEADERS, "x-key": "own", "content-encoding": "deflate"},
-                3,
+                {**OURS, "x-key": "own", "content-encoding": "deflate"},
+                0.1,
                 Compression.DEFLATE,
             ),
         ),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, OtlpSettings(OURS)),
     ],
 )
-def test_variables_are_read_as_the_stock_exporter_reads_them(
-    environ: dict[str, str], settings: OtlpSettings, monkeypatch: pytest.MonkeyPatch
+def test_the_variable_for_traces_goes_before_the_one_for_all(
+    environ: dict[str, str], settings: OtlpSettings
 ) -> None:
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    stock = OTLPSpanExporter(PLAIN, headers={"content-type": PROTOBUF})._client  # noqa: SLF001 - the oracle
+    with capture_logs() as logs:
+        assert otlp_settings(environ, PLAIN, PROTOBUF) == settings
 
-    assert otlp_settings(environ, PROTOBUF) == settings
-    assert {name.lower(): value for name, value in stock._headers.items()} == settings.headers  # noqa: SLF001
-    assert stock._timeout == settings.timeout_s  # noqa: SLF001
-    assert stock._compression.value == settings.compression.value  # noqa: SLF001
-    stock.shutdown()
+    assert logs == []
 
 
-@pytest.mark.parametrize("timeout", ["soon", "-1", "inf", "nan"])
+@pytest.mark.parametrize("timeout", ["soon", "-1", "inf", "nan", "0"])
 def test_a_setting_that_means_nothing_is_warned_about_and_ignored(timeout: str) -> None:
     environ = {
         "OTEL_EXPORTER_OTLP_TIMEOUT": timeout,
         "OTEL_EXPORTER_OTLP_COMPRESSION": "zip",
     }
     with capture_logs() as logs:
-        assert otlp_settings(environ, PROTOBUF) == OtlpSettings(STOCK_HEADERS)
+        assert otlp_settings(environ, PLAIN, PROTOBUF) == OtlpSettings(OURS)
 
     assert {line["value"] for line in logs} == {timeout, "zip"}
 
 
-@pytest.mark.parametrize(
-    ("url", "environ", "headers"),
-    [
-        ("https://127.0.0.1:4318/v1/traces", {}, {}),
-        ("http://me:secret@127.0.0.1:4318/v1/traces", {}, {}),
-        ("http://кот:4318/v1/traces", {}, {}),
-        ("http://127.0.0.1:4318/a b", {}, {}),
-        (PLAIN, {"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "cloud"}, {}),
-        (PLAIN, {"OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER": "cloud"}, {}),
-        (PLAIN, {}, {"transfer-encoding": "chunked"}),
-        (PLAIN, {}, {"x-key": "two\r\nx-lines: 1"}),
-        (PLAIN, {}, {"x-key": "ключ"}),
-    ],
-)
-def test_what_is_more_than_a_plain_post_needs_the_stock_client(
-    url: str, environ: dict[str, str], headers: dict[str, str]
+@pytest.mark.parametrize(("text", "seconds"), [("10", 10), ("99.5", 99.5), ("0.2", 0.2)])
+def test_a_time_out_that_was_meant_in_seconds_is_one_and_is_warned_about(
+    text: str, seconds: float
 ) -> None:
-    assert is_direct(PLAIN, {}, STOCK_HEADERS)
-    assert not is_direct(url, environ, headers)
+    with capture_logs() as logs:
+        settings = otlp_settings({"OTEL_EXPORTER_OTLP_TIMEOUT": text}, PLAIN, PROTOBUF)
 
-
-@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
-def test_a_proxy_needs_the_stock_client_unless_the_collector_is_exempt(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(name, "http://proxy:3128")
-    assert not is_direct(PLAIN, {}, {})
-
-    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
-    assert is_direct(PLAIN, {}, {})
+    assert settings.timeout_s == seconds
+    assert [line["used_s"] for line in logs] == [seconds]
 
 
 @pytest.mark.parametrize(
-    ("content", "direct"),
+    "header",
     [
-        ("machine 127.0.0.1 login me password secret\n", False),
-        ("default login me password secret\n", False),
-        ("machine elsewhere login me password secret\n", True),
-        ("machine\n", True),
+        "transfer-encoding=chunked",
+        "Host=elsewhere",
+        "x-key=two%0d%0ax-lines:1",
+        "x-key=%D0%BA%D0%BB%D1%8E%D1%87",
     ],
 )
-def test_a_password_in_netrc_needs_the_stock_client(
-    tmp_path: Path, content: str, *, direct: bool
+def test_a_header_that_would_break_the_request_is_left_out_and_not_quoted(header: str) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": f"{header},x-good=1"}
+    with capture_logs() as logs:
+        settings = otlp_settings(environ, PLAIN, PROTOBUF)
+
+    assert settings.headers == {**OURS, "x-good": "1"}
+    name = header.partition("=")[0].lower()
+    assert logs == [{"event": "telemetry.otlp.header", "name": name, "log_level": "warning"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "login"),
+    [
+        ("machine 127.0.0.1 login me password secret\n", "Basic bWU6c2VjcmV0"),
+        ("default login me password secret\n", "Basic bWU6c2VjcmV0"),
+        ("machine elsewhere login me password secret\n", None),
+        ("machine\n", None),
+    ],
+)
+def test_a_password_in_netrc_is_sent_unless_another_login_is_given(
+    tmp_path: Path, content: str, login: str | None
 ) -> None:
     (tmp_path / ".netrc").write_text(content)
     (tmp_path / ".netrc").chmod(0o600)
-    assert is_direct(PLAIN, {}, {}) is direct
+    assert otlp_settings({}, PLAIN, PROTOBUF).headers.get("authorization") == login
+
+    given = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=mine"}
+    assert otlp_settings(given, PLAIN, PROTOBUF).headers["authorization"] == "mine"
+    in_url = PLAIN.replace("//", "//me@")
+    assert "authorization" not in otlp_settings({}, in_url, PROTOBUF).headers
 
     (tmp_path / ".netrc").rename(tmp_path / "other")
-    assert is_direct(PLAIN, {}, {})
-    assert is_direct(PLAIN, {"NETRC": str(tmp_path / "other")}, {}) is direct
+    assert "authorization" not in otlp_settings({}, PLAIN, PROTOBUF).headers
+    elsewhere = {"NETRC": str(tmp_path / "other")}
+    assert otlp_settings(elsewhere, PLAIN, PROTOBUF).headers.get("authorization") == login
+
+
+def test_a_certificate_that_cannot_be_read_is_warned_about(tmp_path: Path) -> None:
+    nothing = str(tmp_path / "nothing.pem")
+    environ = {"OTEL_EXPORTER_OTLP_CERTIFICATE": nothing}
+    with capture_logs() as logs:
+        assert otlp_settings(environ, PLAIN, PROTOBUF).tls is None, "nobody asked for TLS"
+        secure = otlp_settings(environ, "https://h/", PROTOBUF).tls
+
+    assert secure is not None
+    assert secure.check_hostname
+    assert [(line["event"], line["authority"]) for line in logs] == [
+        ("telemetry.otlp.certificate", nothing)
+    ]
