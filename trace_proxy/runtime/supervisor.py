@@ -236,7 +236,7 @@ class Supervisor:
         """For `/readyz`."""
         return {
             **self.drain.details(self._loop.time()),
-            "turns": len(self.hub.board.turns),
+            "turns": len(self._machine.board.turns),
             "deadline": self.steps.deadline_at(),
             "connections": len(self._clients.by_key),
             "cores": [
