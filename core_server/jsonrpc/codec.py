@@ -6,19 +6,21 @@ ids are kept as the bytes that were sent, so they come back exactly.
 It does not split a stream into messages (`framing`) and knows no method.
 """
 
-import json
 import re
-from collections import Counter
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from core_server.jsonrpc import codes
+from core_server.jsonrpc.depth import is_deeper
 from core_server.jsonrpc.messages import Message
 
 MAX_DEPTH: Final = 128
 """Deeper documents come from attackers; our own are below 16, the reference's below 32."""
+
+MAX_MEMBERS: Final = 1024
+"""Of a message; seven mean something, and each costs a step of Python."""
 
 NULL_ID: Final = b"null"
 
@@ -28,11 +30,9 @@ _INT64_DIGITS = 20  # with the sign
 _SURELY_INT64_DIGITS = 18
 _SHALLOW_BYTES = 2 * MAX_DEPTH  # each level takes two bracket bytes
 
-_STRING = re.compile(rb'"[^"]*+"')
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
-_MESSAGE_DECODER = msgspec.json.Decoder(Message)
+_DECODE = msgspec.json.Decoder(Message).decode
+_RAW_DECODE = msgspec.json.Decoder(Raw).decode
 
 
 class _OnlyId(msgspec.Struct):
@@ -60,11 +60,14 @@ class MalformedError(Exception):
 def decode(data: bytes) -> Message:
     """Decode one message; the result is a request, a notification or a response.
 
+    What it costs depends on the bytes, not on what they say: one decoding, and where the
+    members do not account for every byte one more look at the values of unknown ones.
+
     Raises:
         MalformedError: with the error to answer (JSON-RPC 2.0 section 5.1).
     """
     try:
-        message = _MESSAGE_DECODER.decode(data)
+        message = _DECODE(data)
         if not data.isascii():
             data.decode()
     except msgspec.ValidationError as error:
@@ -75,7 +78,23 @@ def decode(data: bytes) -> Message:
         raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}") from None
     except RecursionError:
         raise _too_deep(NULL_ID) from None
-    _check(message, data)
+    size = len(data)
+    if message.method is UNSET and (
+        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
+    ):
+        raise MalformedError(
+            codes.INVALID_REQUEST, "Invalid request: missing field `method`", _readable_id(message)
+        )
+    if message.jsonrpc is not UNSET and bytes(message.jsonrpc) != b'"2.0"':
+        raise MalformedError(
+            codes.INVALID_REQUEST,
+            'Invalid request: jsonrpc must be "2.0" or left out',
+            _readable_id(message),
+        )
+    if size > _SHALLOW_BYTES and is_deeper(data, MAX_DEPTH):
+        raise _too_deep(_readable_id(message))
+    if not _members_fill(message, size):
+        _look_at_members(message, data)
     return message
 
 
@@ -115,30 +134,11 @@ def _is_integer(raw: bytes) -> bool:
     return len(raw) <= _INT64_DIGITS and raw.removeprefix(b"-").isdigit()
 
 
-def _check(message: Message, data: bytes) -> None:
-    if message.method is UNSET and (
-        message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
-    ):
-        raise MalformedError(
-            codes.INVALID_REQUEST, "Invalid request: missing field `method`", _readable_id(message)
-        )
-    if message.jsonrpc is not UNSET and bytes(message.jsonrpc) != b'"2.0"':
-        raise MalformedError(
-            codes.INVALID_REQUEST,
-            'Invalid request: jsonrpc must be "2.0" or left out',
-            _readable_id(message),
-        )
-    if not is_shallow(data) and _too_nested(data):
-        raise _too_deep(_readable_id(message))
-    if not _members_fill(message, len(data)):
-        _refuse_duplicates(message, data)
-
-
 def _members_fill(message: Message, size: int) -> bool:
     """Whether the known members account for every byte, so that none came twice.
 
     Counts a compact document and one with a blank after each colon and comma, as
-    most encoders write them; anything else is looked at closely (and slowly).
+    most encoders write them; anything else is looked at closely.
     Unrolled, because every message of every client passes here.
     """
     count, total = 0, 1
@@ -146,59 +146,83 @@ def _members_fill(message: Message, size: int) -> bool:
         count, total = 1, 13 + len(message.method)
     if message.id is not UNSET:
         count += 1
-        total += 6 + len(bytes(message.id))
+        total += 6 + len(message.id)
     if message.params is not UNSET:
         count += 1
-        total += 10 + len(bytes(message.params))
+        total += 10 + len(message.params)
     if message.trace is not UNSET:
         count += 1
-        total += 9 + len(bytes(message.trace))
+        total += 9 + len(message.trace)
     if message.jsonrpc is not UNSET:
         count += 1
-        total += 11 + len(bytes(message.jsonrpc))
-    if message.method is UNSET:
-        answer = message.error if message.result is UNSET else message.result
+        total += 11 + len(message.jsonrpc)
+    if message.result is not UNSET:
         count += 1
-        total += (9 if message.result is UNSET else 10) + len(bytes(answer or b""))
+        total += 10 + len(message.result)
+    if message.error is not UNSET:
+        count += 1
+        total += 9 + len(message.error)
     return size in (total, total + 2 * count - 1)
 
 
-def _refuse_duplicates(message: Message, data: bytes) -> None:
-    """Look at the members of the outermost object; inner ones are their reader's business."""
+_MEMBER = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_VALUE_END = re.compile(r"trailing characters \(byte (\d+)\)").search
+_BEHIND_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
+
+
+def _look_at_members(message: Message, data: bytes) -> None:
+    """Go through the members of the outermost object; inner ones are their reader's business.
+
+    Of a member that came twice the decoder kept the last, so the first is not what was kept,
+    or the name is seen again.
+
+    Raises:
+        MalformedError: one came twice, or there are more than `MAX_MEMBERS`.
+    """
+    kept = {
+        name: value
+        for name in message.__struct_fields__
+        if name != "method" and (value := getattr(message, name)) is not UNSET
+    }
+    seen: set[str] = set()
+    at = data.index(b"{") + 1
+    while (member := _MEMBER.match(data, at)) is not None:
+        name = msgspec.json.decode(member[1], type=str)
+        if name in seen:
+            raise _twice(message, name)
+        if len(seen) == MAX_MEMBERS:
+            why = f"Invalid request: more than {MAX_MEMBERS} members"
+            raise MalformedError(codes.INVALID_REQUEST, why, _readable_id(message))
+        seen.add(name)
+        at = member.end()
+        value = kept.get(name)
+        if value is None:
+            at = _end_of_value(data, at)
+        elif data.startswith(value, at):
+            at += len(value)
+        else:
+            raise _twice(message, name)
+        behind = _BEHIND_VALUE.match(data, at)
+        if behind is None:  # the value kept begins like the first one
+            raise _twice(message, name)
+        at = behind.end()
+
+
+def _end_of_value(data: bytes, at: int) -> int:
+    """Where the value that begins there ends; the decoder says where it stumbled."""
     try:
-        members = json.loads(data, object_pairs_hook=_Members)
-    except ValueError:  # a number with more digits than Python converts
-        return
-    counts = Counter(name for name, _ in members.pairs)
-    name, times = counts.most_common(1)[0]
-    if times > 1:
-        why = f"Invalid request: duplicate field `{name[:64]}`"
-        known = NULL_ID if counts["id"] > 1 else _readable_id(message)
-        raise MalformedError(codes.INVALID_REQUEST, why, known)
+        _RAW_DECODE(memoryview(data)[at:])
+    except msgspec.DecodeError as error:
+        place = _VALUE_END(str(error))
+        assert place is not None, "msgspec says where a value ends"
+        return at + int(place[1]) - 1
+    return len(data)  # never: the object's end is behind it
 
 
-class _Members:
-    def __init__(self, pairs: list[tuple[str, object]]) -> None:
-        self.pairs = pairs
-
-
-def is_shallow(data: bytes) -> bool:
-    """Whether valid JSON surely has at most `MAX_DEPTH` levels, by a look at its brackets."""
-    return len(data) <= _SHALLOW_BYTES or data.count(b"{") + data.count(b"[") <= MAX_DEPTH
-
-
-def _too_nested(data: bytes) -> bool:
-    """Peel valid JSON from the inside, a level at a time; all of it in C, as it may be large."""
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = data.translate(_ONE_KIND, delete=_NO_MARKS).replace(b'""', b"")
-    if b'"' in marks:  # strings that hold brackets
-        marks = _STRING.sub(b"", marks)
-    for level in range(MAX_DEPTH):
-        if len(marks) <= 2 * (MAX_DEPTH - level):
-            return False
-        marks = marks.replace(b"[]", b"")
-    return bool(marks)
+def _twice(message: Message, name: str) -> MalformedError:
+    why = f"Invalid request: duplicate field `{name[:64]}`"
+    known = NULL_ID if name == "id" else _readable_id(message)
+    return MalformedError(codes.INVALID_REQUEST, why, known)
 
 
 def _too_deep(request_id: bytes) -> MalformedError:
