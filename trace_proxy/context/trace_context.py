@@ -30,7 +30,7 @@ from trace_proxy.context.extract import (
     from_message_raw,
 )
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.context.w3c import format_traceparent, own_flags, trace_field
+from trace_proxy.context.w3c import format_traceparent, own_flags, trace_member
 
 __all__ = [
     "Extracted",
@@ -53,7 +53,7 @@ __all__ = [
     "own_flags",
     "resolve",
     "resolve_raw",
-    "trace_field",
+    "trace_member",
 ]
 
 # Enum members looked up once: an attribute of an Enum class costs as much as a call.

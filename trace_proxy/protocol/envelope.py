@@ -23,6 +23,10 @@ class Routing(msgspec.Struct, gc=False, rename="camel"):
     delta: str | UnsetType = UNSET
 
 
+class _Thread(msgspec.Struct, gc=False, rename="camel"):
+    thread_id: str | None | UnsetType = UNSET
+
+
 class CoreMessage(msgspec.Struct, gc=False):
     """A line of a core."""
 
@@ -68,6 +72,7 @@ Decoded = tuple[bytes, CoreMessage]
 _CORE = msgspec.json.Decoder(CoreMessage)
 _LOOSE = msgspec.json.Decoder(_LooseCoreMessage)
 _ROUTING = msgspec.json.Decoder(Routing)
+_THREAD = msgspec.json.Decoder(_Thread)
 _PARAMS = msgspec.json.Decoder(_OnlyParams)
 _ERROR = msgspec.json.Decoder(_Error)
 _ENCODE = msgspec.json.Encoder().encode
@@ -152,6 +157,17 @@ def _require_utf8(line: bytes) -> None:
         raise GarbageError("not UTF-8", len(line)) from None
 
 
+def thread_of(params: bytes | None) -> str | None:
+    """The thread that a client's params name, if they name one."""
+    if params is None or b'hreadId"' not in params:
+        return None
+    try:
+        thread = _THREAD.decode(params).thread_id
+    except msgspec.DecodeError:
+        return None
+    return None if thread is UNSET else thread
+
+
 def routing(params: bytes | None) -> Routing:
     """The routing members of a client's params; empty where they have other types."""
     if params is None or b'Id"' not in params:
@@ -167,28 +183,20 @@ def params_of(line: bytes) -> bytes:
     return bytes(_PARAMS.decode(line).params)
 
 
-def request(core_id: int, method: str, params: bytes | None, trace: bytes = b"") -> bytes:
+def request(core_id: int, method: bytes, params: bytes | None, trace: bytes = b"") -> bytes:
     """A request line for a core, without the newline.
 
     Args:
         core_id: The router's id.
-        method: As the client sent it.
+        method: JSON.
         params: JSON, or None to leave it out.
-        trace: JSON of the `trace` member, or empty to leave it out.
+        trace: The `trace` member with the comma before it, or empty to leave it out.
     """
-    name = method_json(method)
     if params is None:
-        if trace:
-            return b'{"id":%d,"method":%b,"trace":%b}' % (core_id, name, trace)
-        return b'{"id":%d,"method":%b}' % (core_id, name)
-    if trace:
-        return b'{"id":%d,"method":%b,"params":%b,"trace":%b}' % (
-            core_id,
-            name,
-            codec.one_line(params),
-            trace,
-        )
-    return b'{"id":%d,"method":%b,"params":%b}' % (core_id, name, codec.one_line(params))
+        return b'{"id":%d,"method":%b%b}' % (core_id, method, trace)
+    if b"\n" in params or b"\r" in params:
+        params = codec.one_line(params)
+    return b'{"id":%d,"method":%b,"params":%b%b}' % (core_id, method, params, trace)
 
 
 def request_id(line: bytes) -> int | None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from trace_proxy.protocol import experimental
+
 KNOWN: Final = frozenset(
     """
     account/bedrock/checkGovCloudRequirements account/bedrock/discover account/bedrock/setup
@@ -177,6 +179,78 @@ HANDLE_ENDS: Final = frozenset({"process/exited"})
 """Notifications after which their handle names nothing."""
 
 
+class Traits(msgspec.Struct, frozen=True, gc=False):
+    """All that is to be asked about a request's method, answered once.
+
+    Attributes:
+        name: The method, as sent.
+        json: It in JSON.
+        label: It where it is known, else `_OTHER`.
+        new_work: In `NEW_WORK`.
+        about_threads: In `ABOUT_THREADS`.
+        about_turns: It begins a turn, or is about the one that runs.
+        starts_turn: In `TURN_STARTING`.
+        tells: Its answer tells more than its asker.
+        merged: In `MERGED`.
+        handles: Its family in `HANDLES`, if it has one.
+        guarded: `initialize`, or something that `experimentalApi` opens.
+        special: It is handled before it is sent: merged, handles or `thread/unsubscribe`.
+    """
+
+    name: str
+    json: bytes
+    label: str
+    new_work: bool
+    about_threads: bool
+    about_turns: bool
+    starts_turn: bool
+    tells: bool
+    merged: bool
+    handles: HandleFamily | None
+    guarded: bool
+    special: bool
+
+
+_TRAITS: dict[str, Traits] = {}
+
+TRAITS_KEPT: Final = 1024
+"""All real methods fit five times over; a client's inventions are looked at each time."""
+
+MAX_KEPT_CHARS: Final = 128
+"""Of a method's name; real ones are below 50."""
+
+_ABOUT_TURNS: Final = TURN_STARTING | TURN_CONTROL
+_TELLING: Final = SUBSCRIBING | TURN_CONTROL | {"turn/start", "review/start"}
+_GUARDED: Final = experimental.METHODS | experimental.PARAMS.keys() | {"initialize"}
+
+
+def traits(method: str) -> Traits:
+    """What there is to know about a request's method."""
+    known = _TRAITS.get(method)
+    return _learn(method) if known is None else known
+
+
+def _learn(method: str) -> Traits:
+    handles, merged = HANDLES.get(method), method in MERGED
+    learned = Traits(
+        name=method,
+        json=msgspec.json.encode(method),
+        label=label(method),
+        new_work=method in NEW_WORK,
+        about_threads=method in ABOUT_THREADS,
+        about_turns=method in _ABOUT_TURNS,
+        starts_turn=method in TURN_STARTING,
+        tells=method in _TELLING,
+        merged=merged,
+        handles=handles,
+        guarded=method in _GUARDED,
+        special=merged or handles is not None or method == "thread/unsubscribe",
+    )
+    if len(_TRAITS) < TRAITS_KEPT and len(method) < MAX_KEPT_CHARS:
+        _TRAITS[method] = learned
+    return learned
+
+
 def label(method: str) -> str:
     """The method where it is known, else `_OTHER`: bounded names for metrics and spans."""
     return method if method in KNOWN else "_OTHER"
@@ -185,3 +259,7 @@ def label(method: str) -> str:
 def server_label(method: str) -> str:
     """The same for what a core asks."""
     return method if method in SERVER_REQUESTS else "_OTHER"
+
+
+for _method in KNOWN:  # before any client can name others
+    _learn(_method)

@@ -188,9 +188,11 @@ class Board:
         if record is not None:
             self.effects.end_span(record)
         duration_s = (self.now_ns - span.start_ns) / 1e9
-        label = methods.label(pending.method)
-        self.effects.call_ended(label, "" if error is None else str(error), duration_s)
-        if error is not None:
+        label = pending.traits.label
+        if error is None:
+            self.effects.call_ended(label, "", duration_s)
+        else:
+            self.effects.call_ended(label, str(error), duration_s)
             self._log_failure(pending, span.context, label, error)
 
     def _log_failure(
@@ -225,10 +227,10 @@ class Board:
             at_once: Past the queue, for a core that is not open to others yet.
             lane: Whom it is for: it waits, and is forgotten, with what that connection asked.
         """
-        pending = Pending(None, b"null", method, len(params), then=then, lane=lane)
+        pending = Pending(None, b"null", methods.traits(method), len(params), then=then, lane=lane)
         pending.windowed = not at_once
         core_id = core.router.admit(pending)
-        line = envelope.request(core_id, method, params)
+        line = envelope.request(core_id, pending.traits.json, params)
         if at_once or core.queue.pass_through(True, lane):  # noqa: FBT003 - as declared
             self.effects.write(core, line)
         elif core.queue.put(lane, line, counts=True) is None:

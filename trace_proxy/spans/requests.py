@@ -82,7 +82,7 @@ def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
 def introduce(connection: Connection, initialize: Pending) -> None:
     """A client said its name: it stands on this request and on all that follow."""
     connection.attributes = attributes_of(connection)
-    connection.plain.clear()
+    connection.shared.clear()
     if initialize.span is not None:
         initialize.span = msgspec.structs.replace(
             initialize.span, attributes=connection.attributes
@@ -156,20 +156,11 @@ def end_request(
     span = pending.span
     if span is None or not span.context.flags & 1:
         return None
-    name = method = methods.label(pending.method)
-    attributes: dict[str, AttributeValue] = {
-        semconv.RPC_METHOD: method,
-        semconv.JSONRPC_REQUEST_ID: _text(pending.id),
-        semconv.CONTEXT_SOURCE: span.resolution.source.value,
-    }
-    if method == "_OTHER":
-        name = "jsonrpc"
-        attributes[semconv.RPC_METHOD_ORIGINAL] = pending.method[: semconv.ORIGINAL_METHOD_CHARS]
-    if core is not None:
-        attributes[semconv.CORE_ID] = core
+    traits = pending.traits
+    attributes: dict[str, AttributeValue] = {semconv.JSONRPC_REQUEST_ID: _text(pending.id)}
     if pending.thread is not None:
         # Any `gen_ai.*` key makes a span one of an agent's where traces are shown.
-        about = semconv.CONVERSATION_ID if pending.method == "turn/start" else semconv.THREAD_ID
+        about = semconv.CONVERSATION_ID if traits.name == "turn/start" else semconv.THREAD_ID
         attributes[about] = pending.thread[: semconv.ID_CHARS]
     if turn_id is not None:
         attributes[semconv.TURN_ID] = turn_id[: semconv.ID_CHARS]
@@ -182,7 +173,7 @@ def end_request(
             sentence = _DRAINED_SENTENCE if pending.ended_by == DRAIN else sentence
     return SpanRecord(
         service=Service.PROXY,
-        name=name,
+        name="jsonrpc" if traits.label == "_OTHER" else traits.name,
         kind=Kind.SERVER,
         context=span.context,
         parent=span.resolution.parent,
@@ -192,8 +183,35 @@ def end_request(
         attributes=attributes,
         links=span.resolution.links if link is None else (*span.resolution.links, link),
         error=sentence,
-        shared=span.attributes,
+        shared=_shared(pending, span, core),
     )
+
+
+_SHARED_KEPT: Final = 64
+"""Of one connection: clients use a handful of methods."""
+
+
+def _shared(pending: Pending, span: RequestSpan, core: int | None) -> dict[str, AttributeValue]:
+    """What this span has in common with others of its connection and method: one object."""
+    connection, traits, source = pending.connection, pending.traits, span.resolution.source.value
+    key = (traits.name, source, core)
+    kept = None
+    if connection is not None and connection.attributes is span.attributes:  # nothing of its own
+        kept = connection.shared
+    if kept is not None and (shared := kept.get(key)) is not None:
+        return shared
+    shared = {
+        **span.attributes,
+        semconv.RPC_METHOD: traits.label,
+        semconv.CONTEXT_SOURCE: source,
+    }
+    if traits.label == "_OTHER":
+        shared[semconv.RPC_METHOD_ORIGINAL] = traits.name[: semconv.ORIGINAL_METHOD_CHARS]
+    if core is not None:
+        shared[semconv.CORE_ID] = core
+    if kept is not None and len(kept) < _SHARED_KEPT and len(traits.name) < methods.MAX_KEPT_CHARS:
+        kept[key] = shared
+    return shared
 
 
 def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:

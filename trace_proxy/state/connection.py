@@ -11,6 +11,7 @@ import msgspec
 from trace_proxy.context.span_record import AttributeValue, SpanContext
 from trace_proxy.context.trace_context import Inherited, Resolution
 from trace_proxy.protocol.envelope import CoreMessage
+from trace_proxy.protocol.methods import Traits
 from trace_proxy.queues.admission import Load
 from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.state.gate import Session
@@ -60,7 +61,7 @@ class Pending(msgspec.Struct, gc=False):
     Attributes:
         connection: Who asked; None for the proxy itself, or once the asker has left.
         id: The asker's id, as sent.
-        method: As sent.
+        traits: Its method's.
         size: Bytes it is counted with.
         thread: The thread it names, if it names one.
         span: None when nobody looks (the proxy's own requests).
@@ -72,13 +73,12 @@ class Pending(msgspec.Struct, gc=False):
         windowed: Whether it takes a place in its core's window.
         lane: Whose place that is, also when the asker has left: its key, or `OUR_LANE`.
         counted: Whether admission counted it and must be told.
-        plain: It came by `express`, and its answer goes that way too: what it shares.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
     """
 
     connection: "Connection | None"
     id: bytes
-    method: str
+    traits: Traits
     size: int
     thread: str | None = None
     span: RequestSpan | None = None
@@ -91,25 +91,15 @@ class Pending(msgspec.Struct, gc=False):
     ended_by: str = ""
     windowed: bool = True
     lane: int = OUR_LANE
-    plain: "PlainMethod | None" = None
+
+    @property
+    def method(self) -> str:
+        """As sent."""
+        return self.traits.name
 
 
-class PlainMethod(msgspec.Struct, frozen=True, gc=False):
-    """What the plain requests of one connection and method have in common (`express`).
-
-    Attributes:
-        json: The method's name in JSON.
-        extent: Bytes of a message of this method, without its id and its params.
-        label: The method where it is known, else `_OTHER`.
-        span_name: Of their spans.
-        attributes: All that their spans say, but their ids.
-    """
-
-    json: bytes
-    extent: int
-    label: str
-    span_name: str
-    attributes: dict[str, AttributeValue]
+SharedBy = tuple[str, str, int | None]
+"""The method, the context's source, and the core's place."""
 
 
 class Connection:
@@ -125,7 +115,8 @@ class Connection:
         handles: Handles it chose, as (opening method, handle), and the core that holds them.
         attributes: Span attributes that all its requests share.
         load: What it has in flight, for admission.
-        plain: What its plain requests of one method share, by method; `express` owns it.
+        shared: Span attributes of its requests that have method, context's source and core in
+            common, for `spans.requests`: one object each, so that an exporter encodes it once.
     """
 
     __slots__ = (
@@ -136,8 +127,8 @@ class Connection:
         "key",
         "load",
         "peer",
-        "plain",
         "session",
+        "shared",
         "strict",
         "threads",
     )
@@ -153,7 +144,7 @@ class Connection:
         self.handles: dict[tuple[str, str], int] = {}
         self.attributes: dict[str, AttributeValue] = {}
         self.load = Load()
-        self.plain: dict[str, PlainMethod] = {}
+        self.shared: dict[SharedBy, dict[str, AttributeValue]] = {}
 
     def __repr__(self) -> str:
         name = self.session.client_name if self.session else "not initialized"

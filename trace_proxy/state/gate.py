@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from trace_proxy.protocol import experimental
+from trace_proxy.protocol.methods import Traits
 from trace_proxy.protocol.refusal import (
     ALREADY_INITIALIZED,
     NOT_INITIALIZED,
@@ -38,7 +39,6 @@ MAX_OPT_OUTS: Final = 1024
 _NO_HEADER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What RFC 9110 section 5.5 keeps out of a header, into which a core may put the name."""
 
-_GUARDED: Final = experimental.METHODS | experimental.PARAMS.keys() | {"initialize"}
 _NOT_USED: Final = (b"null", b"false")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -61,17 +61,18 @@ class Session(msgspec.Struct, frozen=True):
     opted_out: frozenset[str]
 
 
-def refuse(session: Session | None, method: str, params: bytes | None) -> Refusal | None:
+def refuse(session: Session | None, traits: Traits, params: bytes | None) -> Refusal | None:
     """Judge a request by the state of its connection; None lets it pass.
 
     Args:
         session: The connection's, or None before a successful `initialize`.
-        method: The request's method.
+        traits: The request's method.
         params: Its params as JSON, None when it has none.
     """
+    method = traits.name
     if session is None:
         return None if method == "initialize" else NOT_INITIALIZED
-    if method not in _GUARDED:
+    if not traits.guarded:
         return None
     if method == "initialize":
         return ALREADY_INITIALIZED

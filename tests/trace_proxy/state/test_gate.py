@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trace_proxy.protocol import experimental
+from trace_proxy.protocol.methods import traits
 from trace_proxy.protocol.refusal import Refusal
+from trace_proxy.state import gate
 from trace_proxy.state.gate import (
     MAX_NAME_CHARS,
     MAX_OPT_OUTS,
     Session,
     hears,
     open_session,
-    refuse,
 )
 
 INITIALIZE = b'{"clientInfo":{"name":"probe","version":"1"}}'
@@ -173,6 +174,11 @@ def test_params_that_are_no_json_are_refused_and_nothing_breaks(params: bytes) -
 
     assert isinstance(refused, Refusal)
     assert refused.code == -32600
+
+
+def refuse(session: Session | None, method: str, params: bytes | None) -> Refusal | None:
+    """What the gate says of a method by name."""
+    return gate.refuse(session, traits(method), params)
 
 
 def test_nothing_but_initialize_passes_before_it() -> None:

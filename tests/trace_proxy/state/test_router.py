@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import NO_CONTEXT, PEER
+from trace_proxy.protocol.methods import traits
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.router import Router, orphan
 
 
 def ask(connection: Connection | None, name: bytes = b"1") -> Pending:
-    return Pending(connection, name, "m", 1)
+    return Pending(connection, name, traits("m"), 1)
 
 
 def test_a_request_settles_once_and_ids_are_never_given_again() -> None:

@@ -147,9 +147,10 @@ class PassThrough:
         )
         if board.content is not None:
             span = board.content.of_request(span, params)
-        pending = Pending(connection, bytes(message.id), message.method, len(line), span=span)
-        thread = envelope.routing(params).thread_id
-        pending.thread = thread if isinstance(thread, str) else None
+        pending = Pending(
+            connection, bytes(message.id), methods.traits(message.method), len(line), None, span
+        )
+        pending.thread = envelope.thread_of(params)
         refused = self._admit(pending) or self._give(pair, line)
         if refused is not None:
             board.refuse(pending, refused)
@@ -161,7 +162,7 @@ class PassThrough:
     def _admit(self, pending: Pending) -> Refusal | None:
         board = self.board
         assert pending.connection is not None
-        if pending.method in methods.NEW_WORK and not board.drain.accepts_new_work:
+        if pending.traits.new_work and not board.drain.accepts_new_work:
             return board.drain.refusal(board.clock_s)
         refused = board.admission.admit(pending.connection.load, pending.size)
         pending.counted = refused is None

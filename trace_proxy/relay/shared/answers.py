@@ -4,8 +4,6 @@ Some answers tell more than their asker: a thread now lives here, a turn now run
 That is noted for connections that have left as well, because the core goes on.
 """
 
-from typing import Final
-
 import msgspec
 from msgspec import UNSET
 
@@ -13,23 +11,17 @@ from trace_proxy.context.span_record import SpanContext
 from trace_proxy.protocol import envelope, methods, shapes
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.relay.board import Board
-from trace_proxy.relay.shared.express import Express
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state import handles
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
 
-_TELLING: Final = (
-    methods.SUBSCRIBING | methods.TURN_CONTROL | frozenset({"turn/start", "review/start"})
-)
-
 
 class Answers:
     """Responses of cores."""
 
-    def __init__(self, board: Board, express: Express) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
-        self._express = express
 
     def take(self, core: CoreSession, message: CoreMessage) -> bool:
         """Hand a response to its asker; False when nobody asked (any more)."""
@@ -40,9 +32,6 @@ class Answers:
         if pending.windowed:
             core.queue.answered(pending.lane)
         connection = pending.connection
-        if pending.plain is not None and message.result is not UNSET and connection is not None:
-            self._express.answer(pending, connection, message.result, self._board.now_ns)
-            return True
         if pending.then is not None:
             pending.then(message)
             return True
@@ -50,13 +39,13 @@ class Answers:
         failed = message.error is not UNSET
         if failed:
             self._board.not_started(pending)
-        elif pending.method in _TELLING:
+        elif pending.traits.tells:
             link, turn_id = self._note(core, pending, message)
         if pending.names is not None:
             self._note_handle(pending, pending.names, failed=failed)
         if connection is not None:
             self._hand_on(connection, pending, message)
-            error = envelope.error_code(message)
+            error = envelope.error_code(message) if failed else None
             self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
 
@@ -67,7 +56,7 @@ class Answers:
             failed = message.error is not UNSET
             answer = handles.restore(answer, pending.handle, failed=failed)
         board.send(connection, answer)
-        if pending.method == "thread/resume" and message.error is UNSET:
+        if pending.traits.tells and pending.method == "thread/resume" and message.error is UNSET:
             self._replay(pending)
         if board.content is not None and pending.span is not None:
             board.content.of_answer(pending.span, message)

@@ -22,7 +22,6 @@ from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.shared.answers import Answers
 from trace_proxy.relay.shared.core_messages import CoreMessages
-from trace_proxy.relay.shared.express import Express
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
 from trace_proxy.relay.shared.pool import Pool, Restarts
@@ -71,8 +70,7 @@ class Hub:
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, self.pool, MergedLists(self.board))
-        self.express = Express(self.board)
-        self._answers = Answers(self.board, self.express)
+        self._answers = Answers(self.board)
         self._core_messages = CoreMessages(self.board, greetings)
         self._next_key = 0
 
@@ -95,8 +93,6 @@ class Hub:
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
         """Take a message of a client; whatever it is, it harms nobody else."""
         self.board.now_ns = now_ns
-        if self.express.request(connection, data, now_ns):
-            return
         try:
             message = codec.decode(data)
             if message.jsonrpc is not UNSET and not connection.strict:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
-from trace_proxy.context.trace_context import trace_field
+from trace_proxy.context.trace_context import trace_member
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.core_queue import OUR_LANE
@@ -23,8 +23,6 @@ from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate, handles
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
-
-_ABOUT_TURNS: Final = methods.TURN_STARTING | methods.TURN_CONTROL
 
 _INTERRUPTS: Final = OUR_LANE - 1
 """Minus the connection: the lane of its interrupts."""
@@ -54,34 +52,38 @@ class Requests:
             codec.MalformedError: its id is none.
         """
         board = self._board
-        request_id = codec.request_id(message)
         assert message.method is not UNSET
-        method = message.method
+        traits = methods.traits(message.method)
+        request_id = codec.request_id(message)
         params = None if message.params is UNSET else bytes(message.params)
         trace = None if message.trace is UNSET else bytes(message.trace)
-        span = request_spans.begin_request(connection, method, trace, board.now_ns, board.ids)
+        span = request_spans.begin_request(
+            connection, message.method, trace, board.now_ns, board.ids
+        )
         if board.content is not None:
             span = board.content.of_request(span, params)
-        pending = Pending(connection, request_id, method, size, span=span)
-        for rejection in span.resolution.rejections:
-            board.effects.context_rejected(connection, rejection)
-        refused = self._admit(pending, method, params)
+        pending = Pending(connection, request_id, traits, size, None, span)
+        if span.resolution.rejections:
+            for rejection in span.resolution.rejections:
+                board.effects.context_rejected(connection, rejection)
+        refused = self._admit(connection, pending, params)
         if refused is not None:
             board.refuse(pending, refused)
-        elif method == "initialize":
+        elif message.method == "initialize":
             if self._greetings.initialize(connection, pending, params):
                 self._pool.greet_waiting()
         else:
             self._route(connection, pending, params)
 
-    def _admit(self, pending: Pending, method: str, params: bytes | None) -> Refusal | None:
-        board = self._board
-        connection = pending.connection
-        assert connection is not None
-        refused = gate.refuse(connection.session, method, params)
-        if refused is not None:
-            return refused
-        if not board.drain.accepts_new_work and method in methods.NEW_WORK:
+    def _admit(
+        self, connection: Connection, pending: Pending, params: bytes | None
+    ) -> Refusal | None:
+        board, traits, session = self._board, pending.traits, connection.session
+        if session is None or traits.guarded:
+            refused = gate.refuse(session, traits, params)
+            if refused is not None:
+                return refused
+        if traits.new_work and not board.drain.accepts_new_work:
             board.effects.shed("draining")
             return board.drain.refusal(board.clock_s)
         refused = board.admission.admit(connection.load, pending.size)
@@ -92,38 +94,55 @@ class Requests:
         return refused
 
     def _route(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
-        board = self._board
-        method = pending.method
+        board, traits = self._board, pending.traits
         core: CoreSession | None = None
-        if method in methods.ABOUT_THREADS or not self._pool_is_one:
-            thread = envelope.routing(params).thread_id
-            if isinstance(thread, str):
-                pending.thread = thread
+        if traits.about_threads or not self._pool_is_one:
+            thread = pending.thread = envelope.thread_of(params)
+            if thread is not None:
                 core = board.placement.home(thread)
-        if method == "thread/unsubscribe" and pending.thread is not None:
-            self._unsubscribe(connection, pending, known=core is not None)
-            return
-        if not self._pool_is_one and method in methods.MERGED:
-            self._merge.ask(pending, params)
-            return
-        if method in methods.HANDLES:
-            if len(connection.handles) >= HANDLES_PER_CONNECTION and method in methods.OPENING:
-                board.effects.shed("handles")
-                board.refuse(pending, TOO_MANY_HANDLES)
+        if traits.special:
+            if traits.handles is not None:
+                self._route_handle(connection, pending, params, core)
                 return
-            params, core = self._qualify(connection, pending, params)
+            if traits.merged:
+                if not self._pool_is_one:
+                    self._merge.ask(pending, params)
+                    return
+            elif pending.thread is not None:  # it unsubscribes
+                self._unsubscribe(connection, pending, known=core is not None)
+                return
         core = core or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
-        if pending.thread is not None and method in _ABOUT_TURNS:
+        if traits.about_turns and pending.thread is not None:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
+
+    def _route_handle(
+        self,
+        connection: Connection,
+        pending: Pending,
+        params: bytes | None,
+        core: CoreSession | None,
+    ) -> None:
+        """Send a request that names a handle to the core that knows it, under a name of ours."""
+        board, opens = self._board, pending.method in methods.OPENING
+        if opens and len(connection.handles) >= HANDLES_PER_CONNECTION:
+            board.effects.shed("handles")
+            board.refuse(pending, TOO_MANY_HANDLES)
+            return
+        params, holder = self._qualify(connection, pending, params)
+        core = holder or core or board.placement.choose()
+        if core is None:
+            board.refuse(pending, refusal.NO_CORE)
+        else:
+            self.dispatch(core, connection.key, pending, params)
 
     def _note(self, pending: Pending, thread: str, core: CoreSession) -> None:
         """What a request is about to do to a thread, or to the turn that runs there."""
         board = self._board
-        if pending.method in methods.TURN_STARTING:
+        if pending.traits.starts_turn:
             if pending.span is not None:
                 board.turns.starter(thread, pending.span)
             return
@@ -140,10 +159,12 @@ class Requests:
         """Enter a request at a core and send it, or let it wait in its lane."""
         board = self._board
         span = pending.span
-        trace = b"" if span is None else trace_field(span.turn or span.context)
+        trace = b"" if span is None else trace_member(span.turn or span.context)
         core_id = core.router.admit(pending)
-        line = envelope.request(core_id, pending.method, params, trace)
-        counts = pending.method != "turn/interrupt"  # it frees others: never behind the window
+        line = envelope.request(core_id, pending.traits.json, params, trace)
+        counts = (
+            pending.traits.name != "turn/interrupt"
+        )  # it frees others: never behind the window
         pending.windowed, pending.lane = counts, key
         if core.queue.pass_through(counts, key):
             board.effects.write(core, line)

@@ -336,7 +336,7 @@ def test_a_request_is_one_span_from_its_arrival_to_its_answer() -> None:
     (span,) = proxy.spans()
     assert (span.name, span.start_ns, span.end_ns) == ("thread/list", started_ns, proxy.now_ns)
     assert span.attributes["jsonrpc.request.id"] == "a"
-    assert span.attributes["trace_proxy.core.id"] == client.key
+    assert span.shared["trace_proxy.core.id"] == client.key
     assert proxy.effects.calls == [("thread/list", "")]
 
 
@@ -407,6 +407,16 @@ def test_content_is_recorded_when_it_may_be() -> None:
     (span,) = proxy.spans()
     assert span.shared[semconv.CONTENT_PARAMS] == '{"a": 1}'
     assert span.shared[semconv.CONTENT_RESULT] == '{"b": 2}'
+
+
+def test_the_content_of_one_request_is_on_no_other_span() -> None:
+    proxy = Proxy(content=Content(100))
+    client = proxy.client()
+    for number in (1, 2):
+        client.say(id=number, method="x", params={"a": number})
+        client.core_says(id=number, result={"b": number})
+    contents = [span.shared[semconv.CONTENT_PARAMS] for span in proxy.spans()]
+    assert contents == ['{"a": 1}', '{"a": 2}']
 
 
 # ---- turns and server requests, seen
