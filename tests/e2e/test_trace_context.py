@@ -208,7 +208,7 @@ async def finished_turn(stage: Stage, client: Client) -> tuple[CollectedSpan, Co
 
     await client.wait_for("turn/completed")
     spans = await stage.collector.wait_for(
-        lambda found: any(each.name == "invoke_agent" for each in ours(found))
+        lambda found: any(each.name.startswith("invoke_agent") for each in ours(found))
     )
     request, turn, *_ = in_order(ours(spans))
     return request, turn

@@ -108,7 +108,7 @@ async def test_an_idle_proxy_exits_in_time_and_sends_its_last_spans() -> None:
             await exits_in_time(stage.proxy)
             assert tree(scene.spans()) == [
                 "trace-proxy: turn/start [server]",
-                "  core-server: invoke_agent [internal]",
+                "  core-server: invoke_agent core-server [internal]",
             ]
 
 
@@ -131,7 +131,7 @@ async def test_without_a_collector_traces_go_to_a_private_file(tmp_path: Path) -
         "trace-proxy: initialize [server]",
         "trace-proxy: thread/start [server]",
         "trace-proxy: turn/start [server]",
-        "  core-server: invoke_agent [internal]",
+        "  core-server: invoke_agent core-server [internal]",
     ]
 
 
@@ -233,7 +233,7 @@ async def test_log_lines_lead_to_the_trace() -> None:
         error_line = await stage.proxy.logged("request.failed")
         _, turn, request = await scene.becomes(
             "trace-proxy: turn/start [server]",
-            "  core-server: invoke_agent [internal]",
+            "  core-server: invoke_agent core-server [internal]",
             "trace-proxy: jsonrpc [server] ERROR",
         )
     assert (turn_line["trace_id"], turn_line["span_id"]) == (scene.trace_id, turn.span_id)

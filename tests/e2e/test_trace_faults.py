@@ -12,7 +12,7 @@ from tests.e2e.proxy import RpcError, fake_core, turn_params
 from tests.e2e.traces import Scene, Stage, traced
 
 TURN_START = "trace-proxy: turn/start [server]"
-TURN = "  core-server: invoke_agent [internal]"
+TURN = "  core-server: invoke_agent core-server [internal]"
 WAITING = "account/read"
 """What the fake core never answers."""
 
@@ -72,7 +72,7 @@ async def test_a_core_that_dies_ends_what_it_held(stage: Stage) -> None:
         _, turn, approval = await scene.becomes(
             TURN_START,
             f"{TURN} ERROR",
-            "    core-server: item/commandExecution/requestApproval [client] ERROR",
+            "    client: approval command [client] ERROR",
         )
         (span,) = await other.becomes(f"trace-proxy: {WAITING} [server] ERROR")
     assert span.message == "The core died before it answered."
@@ -93,7 +93,7 @@ async def test_a_tool_that_runs_when_its_core_is_killed_is_an_error(collector: C
             TURN_START,
             f"{TURN} ERROR",
             "    core-server: execute_tool shell [internal] ERROR",
-            "      core-server: item/commandExecution/requestApproval [client]",
+            "      client: approval command [client]",
         )
         assert await stage.proxy.logged("core.ready", times=2)
     assert tool.message == "The core died while the tool ran."
@@ -192,7 +192,7 @@ async def test_an_approval_that_its_core_forgets_ends_with_its_turn(stage: Stage
         await scene.end_turn()
         resolved = await scene.client.wait_for("serverRequest/resolved")
         *_, approval = await scene.becomes(
-            TURN_START, TURN, "    core-server: item/commandExecution/requestApproval [client]"
+            TURN_START, TURN, "    client: approval command [client]"
         )
         await stage.metric_becomes("trace_proxy_approvals_pending", 0)
     assert resolved["params"] == {"threadId": scene.thread, "requestId": asked["id"]}
@@ -208,7 +208,7 @@ async def test_an_approval_answered_with_an_error_is_an_error(stage: Stage) -> N
         *_, approval = await scene.becomes(
             TURN_START,
             TURN,
-            "    core-server: item/commandExecution/requestApproval [client] ERROR",
+            "    client: approval command [client] ERROR",
         )
     assert approval.attributes["trace_proxy.approval.decision"] == "error"
     assert approval.message == "The request got no usable answer."

@@ -148,9 +148,9 @@ async def test_content_is_recorded_when_it_is_asked_for_and_the_log_warns() -> N
         await scene.turn(f"/run echo {CANARY}-output", "accept")
         request, turn, tool, approval = await scene.becomes(
             "trace-proxy: turn/start [server]",
-            "  core-server: invoke_agent [internal]",
+            "  core-server: invoke_agent core-server [internal]",
             "    core-server: execute_tool shell [internal]",
-            "      core-server: item/commandExecution/requestApproval [client]",
+            "      client: approval command [client]",
         )
         trace_id = new_trace_id()
         unknown = await scene.client.begin(

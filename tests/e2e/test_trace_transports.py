@@ -11,7 +11,7 @@ from tests.e2e.traces import PARENT_SPAN, Scene, environment, new_trace_id, trac
 
 TURN_TREE = (
     "trace-proxy: turn/start [server]",
-    "  core-server: invoke_agent [internal]",
+    "  core-server: invoke_agent core-server [internal]",
 )
 
 
@@ -68,7 +68,7 @@ async def test_a_core_of_ones_own_is_traced_like_a_shared_one() -> None:
         _, turn, tool, approval = await scene.becomes(
             *TURN_TREE,
             "    core-server: execute_tool shell [internal] ERROR",
-            "      core-server: item/commandExecution/requestApproval [client]",
+            "      client: approval command [client]",
         )
         params = turn_params(scene.thread, "hello")
         assert (await scene.client.request("turn/start", params))["turn"]["id"]

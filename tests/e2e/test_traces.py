@@ -14,8 +14,8 @@ from tests.e2e.traces import PARENT_SPAN, Scene, Stage, traced
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TURN_START = "trace-proxy: turn/start [server]"
-TURN = "  core-server: invoke_agent [internal]"
-COMMAND_APPROVAL = "      core-server: item/commandExecution/requestApproval [client]"
+TURN = "  core-server: invoke_agent core-server [internal]"
+COMMAND_APPROVAL = "      client: approval command [client]"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -137,7 +137,7 @@ async def test_a_file_change_is_a_tool_too(scene: Scene) -> None:
         TURN_START,
         TURN,
         "    core-server: execute_tool apply_patch [internal]",
-        "      core-server: item/fileChange/requestApproval [client]",
+        "      client: approval file change [client]",
     )
     assert tool.attributes["trace_proxy.tool.status"] == "completed"
     assert approval.attributes["trace_proxy.approval.decision"] == "accept"
@@ -372,6 +372,6 @@ async def test_many_turns_at_once_keep_their_own_spans(stage: Stage) -> None:
     counts = {
         span.attributes["gen_ai.conversation.id"]: span.attributes["trace_proxy.turn.deltas"]
         for span in spans
-        if span.name == "invoke_agent"
+        if span.name.startswith("invoke_agent")
     }
     assert counts == {thread: number for number, thread in enumerate(threads, 1)}

@@ -20,9 +20,9 @@ from tests.jaeger.jaeger import Edge, Jaeger
 
 COMMAND_TREE = [
     "{front}: turn/start [server]",
-    "  {back}: invoke_agent [internal]",
+    "  {back}: invoke_agent core-server [internal]",
     "    {back}: execute_tool shell [internal] ERROR",
-    "      {back}: item/commandExecution/requestApproval [client]",
+    "      client: approval command [client]",
 ]
 
 
@@ -73,7 +73,7 @@ async def test_a_turn_is_read_back_by_its_id_with_everything_on_it(
     by_name = {span.name: span for span in spans}
     assert by_name["execute_tool shell"].attributes["process.exit.code"] == 1
     assert by_name["execute_tool shell"].message == "The tool failed."
-    assert by_name["invoke_agent"].attributes["gen_ai.usage.output_tokens"] > 0
+    assert by_name["invoke_agent core-server"].attributes["gen_ai.usage.output_tokens"] > 0
     assert by_name["turn/start"].attributes["trace_proxy.client.name"] == "e2e"
     assert {span.attributes.get("gen_ai.conversation.id") for span in spans} == {thread}
 
@@ -96,9 +96,9 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
         ("turn/start", "server"),
     }
     assert await jaeger.operations(names.back) == {
-        ("invoke_agent", "internal"),
+        ("invoke_agent core-server", "internal"),
         ("execute_tool shell", "internal"),
-        ("item/commandExecution/requestApproval", "client"),
+        ("approval command", "client"),
     }
     # `error=true` finds nothing in Jaeger's memory storage: it compares text with a flag.
     both = await jaeger.search(names.back, {"error.type": "failed"}, at_least=2)
@@ -136,7 +136,7 @@ async def test_the_service_graph_leads_from_the_client_over_the_proxy_to_the_cor
     assert tree(spans) == [
         f"{names.client}: ask [client]",
         f"  {names.front}: turn/start [server]",
-        f"    {names.back}: invoke_agent [internal]",
+        f"    {names.back}: invoke_agent core-server [internal]",
     ]
     edges = {edge for edge in await jaeger.dependencies() if edge.parent.startswith(("cl", "fr"))}
     ours = {edge for edge in edges if edge.parent in {names.client, names.front}}
@@ -156,7 +156,7 @@ async def test_a_handshake_in_b3_joins_the_trace_of_who_sent_it(
             "{front}: initialize [server]",
             "{front}: thread/start [server]",
             "{front}: turn/start [server]",
-            "  {back}: invoke_agent [internal]",
+            "  {back}: invoke_agent core-server [internal]",
         ]
     )
 

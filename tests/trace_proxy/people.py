@@ -58,8 +58,8 @@ def check_spans(spans: list[SpanRecord], requests: int, turns: list[str]) -> Non
     contexts = {each.context.span_id for each in spans}
     assert len(contexts) == len(spans), "one record for each span"
     assert sum(each.kind is Kind.SERVER for each in spans) == requests
-    agents = [each for each in spans if each.name == "invoke_agent"]
-    ids = Counter(str(each.attributes["trace_proxy.turn.id"]) for each in agents)
+    agents = [each for each in spans if each.name.startswith("invoke_agent")]
+    ids = Counter(str(each.shared["trace_proxy.turn.id"]) for each in agents)
     assert ids == Counter(turns), "one span for each turn"
     for each in spans:
         assert each.start_ns <= each.end_ns or each.end_ns == STILL_OPEN

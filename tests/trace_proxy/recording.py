@@ -70,6 +70,7 @@ class Recording:
         self.spans: list[SpanRecord] = []
         self.calls: list[tuple[str, str]] = []
         self.turns: list[EndedTurn] = []
+        self.tools: list[tuple[str, str]] = []
         self.pending_approvals = 0
         self.rejected: list[Rejection] = []
         self.ready: list[int] = []
@@ -105,6 +106,10 @@ class Recording:
     def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
         assert now_ns
         self.turns.append(ended)
+
+    def tool_ended(self, tool: str, error: str, duration_s: float) -> None:
+        assert duration_s >= 0
+        self.tools.append((tool, error))
 
     def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
         assert connection is not None

@@ -16,11 +16,31 @@ class Named(msgspec.Struct):
     id: Name
 
 
-class ThreadResult(msgspec.Struct):
+class LoadedThread(msgspec.Struct, rename="camel"):
+    """A thread, and what its agent is called; only a subagent is called anything."""
+
+    id: Name
+    agent_nickname: object = None
+    agent_role: object = None
+
+    @property
+    def agent(self) -> str:
+        """The agent's name, empty when it has none."""
+        names = [each for each in (self.agent_nickname, self.agent_role) if isinstance(each, str)]
+        return names[0] if names else ""
+
+
+class ThreadResult(msgspec.Struct, rename="camel"):
     """Of `thread/start`, `thread/resume` and `thread/fork`."""
 
-    thread: Named
+    thread: LoadedThread
     model: str = ""
+    model_provider: object = None
+
+    @property
+    def provider(self) -> str:
+        """Whose model it is, empty when that is not told."""
+        return self.model_provider if isinstance(self.model_provider, str) else ""
 
 
 class TurnResult(msgspec.Struct):

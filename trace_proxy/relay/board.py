@@ -22,7 +22,7 @@ from trace_proxy.relay.effects import Effects
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content, RecordingTurns
-from trace_proxy.spans.turns import EndedTurn, Turns
+from trace_proxy.spans.turns import CORE_NAME, Ended, EndedTool, EndedTurn, Turns
 from trace_proxy.state.connection import Connection, Pending
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.gate import hears
@@ -61,6 +61,7 @@ class Board:
         content: Content | None = None,
         *,
         broadcast: bool = False,
+        core_name: str = CORE_NAME,
     ) -> None:
         self.effects = effects
         self.ids = ids
@@ -74,7 +75,9 @@ class Board:
         self.placement = Placement(cores)
         self.subscribers = Subscribers()
         self.content = content
-        self.turns = Turns(ids) if content is None else RecordingTurns(ids, content)
+        self.turns = (
+            Turns(ids, core_name) if content is None else RecordingTurns(ids, content, core_name)
+        )
         self.server_requests = ServerRequests()
         self.broadcast = broadcast
         self.now_ns = 0
@@ -108,6 +111,20 @@ class Board:
             self.effects.fan_out(strict, list(map(codec.with_version, lines)))
         self.effects.fan_out(audience, lines)
 
+    def approval_asked(self, asked: ServerRequest) -> None:
+        """A core asks: measure it, and its turn waits for a human from now on."""
+        self.effects.approval_asked(asked)
+        turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
+        if turn is not None:
+            turn.time.asked(+1, self.now_ns)
+
+    def approval_settled(self, asked: ServerRequest) -> None:
+        """It is answered or needs no answer any more."""
+        self.effects.approval_settled(asked, self.now_ns)
+        turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
+        if turn is not None:
+            turn.time.asked(-1, self.now_ns)
+
     def audience(self, thread: str) -> Iterable[Connection]:
         """Who hears what happens in a thread."""
         return self.initialized.values() if self.broadcast else self.subscribers.of(thread)
@@ -127,7 +144,7 @@ class Board:
     def resolve(self, asked: ServerRequest, why: str) -> None:
         """A server request needs no answer any more; tell whom it was put to."""
         self.end_span(approvals.record(asked, self.now_ns, why, None))
-        self.effects.approval_settled(asked, self.now_ns)
+        self.approval_settled(asked)
         if asked.thread is None:
             return
         params = {"threadId": asked.thread, "requestId": asked.request_id}
@@ -262,6 +279,17 @@ class Board:
         answer = codec.error(codec.id_in_head(head), refused.code, refused.message, refused.data)
         self.send(connection, answer)
         self.effects.call_ended("_OTHER", str(refused.code), 0.0)
+
+    def observed(self, ended: Ended) -> None:
+        """Export and measure what ended with a notification."""
+        match ended:
+            case EndedTurn():
+                self.end_turn(ended)
+            case EndedTool():
+                self.effects.tool_ended(ended.name, ended.error, ended.duration_s)
+                self.end_span(ended.record)
+            case _:
+                self.end_span(ended)
 
     def end_span(self, record: SpanRecord | None) -> None:
         """Export a span, if it is sampled."""

@@ -49,6 +49,10 @@ class Effects(Protocol):
         """Measure a turn: its duration, time to first delta, tokens."""
         ...
 
+    def tool_ended(self, tool: str, error: str, duration_s: float) -> None:
+        """Measure a tool call; `error` is empty on success."""
+        ...
+
     def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
         """A client's trace context was refused: count it, warn once a connection."""
         ...

@@ -36,6 +36,7 @@ class RuntimeEffects:
         self.end_span = meters.end_span
         self.call_ended = meters.call_ended
         self.turn_ended = meters.turn_ended
+        self.tool_ended = meters.tool_ended
         self.context_rejected = meters.context_rejected
         self.approval_asked = meters.approval_asked
         self.approval_settled = meters.approval_settled

@@ -37,6 +37,7 @@ def machine(
             drain=drain,
             core_queue_bounds=_pair_queue_bounds(limits),
             content=content,
+            core_name=config.tracing.core_service_name,
         )
     cores = [CoreSession(i, CoreQueue(_core_queue_bounds(limits))) for i in range(pool.cores)]
     restarts = [
@@ -58,6 +59,7 @@ def machine(
         broadcast=pool.delivery is Delivery.BROADCAST,
         version=version,
         content=content,
+        core_name=config.tracing.core_service_name,
         alone=all(isinstance(where, ListenStdio) for where in config.listen),
     )
 

@@ -1,6 +1,8 @@
 """The span of a server request: from when it was first asked until somebody decided.
 
-What is asked and who may answer is `state.server_requests`; here is only how it shows.
+It stands under a service of its own, `client`: whom the core waits for is no part of it,
+and has another colour where traces are shown. What is asked and who may answer is
+`state.server_requests`; here is only how it shows.
 """
 
 from typing import Final
@@ -12,6 +14,17 @@ from trace_proxy.protocol import methods
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.server_requests import ServerRequest
+
+_NAMES: Final = {
+    "item/commandExecution/requestApproval": "approval command",
+    "execCommandApproval": "approval command",
+    "item/fileChange/requestApproval": "approval file change",
+    "applyPatchApproval": "approval file change",
+    "item/permissions/requestApproval": "approval permissions",
+    "item/tool/requestUserInput": "user input",
+    "mcpServer/elicitation/request": "elicitation",
+}
+"""Short ones for what people are asked; the method is on the span."""
 
 _DECISIONS: Final = frozenset({"accept", "acceptForSession", "decline", "cancel"})
 
@@ -51,6 +64,8 @@ def record(
         semconv.CORE_ID: request.core.index,
         semconv.APPROVAL_DECISION: decided,
         semconv.APPROVAL_ASKED: request.times,
+        semconv.APPROVAL_WAIT: max(now_ns - request.start_ns, 0) / 1e9,
+        semconv.JSONRPC_REQUEST_ID: str(request.core_id)[: semconv.ID_CHARS],
     }
     if request.thread is not None:
         attributes[semconv.CONVERSATION_ID] = request.thread[: semconv.ID_CHARS]
@@ -64,8 +79,8 @@ def record(
     if decided in ("core_lost", "drain"):
         attributes[semconv.ENDED_BY] = decided
     return SpanRecord(
-        service=Service.CORE,
-        name="jsonrpc" if method == "_OTHER" else method,
+        service=Service.CLIENT,
+        name="jsonrpc" if method == "_OTHER" else _NAMES.get(method, method),
         kind=Kind.CLIENT,
         context=request.context,
         parent=request.parent,

@@ -1,7 +1,7 @@
 """Every attribute name that we record, in one place: a renamed convention is one line.
 
-OpenTelemetry semantic conventions 1.44 (RPC, JSON-RPC, network, GenAI, process);
-names that start with `trace_proxy.` are our own.
+OpenTelemetry semantic conventions 1.44 (RPC, JSON-RPC, network, process) and those for
+generative AI, 1.42 dev (GenAI, MCP); names that start with `trace_proxy.` are our own.
 """
 
 from typing import Final
@@ -19,6 +19,7 @@ ID_CHARS: Final = 128
 JSONRPC_REQUEST_ID: Final = "jsonrpc.request.id"
 JSONRPC_VERSION: Final = "jsonrpc.protocol.version"
 ERROR_TYPE: Final = "error.type"
+HTTP_STATUS: Final = "http.response.status_code"
 
 NETWORK_TRANSPORT: Final = "network.transport"
 NETWORK_PROTOCOL: Final = "network.protocol.name"
@@ -27,14 +28,26 @@ NETWORK_PEER_PORT: Final = "network.peer.port"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 
+SESSION_ID: Final = "session.id"
+USER_ID: Final = "user.id"
+
 OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
+AGENT_NAME: Final = "gen_ai.agent.name"
+AGENT_ID: Final = "gen_ai.agent.id"
 REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_ID: Final = "gen_ai.response.id"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHED_INPUT_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_TYPE: Final = "gen_ai.tool.type"
 TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
+MCP_METHOD: Final = "mcp.method.name"
 
 CONNECTION_ID: Final = "trace_proxy.connection.id"
 CORE_ID: Final = "trace_proxy.core.id"
@@ -46,18 +59,34 @@ ENDED_BY: Final = "trace_proxy.ended_by"
 THREAD_ID: Final = "trace_proxy.thread.id"
 """Of a span that is none of an agent's, where `gen_ai.conversation.id` would make it one."""
 TOOL_STATUS: Final = "trace_proxy.tool.status"
+MCP_SERVER: Final = "trace_proxy.mcp.server"
 TURN_ID: Final = "trace_proxy.turn.id"
+TURN_INDEX: Final = "trace_proxy.turn.index"
+"""0 for the first turn of its thread that we have seen."""
 TURN_STATUS: Final = "trace_proxy.turn.status"
 TIME_TO_FIRST_DELTA: Final = "trace_proxy.turn.time_to_first_delta"
+"""Seconds, without those in which a human was waited for."""
+WAITING: Final = "trace_proxy.turn.waiting"
+"""Seconds in which a human was waited for."""
 DELTAS: Final = "trace_proxy.turn.deltas"
 OUTPUT_BYTES: Final = "trace_proxy.turn.output_bytes"
+SUBAGENTS: Final = "trace_proxy.turn.subagents"
+SUBAGENT_INPUT_TOKENS: Final = "trace_proxy.turn.subagent_input_tokens"
+SUBAGENT_OUTPUT_TOKENS: Final = "trace_proxy.turn.subagent_output_tokens"
+"""What subagents' turns add to the root turn's `gen_ai.usage.*`, which count all of it."""
 APPROVAL_DECISION: Final = "trace_proxy.approval.decision"
 APPROVAL_ASKED: Final = "trace_proxy.approval.asked"
 APPROVAL_ANSWERED_BY: Final = "trace_proxy.approval.answered_by"
+APPROVAL_WAIT: Final = "trace_proxy.approval.wait"
 
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
 CONTENT_PARAMS: Final = "trace_proxy.content.params"
 CONTENT_RESULT: Final = "trace_proxy.content.result"
 CONTENT_ERROR: Final = "trace_proxy.content.error"
-CONTENT_ITEM: Final = "trace_proxy.content.item"
-CONTENT_OUTPUT: Final = "trace_proxy.content.output"
-"""Recorded with `--record-content` only."""
+"""Recorded with `--record-content` only; the last three where no convention has a key."""
+
+RETRY_EVENT: Final = "retry"
+"""A model request failed and is made again; its kind is `error.type`."""

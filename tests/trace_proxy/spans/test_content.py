@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,9 @@ from trace_proxy.context.trace_context import Resolution, Source
 from trace_proxy.protocol.envelope import decode_core
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.spans import semconv
-from trace_proxy.spans.content import Content, RecordingTurns
+from trace_proxy.spans.content import Content, RecordingTurns, messages_json
 from trace_proxy.spans.turn_spans import Turn
-from trace_proxy.spans.turns import EndedTurn
+from trace_proxy.spans.turns import Ended, EndedTool, EndedTurn
 from trace_proxy.state.connection import RequestSpan
 from trace_proxy.state.core_session import CoreSession
 
@@ -101,7 +102,7 @@ class Running:
         own = context(sampled=sampled)
         self.turns.begin(Turn("t", "turn", self.core, own, None, 1))
 
-    def observe(self, method: str, **params: Any) -> EndedTurn | SpanRecord | None:
+    def observe(self, method: str, **params: Any) -> Ended:
         return self.turns.observe(observed(method, **params), self.core, 9)
 
     def end(self) -> EndedTurn:
@@ -110,27 +111,84 @@ class Running:
         return ended
 
 
-def test_the_text_of_a_turn_is_kept_up_to_the_limit(content: Content) -> None:
+@pytest.mark.parametrize("limit", [120, 1_024])
+def test_a_turn_keeps_what_was_asked_and_said_as_messages(limit: int) -> None:
+    content = Content(limit)
+    request = msgspec.structs.replace(span(), turn=context())
+    said = [{"type": "text", "text": 'do "this"'}, {"type": "image", "url": "x"}]
+    kept = content.of_request(request, json.dumps({"threadId": "t", "input": said}).encode())
+    assert kept.attributes == SHARED, "the turn says it, not the request"
     running = Running(content)
-    for text in ("hello ", "there ", "world"):
+    for text in ("hello ", '"there" ', "world" * 100):
         running.turns.delta("turn", text, 5)
     running.turns.delta("another", "text", 5)
     record = running.end().records[-1]
-    assert record.attributes[semconv.CONTENT_OUTPUT] == "hello there "
-    assert record.attributes[semconv.OUTPUT_BYTES] == len("hello there world")
+    asked = json.loads(str(record.attributes[semconv.INPUT_MESSAGES]))
+    answered = json.loads(str(record.attributes[semconv.OUTPUT_MESSAGES]))
+    whole = 'do "this"\n'
+    assert asked == [{"role": "user", "parts": [{"type": "text", "content": whole}]}]
+    (message,) = answered
+    (part,) = message["parts"]
+    assert (message["role"], message["finish_reason"]) == ("assistant", "stop")
+    assert ('hello "there" ' + "world" * 100).startswith(part["content"])
+    assert len(part["content"]) > limit // 10
+    assert len(str(record.attributes[semconv.OUTPUT_MESSAGES])) <= limit
+    assert record.attributes[semconv.OUTPUT_BYTES] == len('hello "there" ') + 500
+
+
+@given(st.text(), st.integers(0, 200))
+def test_messages_stay_whole_json_within_any_limit(text: str, limit: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    made = messages_json("assistant", text, limit)
+    assert len(made) <= limit
+    if made:
+        (message,) = json.loads(made)
+        assert text.startswith(message["parts"][0]["content"])
 
 
 def test_a_turn_without_text_or_span_has_no_content(content: Content) -> None:
-    assert semconv.CONTENT_OUTPUT not in Running(content).end().records[-1].attributes
+    assert semconv.OUTPUT_MESSAGES not in Running(content).end().records[-1].attributes
     unsampled = Running(content, sampled=False)
     unsampled.turns.delta("turn", "text", 5)
     assert unsampled.end().records == ()
 
 
-def test_a_tool_takes_its_item_along(content: Content) -> None:
-    running = Running(content)
-    item = {"type": "commandExecution", "id": "call"}
+def test_params_that_are_no_input_leave_no_messages(content: Content) -> None:
+    request = msgspec.structs.replace(span(), turn=context())
+    for params in (b"5", b'{"input":5}', b'{"input":[5]}', None):
+        content.of_request(request, params)
+    assert semconv.INPUT_MESSAGES not in Running(content).end().records[-1].attributes
+
+
+@pytest.mark.parametrize("limit", [40, 1_024])
+def test_a_tool_takes_its_arguments_and_its_result_along(limit: int) -> None:
+    running = Running(Content(limit))
+    about = {"command": "ls " * 20, "cwd": "/w"}
+    item = {"type": "commandExecution", "id": "call", **about}
     assert running.observe("item/started", turnId="turn", item=item) is None
-    record = running.observe("item/completed", turnId="turn", item=item)
-    assert isinstance(record, SpanRecord)
-    assert record.attributes[semconv.CONTENT_ITEM] == json.dumps(item)[:LIMIT]
+    done = {**item, "aggregatedOutput": "a b", "exitCode": 0}
+    ended = running.observe("item/completed", turnId="turn", item=done)
+    assert isinstance(ended, EndedTool)
+    assert ended.record is not None
+    said = ended.record.attributes
+    arguments = json.loads(str(said[semconv.TOOL_ARGUMENTS]))
+    assert len(str(said[semconv.TOOL_ARGUMENTS])) <= limit
+    if limit == 1_024:
+        assert arguments == about
+    else:
+        assert json.dumps(about, separators=(",", ":")).startswith(arguments["cut"])
+    assert json.loads(str(said[semconv.TOOL_RESULT])) == {"aggregatedOutput": "a b"}
+
+
+def test_a_tool_that_says_nothing_has_nothing(content: Content) -> None:
+    running = Running(content)
+    item = {"type": "imageView", "id": "call"}
+    running.observe("item/started", turnId="turn", item=item)
+    ended = running.observe("item/completed", turnId="turn", item=item)
+    assert isinstance(ended, EndedTool)
+    assert ended.record is not None
+    keys = {semconv.TOOL_ARGUMENTS, semconv.TOOL_RESULT}
+    assert keys.isdisjoint(ended.record.attributes)

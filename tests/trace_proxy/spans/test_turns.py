@@ -3,9 +3,20 @@
 import pytest
 
 from tests.trace_proxy.recording import Client, Json, Proxy
-from trace_proxy.context.span_record import Kind, Service, SpanRecord
+from trace_proxy.context.span_record import Kind, Service, SpanEvent, SpanRecord
+from trace_proxy.spans.turn_spans import TOOL_STATUS
 
 CANARY = "CANARY"
+
+OF_TURN: Json = {
+    "gen_ai.conversation.id": "t",
+    "session.id": "t",
+    "trace_proxy.turn.id": "u",
+    "trace_proxy.core.id": 0,
+    "gen_ai.agent.name": "core-server",
+    "trace_proxy.client.name": "client",
+}
+"""What all spans of the turn say."""
 
 
 @pytest.fixture
@@ -52,17 +63,18 @@ def test_a_turn_is_a_span_below_its_request_with_all_that_the_table_says(
         delta = {"threadId": "t", "turnId": "u", "itemId": "m", "delta": text}
         proxy.core.notify("item/agentMessage/delta", delta)
     first_delta_s = 3e-3
-    usage = {"last": {"inputTokens": 100, "outputTokens": 20}, "total": {"inputTokens": 100}}
+    last = {"inputTokens": 100, "outputTokens": 20, "cachedInputTokens": 10}
+    usage = {"last": {**last, "reasoningOutputTokens": 5}, "total": {"inputTokens": 100}}
     for _ in range(2):  # the second is a replay
         tokens = {"threadId": "t", "turnId": "u", "tokenUsage": usage}
         proxy.core.notify("thread/tokenUsage/updated", tokens)
     completed(proxy)
 
     spans = named(proxy.spans())
-    request, turn = spans["turn/start"], spans["invoke_agent"]
+    request, turn = spans["turn/start"], spans["invoke_agent core-server"]
     assert turn == SpanRecord(
         service=Service.CORE,
-        name="invoke_agent",
+        name="invoke_agent core-server",
         kind=Kind.INTERNAL,
         context=turn.context,
         parent=request.context,
@@ -70,17 +82,19 @@ def test_a_turn_is_a_span_below_its_request_with_all_that_the_table_says(
         end_ns=proxy.now_ns,
         attributes={
             "gen_ai.operation.name": "invoke_agent",
-            "gen_ai.conversation.id": "t",
-            "trace_proxy.turn.id": "u",
+            "gen_ai.agent.id": "t",
             "trace_proxy.turn.status": "completed",
-            "trace_proxy.core.id": 0,
+            "trace_proxy.turn.index": 0,
             "trace_proxy.turn.deltas": 2,
             "trace_proxy.turn.output_bytes": 3,
             "gen_ai.request.model": "mock",
             "gen_ai.usage.input_tokens": 100,
             "gen_ai.usage.output_tokens": 20,
+            "gen_ai.usage.cache_read.input_tokens": 10,
+            "gen_ai.usage.reasoning.output_tokens": 5,
             "trace_proxy.turn.time_to_first_delta": first_delta_s,
         },
+        shared=OF_TURN,
     )
     assert request.attributes["trace_proxy.turn.id"] == "u"
     parent_id = asked["trace"]["traceparent"].split("-")[2]
@@ -109,8 +123,8 @@ def test_in_whatever_order_it_is_told_a_turn_is_one_span_below_its_request(
         else:
             (started if event == "started" else completed)(proxy)
     spans = named(proxy.spans())
-    assert spans.keys() == {"turn/start", "invoke_agent"}
-    assert spans["invoke_agent"].parent == spans["turn/start"].context
+    assert spans.keys() == {"turn/start", "invoke_agent core-server"}
+    assert spans["invoke_agent core-server"].parent == spans["turn/start"].context
     assert spans["turn/start"].links == ()
     assert (len(proxy.hub.board.turns), proxy.core.session.turns) == (0, 0)
 
@@ -124,7 +138,7 @@ def test_a_start_that_joins_a_running_turn_links_to_it(proxy: Proxy, client: Cli
     completed(proxy)
     _, joined, ended = proxy.spans()
     assert (joined.name, joined.links) == ("turn/start", (turn.context,))
-    assert ended.name == "invoke_agent"
+    assert ended.name == "invoke_agent core-server"
     started(proxy, "v")
     completed(proxy, "v")
     assert proxy.spans()[0].parent is None, "what joined has no child of its own"
@@ -249,12 +263,11 @@ def test_a_tool_is_a_span_below_its_turn_with_the_cores_own_times(
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": "shell",
             "gen_ai.tool.call.id": "i",
+            "gen_ai.tool.type": "function",
             "trace_proxy.tool.status": "completed",
-            "gen_ai.conversation.id": "t",
-            "trace_proxy.turn.id": "u",
-            "trace_proxy.core.id": 0,
             "process.exit.code": 0,
         },
+        shared=OF_TURN,
     )
 
 
@@ -276,26 +289,46 @@ def test_tools_have_names(proxy: Proxy, client: Client, members: Json, tool: str
 
 
 @pytest.mark.parametrize(
-    ("status", "recorded", "error"),
+    ("members", "kind", "error"),
     [
-        ("failed", "failed", "The tool failed."),
-        ("declined", "declined", ""),
-        (CANARY, "other", ""),
-        ("core_lost", "other", ""),
-        (None, "other", ""),
+        ({"status": "failed", "exitCode": 3}, "exit_code", "The command failed."),
+        ({"status": "failed", "exitCode": 124}, "timeout", "The command took too long."),
+        ({"status": "failed"}, "tool_error", "The tool failed."),
+        ({"status": "failed", "type": "mcpToolCall"}, "tool_error", "The tool failed."),
+        ({"status": "declined"}, "declined", "The tool was declined."),
+        ({"status": "interrupted"}, "cancelled", "The tool was cancelled."),
+        ({"status": "completed", "exitCode": 0}, "", ""),
+        ({"status": CANARY}, "", ""),
+        ({"status": "core_lost"}, "", ""),
+        ({"status": None}, "", ""),
+        ({}, "", ""),
     ],
 )
-def test_a_tool_that_fails_is_an_error_and_one_that_was_declined_is_not(
-    proxy: Proxy, client: Client, status: str | None, recorded: str, error: str
+def test_a_tool_says_what_failed(
+    proxy: Proxy, client: Client, members: Json, kind: str, error: str
 ) -> None:
     proxy.turn(client)
     proxy.spans()
-    item(proxy, "started", id="i")
-    item(proxy, "completed", id="i", status=status, exitCode=3)
+    item(proxy, "started", id="i", type=members.get("type", "commandExecution"))
+    item(proxy, "completed", id="i", **members)
     (tool,) = proxy.spans()
-    assert (tool.attributes["trace_proxy.tool.status"], tool.error) == (recorded, error)
-    assert tool.attributes.get("error.type", "") == ("failed" if error else "")
-    assert tool.attributes["process.exit.code"] == 3
+    assert (tool.attributes.get("error.type", ""), tool.error) == (kind, error)
+    assert proxy.effects.tools == [(tool.attributes["gen_ai.tool.name"], kind)]
+    assert tool.attributes["trace_proxy.tool.status"] in {*TOOL_STATUS, "other"}
+
+
+def test_an_mcp_tool_is_an_extension_of_its_server(proxy: Proxy, client: Client) -> None:
+    proxy.turn(client)
+    proxy.spans()
+    for server in ("docs", 5, None):
+        what = {"id": "i", "type": "mcpToolCall", "tool": "find", "server": server}
+        item(proxy, "started", **what)
+        item(proxy, "completed", **what, status="completed")
+    named, *odd = proxy.spans()
+    assert named.attributes["gen_ai.tool.type"] == "extension"
+    assert named.attributes["mcp.method.name"] == "tools/call"
+    assert named.attributes["trace_proxy.mcp.server"] == "docs"
+    assert [each.attributes["trace_proxy.mcp.server"] for each in odd] == ["", ""]
 
 
 @pytest.mark.parametrize("ms", [-5, 0, 10**30, 1.5e300, None])
@@ -316,7 +349,7 @@ def test_what_is_open_when_a_turn_ends_ends_with_it(proxy: Proxy, client: Client
     completed(proxy, status="interrupted")
     tool, turn = proxy.spans()
     assert tool.attributes["trace_proxy.tool.status"] == "interrupted"
-    assert (tool.error, turn.error) == ("", "")
+    assert (tool.attributes["error.type"], turn.error) == ("cancelled", "")
     assert turn.attributes["trace_proxy.turn.status"] == "interrupted"
 
 
@@ -349,7 +382,7 @@ def test_a_crash_ends_turn_tool_and_request_as_lost(proxy: Proxy, client: Client
     assert {name: each.attributes["error.type"] for name, each in spans.items()} == {
         "thread/read": "-32003",
         "execute_tool shell": "core_lost",
-        "invoke_agent": "core_lost",
+        "invoke_agent core-server": "core_lost",
     }
     assert all(each.attributes["trace_proxy.ended_by"] == "core_lost" for each in spans.values())
 
@@ -402,6 +435,200 @@ def test_unsampled_turns_leave_no_spans_and_are_measured() -> None:
     completed(proxy)
     assert proxy.spans() == []
     assert [each.status for each in proxy.effects.turns] == ["completed"]
+
+
+def usage(total: int, last: int, **more: Json) -> Json:
+    counts = {"inputTokens": last, "outputTokens": 0}
+    return {"tokenUsage": {"last": counts, "total": {"inputTokens": total}}, **more}
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "interrupted"])
+def test_a_total_that_is_repeated_when_a_turn_starts_is_nobodys(
+    proxy: Proxy, client: Client, status: str
+) -> None:
+    proxy.turn(client)
+    proxy.core.notify("thread/tokenUsage/updated", usage(100, 100, threadId="t", turnId="u"))
+    completed(proxy)
+    proxy.spans()
+    for turn, tokens in (("v", None), ("w", 7)):
+        started(proxy, turn)
+        repeated = usage(100, 100, threadId="t", turnId=turn)
+        proxy.core.notify("thread/tokenUsage/updated", repeated)
+        if tokens:
+            more = usage(100 + tokens, tokens, threadId="t", turnId=turn)
+            proxy.core.notify("thread/tokenUsage/updated", more)
+        completed(proxy, turn, status)
+        (span,) = proxy.spans()
+        assert span.attributes.get("gen_ai.usage.input_tokens") == tokens
+
+
+def test_a_total_of_a_resumed_thread_is_known_before_its_first_turn(
+    proxy: Proxy, client: Client
+) -> None:
+    replay = usage(500, 20, threadId="t", turnId="long-ago")
+    proxy.core.notify("thread/tokenUsage/updated", replay)
+    proxy.turn(client)
+    proxy.core.notify("thread/tokenUsage/updated", {**replay, "turnId": "u"})
+    proxy.core.notify("thread/tokenUsage/updated", usage(510, 10, threadId="t", turnId="u"))
+    completed(proxy)
+    assert proxy.spans()[-1].attributes["gen_ai.usage.input_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    ("info", "kind", "status"),
+    [
+        ("contextWindowExceeded", "contextWindowExceeded", None),
+        ({"httpConnectionFailed": {"httpStatusCode": 401}}, "httpConnectionFailed", 401),
+        (
+            {"responseStreamDisconnected": {"httpStatusCode": None}},
+            "responseStreamDisconnected",
+            None,
+        ),
+        ({"httpConnectionFailed": {"httpStatusCode": 10**9}}, "httpConnectionFailed", None),
+        ({"httpConnectionFailed": {"httpStatusCode": True}}, "httpConnectionFailed", None),
+        ({"a": 1, "b": 2}, "_OTHER", None),
+        (f"{CANARY} with blanks", "_OTHER", None),
+        ("x" * 65, "_OTHER", None),
+        (None, "_OTHER", None),
+        (5, "_OTHER", None),
+    ],
+)
+def test_a_failed_turn_says_why_and_each_retry_is_an_event(
+    proxy: Proxy, client: Client, info: Json, kind: str, status: int | None
+) -> None:
+    expected: Json = {"error.type": kind} | (
+        {} if status is None else {"http.response.status_code": status}
+    )
+    proxy.turn(client)
+    proxy.spans()
+    times = []
+    for will_retry in (True, True, False):
+        error = {"message": CANARY, "codexErrorInfo": info, "additionalDetails": CANARY}
+        params = {"threadId": "t", "turnId": "u", "error": error, "willRetry": will_retry}
+        proxy.core.notify("error", params)
+        times.append(proxy.now_ns)
+    completed(proxy, status="failed")
+    (turn,) = proxy.spans()
+    assert turn.events == tuple(SpanEvent("retry", at_ns, expected) for at_ns in times[:2])
+    assert {key: turn.attributes[key] for key in expected} == expected
+    assert CANARY not in repr(turn)
+
+
+def test_the_end_of_a_turn_says_why_too_and_retries_are_bounded(
+    proxy: Proxy, client: Client
+) -> None:
+    proxy.turn(client)
+    proxy.spans()
+    retry = {"threadId": "t", "turnId": "u", "error": {}, "willRetry": True}
+    for _ in range(100):
+        proxy.core.notify("error", retry)
+    error = {"message": CANARY, "codexErrorInfo": "rateLimitExceeded"}
+    end = {"threadId": "t", "turn": {"id": "u", "status": "failed", "error": error}}
+    proxy.core.notify("turn/completed", end)
+    (turn,) = proxy.spans()
+    assert turn.attributes["error.type"] == "rateLimitExceeded"
+    assert len(turn.events) == 32
+
+
+def test_a_human_who_is_waited_for_is_no_part_of_the_first_delta(
+    proxy: Proxy, client: Client
+) -> None:
+    client.request(1, "turn/start", {"threadId": "t"})
+    accepted_ns = proxy.now_ns
+    proxy.core.answer(proxy.core.got()[0]["id"], {"turn": {"id": "u"}})
+    proxy.core.ask(0, "item/commandExecution/requestApproval", {"threadId": "t", "turnId": "u"})
+    asked_ns = proxy.now_ns
+    proxy.now_ns += 60_000_000_000
+    client.answer(0, {"decision": "accept"})
+    waited_s = (proxy.now_ns - asked_ns) / 1e9
+    delta = {"threadId": "t", "turnId": "u", "itemId": "m", "delta": "x"}
+    proxy.core.notify("item/agentMessage/delta", delta)
+    first_s = (proxy.now_ns - accepted_ns) / 1e9 - waited_s
+    completed(proxy)
+    _, approval, turn = proxy.spans()
+    assert turn.attributes["trace_proxy.turn.waiting"] == pytest.approx(waited_s)
+    assert turn.attributes["trace_proxy.turn.time_to_first_delta"] == pytest.approx(first_s)
+    assert (approval.service, approval.name) == (Service.CLIENT, "approval command")
+    assert approval.attributes["trace_proxy.approval.wait"] == pytest.approx(waited_s)
+    assert approval.attributes["jsonrpc.request.id"] == "0"
+    assert approval.attributes["rpc.method"] == "item/commandExecution/requestApproval"
+
+
+@pytest.mark.parametrize(
+    ("greeting", "thread", "name"),
+    [
+        ({}, {}, "core-server"),
+        ({"serverInfo": {"name": "ours"}}, {}, "ours"),
+        ({"serverInfo": {"name": 5}}, {}, "core-server"),
+        ({"serverInfo": {"name": "a\nb"}}, {}, "core-server"),
+        ({"serverInfo": {"name": "ours"}}, {"agentNickname": "Ramanujan"}, "Ramanujan"),
+        ({}, {"agentNickname": None, "agentRole": "explorer"}, "explorer"),
+        ({}, {"agentNickname": "n" * 100}, "n" * 64),
+    ],
+)
+def test_an_agent_is_called_as_its_thread_says_else_as_its_core(
+    greeting: Json, thread: Json, name: str
+) -> None:
+    proxy = Proxy()
+    proxy.core.start({"userAgent": "x", **greeting})
+    client = proxy.client()
+    client.request("start", "thread/start")
+    loaded = {"thread": {"id": "t", **thread}, "model": "m", "modelProvider": "openai"}
+    proxy.core.answer(proxy.core.got()[-1]["id"], loaded)
+    proxy.turn(client)
+    completed(proxy)
+    turn = proxy.spans()[-1]
+    assert turn.name == f"invoke_agent {name}"
+    assert turn.shared["gen_ai.agent.name"] == name
+    assert turn.shared["gen_ai.provider.name"] == "openai"
+
+
+def test_a_rerouted_model_is_the_one_that_answered(proxy: Proxy, client: Client) -> None:
+    for turn, model in (("u", "other"), ("v", None), ("w", 5)):
+        proxy.turn(client, turn=turn)
+        if model:
+            rerouted = {"threadId": "t", "turnId": turn, "fromModel": "mock", "toModel": model}
+            proxy.core.notify("model/rerouted", rerouted)
+        completed(proxy, turn)
+        said = proxy.spans()[-1].attributes
+        assert said["gen_ai.request.model"] == "mock"
+        assert said.get("gen_ai.response.model") == ("other" if turn == "u" else None)
+        assert said["trace_proxy.turn.index"] == "uvw".index(turn)
+
+
+def test_a_model_call_is_a_span_where_the_wire_tells_its_times(
+    proxy: Proxy, client: Client
+) -> None:
+    proxy.turn(client)
+    turn = proxy.hub.board.turns.get("u")
+    assert turn is not None
+    proxy.spans()
+    used = {"inputTokens": 7, "outputTokens": 3, "cachedInputTokens": 2}
+    call = {"threadId": "t", "turnId": "u", "responseId": "resp_1", "usage": used}
+    proxy.core.notify("rawResponse/completed", call)
+    assert proxy.spans() == [], "no times, no span"
+    timed = {**call, "startedAtMs": 2_000, "completedAtMs": 2_500}
+    proxy.core.notify("rawResponse/completed", timed)
+    proxy.core.notify("rawResponse/completed", {**timed, "turnId": "another"})
+    (span,) = proxy.spans()
+    assert span == SpanRecord(
+        service=Service.CORE,
+        name="chat mock",
+        kind=Kind.CLIENT,
+        context=span.context,
+        parent=turn.context,
+        start_ns=2_000_000_000,
+        end_ns=2_500_000_000,
+        attributes={
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "mock",
+            "gen_ai.response.id": "resp_1",
+            "gen_ai.usage.input_tokens": 7,
+            "gen_ai.usage.output_tokens": 3,
+            "gen_ai.usage.cache_read.input_tokens": 2,
+        },
+        shared=OF_TURN,
+    )
 
 
 def test_nothing_that_was_said_is_in_any_span(proxy: Proxy, client: Client) -> None:

@@ -29,7 +29,7 @@ from trace_proxy.relay.per_connection.server_requests import PairRequests
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
-from trace_proxy.spans.turns import OBSERVED, EndedTurn
+from trace_proxy.spans.turns import CORE_NAME, OBSERVED
 from trace_proxy.state.connection import Connection, Peer, Pending
 from trace_proxy.state.core_session import CoreSession, Fault
 
@@ -54,9 +54,10 @@ class PassThrough:
         core_queue_bounds: What may wait for a core that does not read; `max_answers` and
             `max_bytes` count, for requests too: without ids of ours there is no window.
         content: Puts content on spans, None when none may be recorded.
+        core_name: What agents are called in spans.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it is made of
         self,
         effects: Effects,
         ids: Ids,
@@ -65,8 +66,9 @@ class PassThrough:
         drain: Drain,
         core_queue_bounds: CoreQueueBounds,
         content: Content | None = None,
+        core_name: str = CORE_NAME,
     ) -> None:
-        self.board = Board(effects, ids, [], admission, drain, content)
+        self.board = Board(effects, ids, [], admission, drain, content, core_name=core_name)
         self.pairs: dict[int, Pair] = {}
         self._server_requests = PairRequests(self.board)
         self._lane_bounds = core_queue_bounds
@@ -275,7 +277,12 @@ class PassThrough:
         try:
             if pending.method in methods.SUBSCRIBING:
                 loaded = shapes.THREAD.decode(result)
-                board.turns.model_of(loaded.thread.id, loaded.model)
+                board.turns.loaded(
+                    loaded.thread.id,
+                    model=loaded.model,
+                    provider=loaded.provider,
+                    name=loaded.thread.agent,
+                )
                 board.subscribers.add(loaded.thread.id, pair.connection)
                 pending.thread = loaded.thread.id
             elif span.turn is not None and pending.thread is not None:
@@ -299,11 +306,7 @@ class PassThrough:
             if isinstance(routing.turn_id, str) and routing.delta is not UNSET:
                 board.turns.delta(routing.turn_id, routing.delta, board.now_ns)
         elif method in OBSERVED:
-            ended = board.turns.observe(line, pair.core, board.now_ns)
-            if isinstance(ended, EndedTurn):
-                board.end_turn(ended)
-            else:
-                board.end_span(ended)
+            board.observed(board.turns.observe(line, pair.core, board.now_ns))
         elif method == "serverRequest/resolved":
             self._server_requests.resolved(pair, params)
         elif method == "thread/closed":

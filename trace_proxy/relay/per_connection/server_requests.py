@@ -62,7 +62,7 @@ class PairRequests:
         )
         asked.ask(pair.connection)
         board.server_requests.open(asked)
-        board.effects.approval_asked(asked)
+        board.approval_asked(asked)
 
     def answered(self, pair: Pair, key: bytes, message: Message) -> None:
         """The client answered."""
@@ -91,4 +91,4 @@ class PairRequests:
     def _end(self, asked: ServerRequest, how: str, by: Connection | None) -> None:
         board = self._board
         board.end_span(approvals.record(asked, board.now_ns, how, by))
-        board.effects.approval_settled(asked, board.now_ns)
+        board.approval_settled(asked)

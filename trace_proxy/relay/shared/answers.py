@@ -91,7 +91,9 @@ class Answers:
         board.not_expected(pending)
         pending.thread = thread
         board.placement.place(thread, core)
-        board.turns.model_of(thread, result.model)
+        board.turns.loaded(
+            thread, model=result.model, provider=result.provider, name=result.thread.agent
+        )
         if pending.connection is not None:
             board.subscribers.add(thread, pending.connection)
         if pending.method == "thread/resume":

@@ -131,12 +131,10 @@ class CoreMessages:
             audience = self._usage_audience(message.params, audience)
         ended = board.turns.observe(line, core, board.now_ns)
         board.deliver(audience, method, line)
+        board.observed(ended)
         if isinstance(ended, EndedTurn):
-            board.end_turn(ended)
             for asked in board.server_requests.lose_turn(ended.turn.thread, ended.turn.context):
                 board.resolve(asked, "resolved")
-        else:
-            board.end_span(ended)
 
     def _usage_audience(
         self, params: object, audience: Iterable[Connection]
@@ -156,7 +154,7 @@ class CoreMessages:
         if method == _SETTINGS:
             model = _model(line)
             if model:
-                board.turns.model_of(thread, model)
+                board.turns.loaded(thread, model=model)
         elif (
             method in methods.UNLOADING or _status(line) == "notLoaded"
         ) and board.placement.home(thread) in (None, core):
@@ -192,7 +190,7 @@ class CoreMessages:
         ours, unanswered = board.server_requests.resolved(core, core_id)
         if unanswered is not None:
             board.end_span(approvals.record(unanswered, board.now_ns, "resolved", None))
-            board.effects.approval_settled(unanswered, board.now_ns)
+            board.approval_settled(unanswered)
         if ours >= 0:
             renamed = envelope.with_member(params, "requestId", b"%d" % ours)
             board.deliver(audience, _RESOLVED, envelope.replace_params(line, renamed))
@@ -235,7 +233,7 @@ class CoreMessages:
             board.now_ns,
         )
         board.server_requests.open(asked)
-        board.effects.approval_asked(asked)
+        board.approval_asked(asked)
         return asked
 
 

@@ -29,6 +29,7 @@ from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
+from trace_proxy.spans.turns import CORE_NAME
 from trace_proxy.state.connection import Connection, Peer
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 from trace_proxy.state.handles import closing_params
@@ -49,6 +50,7 @@ class Hub:
         version: Ours, as cores see it.
         content: Puts content on spans, None when none may be recorded.
         alone: Whether there is one client only, for as long as we live.
+        core_name: What agents of cores without a name are called in spans.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -64,8 +66,18 @@ class Hub:
         version: str,
         content: Content | None = None,
         alone: bool = False,
+        core_name: str = CORE_NAME,
     ) -> None:
-        self.board = Board(effects, ids, cores, admission, drain, content, broadcast=broadcast)
+        self.board = Board(
+            effects,
+            ids,
+            cores,
+            admission,
+            drain,
+            content,
+            broadcast=broadcast,
+            core_name=core_name,
+        )
         greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings

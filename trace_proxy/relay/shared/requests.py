@@ -234,7 +234,7 @@ class Requests:
         if board.content is not None and record is not None:
             board.content.of_approval(record, asked.params, bytes(body))
         board.end_span(record)
-        board.effects.approval_settled(asked, board.now_ns)
+        board.approval_settled(asked)
 
     def notification(self, connection: Connection, message: Message) -> None:
         """Take a client's notification: to every core, but for `initialized`, which is ours."""

@@ -440,7 +440,12 @@ def test_a_turn_counts_as_work_until_it_is_completed() -> None:
     spans = proxy.spans()
     assert spans[-1].attributes["gen_ai.request.model"] == "m"
     names = [span.name for span in spans]
-    assert names == ["thread/start", "turn/start", "execute_tool shell", "invoke_agent"]
+    assert names == [
+        "thread/start",
+        "turn/start",
+        "execute_tool shell",
+        "invoke_agent core-server",
+    ]
     client.core_says(method="thread/closed", params={"threadId": "t"})
     assert client.connection.threads == set()
     assert len(client.heard()) == 5
@@ -491,7 +496,8 @@ def test_what_a_core_asks_is_a_span_until_the_client_answers(core_id: object) ->
     assert proxy.effects.pending_approvals == 1
     client.say(id=core_id, result={"decision": "accept"})
     (span,) = proxy.spans()
-    assert (span.name, span.attributes["trace_proxy.approval.decision"]) == (ASK, "accept")
+    named = (span.attributes["rpc.method"], span.attributes["trace_proxy.approval.decision"])
+    assert named == (ASK, "accept")
     assert span.parent == next(iter(proxy.machine.board.turns)).context
     assert proxy.effects.pending_approvals == 0
     client.say(id=core_id, result={})

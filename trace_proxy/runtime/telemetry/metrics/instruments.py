@@ -67,6 +67,27 @@ class CallDurations:
         return self._series.setdefault(labels, Distribution(self._bounds))
 
 
+class Distributions:
+    """Histograms of equal bounds by label values; all `_OTHER` when they are too many."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._series: dict[Labels, Distribution] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one value; give the label values in the instrument's order."""
+        series = self._series.get(labels)
+        if series is None:
+            if len(self._series) >= MAX_LABEL_SETS:
+                labels = (OTHER,) * len(labels)
+            series = self._series.setdefault(labels, Distribution(self._bounds))
+        series.observe(value)
+
+    def read(self) -> list[tuple[Labels, Distribution]]:
+        """All series so far."""
+        return list(self._series.items())
+
+
 class Tally:
     """A counter by label values; all `_OTHER` when they are too many."""
 

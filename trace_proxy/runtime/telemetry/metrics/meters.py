@@ -13,12 +13,16 @@ from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Shed
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.setup import Telemetry
+from trace_proxy.spans.turn_spans import Failure
 from trace_proxy.spans.turns import EndedTurn
 from trace_proxy.state.connection import Connection
 from trace_proxy.state.server_requests import ServerRequest
 
 if TYPE_CHECKING:
     from trace_proxy.runtime.telemetry.metrics.prometheus import Scrape
+
+LABEL_CHARS: Final = 64
+"""Of a model or a provider; their names are below 40."""
 
 LINES_A_SECOND: Final = 100
 """Of the hub's events: a client that sends nothing but errors must not fill a disk."""
@@ -70,6 +74,7 @@ class Meters:
             metrics.time_to_first_delta.observe(turn.time_to_first_delta_s)
         metrics.tokens.add("input", by=turn.input_tokens)
         metrics.tokens.add("output", by=turn.output_tokens)
+        self._agent_ended(ended, now_ns)
         _log.info(
             "turn.ended",
             thread=turn.thread,
@@ -78,6 +83,20 @@ class Meters:
             trace_id=turn.context.trace_id,
             span_id=turn.context.span_id,
         )
+
+    def _agent_ended(self, ended: EndedTurn, now_ns: int) -> None:
+        turn, metrics = ended.turn, self._metrics
+        failed = ended.status == "failed" and not ended.why
+        error = ended.why or ((turn.failure or Failure()).kind if failed else "")
+        about = ("invoke_agent", turn.agent.provider[:LABEL_CHARS], turn.agent.model[:LABEL_CHARS])
+        metrics.agents.observe((now_ns - turn.start_ns) / 1e9, *about, error)
+        for kind, tokens in (("input", turn.input_tokens), ("output", turn.output_tokens)):
+            if tokens:
+                metrics.agent_tokens.observe(tokens, *about, kind)
+
+    def tool_ended(self, tool: str, error: str, duration_s: float) -> None:
+        """Measure a tool call."""
+        self._metrics.tools.observe(duration_s, "execute_tool", tool, error)
 
     def approval_asked(self, request: ServerRequest) -> None:
         """Count a pending server request."""

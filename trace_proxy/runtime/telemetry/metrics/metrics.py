@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from trace_proxy.runtime.telemetry.metrics.instruments import (
     CallDurations,
     Distribution,
+    Distributions,
     Instrument,
     Kind,
     Readings,
@@ -28,6 +29,9 @@ TURN_BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
 DELTA_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # An approval waits for a person.
 APPROVAL_BOUNDS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+# Those of `gen_ai.client.token.usage` in the conventions.
+TOKEN_BOUNDS = tuple(float(4**power) for power in range(14))
 
 STATES = ("starting", "serving", "draining", "interrupting", "closing", "stopped")
 
@@ -54,6 +58,9 @@ class Metrics:
             `_OTHER` for methods that are not known.
         turn_duration, time_to_first_delta, approval_wait: `observe(seconds)`.
         tokens: `add(type, by=n)`, type `input` or `output`.
+        agents: `observe(seconds, operation, provider, model, error_type)` for each turn.
+        tools: `observe(seconds, operation, tool, error_type)` for each tool call.
+        agent_tokens: `observe(n, operation, provider, model, type)` for each turn.
         shed, cut, core_faults: `add(reason)`.
         ignored: `add(what)`: an `answer` that came too late or from the wrong client, a
             `notification` whose one hearer has left. Nobody is at fault.
@@ -76,6 +83,8 @@ class Metrics:
         self.turn_duration = Distribution(TURN_BOUNDS_S)
         self.time_to_first_delta = Distribution(DELTA_BOUNDS_S)
         self.approval_wait = Distribution(APPROVAL_BOUNDS_S)
+        self.agents, self.tools = Distributions(TURN_BOUNDS_S), Distributions(TURN_BOUNDS_S)
+        self.agent_tokens = Distributions(TOKEN_BOUNDS)
         self.tokens, self.shed, self.cut, self.ignored = Tally(), Tally(), Tally(), Tally()
         self.core_faults, self.context_rejected = Tally(), Tally()
         self.in_flight: Callable[[], int] = _nothing
@@ -87,7 +96,7 @@ class Metrics:
 
     def instruments(self) -> list[Instrument]:
         """What there is to read, for whoever exports it."""
-        return [*self._traffic(), *self._work(), *self._health()]
+        return [*self._traffic(), *self._work(), *self._agents(), *self._health()]
 
     def _traffic(self) -> list[Instrument]:
         return [
@@ -150,6 +159,39 @@ class Metrics:
                 "approvals.pending", "Approvals asked for.", lambda: [((), self.approvals_pending)]
             ),
             _histogram("approval.wait", "From the question to the answer.", self.approval_wait),
+        ]
+
+    def _agents(self) -> list[Instrument]:
+        """By the conventions for generative AI, which dashboards know."""
+        operation, about = (
+            "gen_ai.operation.name",
+            ("gen_ai.provider.name", "gen_ai.request.model"),
+        )
+        return [
+            Instrument(
+                "gen_ai.invoke_agent.duration",
+                Kind.HISTOGRAM,
+                "Turns, from start to end.",
+                self.agents.read,
+                (operation, *about, "error.type"),
+                "s",
+            ),
+            Instrument(
+                "gen_ai.execute_tool.duration",
+                Kind.HISTOGRAM,
+                "Tool calls, from start to end.",
+                self.tools.read,
+                (operation, "gen_ai.tool.name", "error.type"),
+                "s",
+            ),
+            Instrument(
+                "gen_ai.client.token.usage",
+                Kind.HISTOGRAM,
+                "Tokens of a turn.",
+                self.agent_tokens.read,
+                (operation, *about, "gen_ai.token.type"),
+                "{token}",
+            ),
         ]
 
     def _health(self) -> list[Instrument]:
