@@ -3,8 +3,11 @@
     python -m trace_proxy.talk ws://127.0.0.1:4500 "hello there"
 
 A small, whole client of the protocol: initialize, thread/start, turn/start, deltas,
-approvals by keyboard, turn/completed. Says the trace id at the end, so that the turn
-can be found in Jaeger. For people, not for scripts.
+approvals by keyboard, turn/completed. For people, not for scripts.
+
+Where the environment says where traces go (`OTEL_EXPORTER_OTLP_ENDPOINT`), it exports a
+span of its own, under which all its requests are one trace, and says the trace id at the
+end. Elsewhere it sends no trace context: a parent that nobody exports would be missed.
 """
 
 import argparse
@@ -12,15 +15,25 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import aiohttp
+import structlog
+
+from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
+from trace_proxy.context.trace_context import trace_field
+from trace_proxy.runtime.telemetry.setup import Telemetry
 
 FAILED: Final = 1
+
+SPAN: Final = "talk"
+NOWHERE: Final = "none"
+EXPORT_S: Final = 5.0
+"""For its one span; a collector that is not there is not waited for any longer."""
 
 _TEXT: Final = frozenset({"item/agentMessage/delta", "item/commandExecution/outputDelta"})
 _APPROVALS: Final = frozenset(
@@ -29,12 +42,19 @@ _APPROVALS: Final = frozenset(
 
 
 class Conversation:
-    """One thread with one turn over an open websocket."""
+    """One thread with one turn over an open websocket.
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    Args:
+        socket: Open.
+        context: The span of it all, None when there is none.
+    """
+
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, context: SpanContext | None
+    ) -> None:
         self._socket = socket
         self._next_id = 0
-        self.trace_id = secrets.token_hex(16)
+        self._trace = {} if context is None else {"trace": json.loads(trace_field(context))}
 
     async def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its answer; notifications meanwhile are shown.
@@ -43,8 +63,7 @@ class Conversation:
             ConnectionError: the proxy closed the connection, or refused the request.
         """
         request_id, self._next_id = self._next_id, self._next_id + 1
-        trace = {"traceparent": f"00-{self.trace_id}-{secrets.token_hex(8)}-01"}
-        request = {"id": request_id, "method": method, "params": params, "trace": trace}
+        request = {"id": request_id, "method": method, "params": params, **self._trace}
         await self._socket.send_json(request)
         async for message in self._messages():
             if message.get("id") == request_id and "method" not in message:
@@ -110,8 +129,26 @@ def _say(text: str) -> None:
 
 async def talk(url: str, text: str) -> int:
     """Run one turn; returns the exit code."""
+    telemetry, start_ns = Telemetry(os.environ), time.time_ns()
+    context = None
+    if telemetry.destination != NOWHERE:
+        trace_id = telemetry.new_trace_id()
+        flags = 2 | telemetry.sampled(None, trace_id, SPAN)
+        context = SpanContext(trace_id, telemetry.new_span_id(), flags)
+    try:
+        return await _converse(url, text, context)
+    finally:
+        if context is not None and context.sampled:
+            end_ns = time.time_ns()
+            telemetry.export(
+                SpanRecord(Service.CLIENT, SPAN, Kind.CLIENT, context, None, start_ns, end_ns, {})
+            )
+        await telemetry.shutdown(EXPORT_S)
+
+
+async def _converse(url: str, text: str, context: SpanContext | None) -> int:
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-        conversation = Conversation(socket)
+        conversation = Conversation(socket, context)
         client = {"name": "trace_proxy.talk", "version": "1"}
         await conversation.ask("initialize", {"clientInfo": client})
         await socket.send_json({"method": "initialized"})
@@ -119,7 +156,8 @@ async def talk(url: str, text: str) -> int:
         turn = {"threadId": thread, "input": [{"type": "text", "text": text}]}
         await conversation.ask("turn/start", turn)
         status = await conversation.until_turn_completed()
-        _say(f"\n\nturn {status}; trace {conversation.trace_id}\n")
+        trace = "" if context is None else f"; trace {context.trace_id:032x}"
+        _say(f"\n\nturn {status}{trace}\n")
         return 0 if status == "completed" else FAILED
 
 
@@ -132,6 +170,7 @@ def main() -> int:
     parser.add_argument("url", help="where the proxy listens, e.g. ws://127.0.0.1:4500")
     parser.add_argument("text", help="what to say; /help lists what the offline engine does")
     arguments = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         return asyncio.run(talk(arguments.url, arguments.text))
     except (aiohttp.ClientError, OSError) as error:

@@ -142,6 +142,8 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int
     cached_input_tokens: int = 0
     reasoning_output_tokens: int = 0
+    response_id: str = ""
+    """The endpoint's, empty where it gives none."""
 
 
 class Retrying(msgspec.Struct, frozen=True):

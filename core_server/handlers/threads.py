@@ -42,6 +42,7 @@ async def start(context: Context, params: ThreadStartParams) -> Reply:
         ephemeral=bool(params.ephemeral),
     )
     thread = ThreadMachine(facts, opened_with(defaults(context), params))
+    thread.raw_events = bool(params.experimental_raw_events)
     await context.store_of(thread).acquire(thread.id)
     await context.write(thread)
     context.threads[thread.id] = thread

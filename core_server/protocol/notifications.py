@@ -27,6 +27,7 @@ NOTIFICATIONS: dict[str, type[msgspec.Struct]] = {
     "thread/goal/updated": goals.GoalUpdated,
     "thread/goal/cleared": threads.ThreadIdNotification,
     "thread/settings/updated": threads.SettingsUpdated,
+    "rawResponse/completed": turns.RawResponseCompleted,
     "thread/tokenUsage/updated": turns.TokenUsageUpdated,
     "account/rateLimits/updated": account.RateLimitsUpdated,
     "turn/started": turns.TurnNotification,
@@ -42,7 +43,7 @@ NOTIFICATIONS: dict[str, type[msgspec.Struct]] = {
     "command/exec/outputDelta": execution.ExecOutput,
 }
 
-EXPERIMENTAL: frozenset[str] = frozenset({"thread/settings/updated"})
+EXPERIMENTAL: frozenset[str] = frozenset({"thread/settings/updated", "rawResponse/completed"})
 """Sent to clients with the `experimentalApi` capability only."""
 
 SERVER_REQUESTS: dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {

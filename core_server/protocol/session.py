@@ -15,6 +15,8 @@ class Capabilities(Wire, frozen=True):
     """What the client can do and what it does not want to hear."""
 
     experimental_api: bool = False
+    model_calls: bool = False
+    """Ours: tell of every request to the model, whether or not its thread asks for it."""
     opt_out_notification_methods: tuple[str, ...] | None = None
 
 

@@ -95,6 +95,7 @@ class ThreadStartParams(Wire, frozen=True):
     base_instructions: str | None = None
     developer_instructions: str | None = None
     ephemeral: bool | None = None
+    experimental_raw_events: bool | None = None
 
 
 class TurnsPageParams(Wire, frozen=True):

@@ -161,6 +161,24 @@ class TokenUsage(Wire, frozen=True):
     model_context_window: int | None = None
 
 
+class RawResponseCompleted(Wire, frozen=True):
+    """`rawResponse/completed`: a request to the model is over.
+
+    Attributes:
+        started_at_ms: When it was made; None where another one had failed before it.
+        unasked: Nobody asked for it but who watches: a proxy tells no client of it.
+    """
+
+    thread_id: str
+    turn_id: str
+    response_id: str
+    model: str
+    usage: TokenCounts
+    completed_at_ms: int
+    started_at_ms: int | None = None
+    unasked: bool = False
+
+
 class TokenUsageUpdated(Wire, frozen=True):
     """`thread/tokenUsage/updated`."""
 

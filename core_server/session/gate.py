@@ -27,6 +27,7 @@ class Gate:
         self.state = State.NEW
         self.strict = False
         self.experimental = False
+        self.model_calls = False
         self.client_name = ""
         self.client_version = ""
         self._opted_out: frozenset[str] = frozenset()
@@ -51,6 +52,7 @@ class Gate:
         self.client_name, self.client_version = name, params.client_info.version
         if params.capabilities is not None:
             self.experimental = params.capabilities.experimental_api
+            self.model_calls = params.capabilities.model_calls
             self._opted_out = frozenset(params.capabilities.opt_out_notification_methods or ())
 
     def admit(self, method: str, *, experimental: bool) -> None:

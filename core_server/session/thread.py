@@ -74,10 +74,15 @@ class Facts(Wire, frozen=True):
 
 
 class ThreadMachine:
-    """One loaded thread. Attributes that only describe it are set by handlers."""
+    """One loaded thread. Attributes that only describe it are set by handlers.
+
+    Attributes:
+        raw_events: Whether its client wants to hear of each request to the model.
+    """
 
     def __init__(self, facts: Facts, settings: Settings) -> None:
         self.facts = facts
+        self.raw_events = False
         self.settings = settings
         self.updated_at_s = facts.created_at_s
         self.recency_at_s = facts.created_at_s

@@ -19,6 +19,8 @@ from core_server.protocol.turns import (
     ErrorNotification,
     ItemCompleted,
     ItemStarted,
+    RawResponseCompleted,
+    TokenCounts,
     Turn,
     TurnError,
     TurnNotification,
@@ -103,6 +105,24 @@ class Narrator:
         """A sample failed and is tried again."""
         told = ErrorNotification(error, True, self.thread.id, self.turn.id)  # noqa: FBT003
         self.say("error", told)
+
+    def model_called(
+        self, response_id: str, usage: TokenCounts, started_at_ms: int | None
+    ) -> None:
+        """A request to the model is over; told of where the thread, or who watches, asks."""
+        asked = self.thread.raw_events
+        if asked or self._context.gate.model_calls:
+            told = RawResponseCompleted(
+                self.thread.id,
+                self.turn.id,
+                response_id or f"resp_{self._context.new_id()}",
+                self.thread.settings.model,
+                usage,
+                now_ms(),
+                started_at_ms,
+                unasked=not asked,
+            )
+            self.say("rawResponse/completed", told)
 
     def end(self) -> None:
         """The turn is over. One whose beginning was refused is not told of."""

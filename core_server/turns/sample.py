@@ -56,6 +56,8 @@ class Sample:
         self._history = history
         self._started: dict[str, int] = {}
         self._parts: dict[str, int] = {}
+        self._response_id = ""
+        self._asked_ms: int | None = None
 
     async def take(self, engine: Engine, prompt: Prompt) -> None:
         """Sample to the end.
@@ -64,6 +66,7 @@ class Sample:
             EngineError: it failed for good.
         """
         count = 0
+        self._asked_ms = now_ms()
         async with aclosing(engine.sample(prompt)) as events:
             async for event in events:
                 self._on(event)
@@ -71,6 +74,9 @@ class Sample:
                 if count % EVENTS_PER_BREATH == 0:
                     await asyncio.sleep(0)
                     await self._outbox.room()
+        if self._narrator is not None:
+            usage = self.usage or TokenCounts()
+            self._narrator.model_called(self._response_id, usage, self._asked_ms)
 
     def _on(self, event: Event) -> None:
         match event:
@@ -78,6 +84,7 @@ class Sample:
                 self.calls.append(event)
             case Usage():
                 self.usage = _counts(event)
+                self._response_id = event.response_id
             case MessageDone(_, text) if self._narrator is None:
                 self.text = text
             case _ if self._narrator is not None:
@@ -109,6 +116,7 @@ class Sample:
                 started = self._started.get(item_id, now_ms())
                 narrator.completed(ReasoningItem(item_id, started, now_ms(), summary))
             case Retrying(message, info):
+                self._asked_ms = None  # the engine tells not when it asks again
                 narrator.retrying(TurnError(message, info))
             case _:
                 pass

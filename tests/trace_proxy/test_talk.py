@@ -1,20 +1,23 @@
 """`python -m trace_proxy.talk` against a real proxy."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
 
 import pytest
 
+from tests.collector import Collector, tree
 from tests.e2e.processes import kill
 from tests.e2e.proxy import ROOT, fake_core, trace_proxy
 
 TIMEOUT_S = 20
 
 
-async def start(url: str, text: str) -> asyncio.subprocess.Process:
-    """Start it."""
+async def start(url: str, text: str, endpoint: str = "") -> asyncio.subprocess.Process:
+    """Start it; traces go to the endpoint, if there is one."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -22,26 +25,55 @@ async def start(url: str, text: str) -> asyncio.subprocess.Process:
         url,
         text,
         cwd=ROOT,
+        env={**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
 
 
-async def talk(url: str, text: str, typed: str = "") -> tuple[int, str, str]:
+async def talk(url: str, text: str, typed: str = "", endpoint: str = "") -> tuple[int, str, str]:
     """Run it; returns its exit code, output and errors."""
-    process = await start(url, text)
+    process = await start(url, text, endpoint)
     async with asyncio.timeout(TIMEOUT_S):
         out, err = await process.communicate(typed.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_a_turn_is_streamed_and_its_trace_named() -> None:
+async def test_a_turn_is_streamed_and_without_a_collector_no_trace_is_named() -> None:
     async with trace_proxy(core=fake_core("fake")) as proxy:
         code, out, err = await talk(proxy.url, "hello")
-    assert re.fullmatch(r"hello\n\nturn completed; trace [0-9a-f]{32}\n", out)
+    assert (code, out, err) == (0, "hello\n\nturn completed\n", "")
+
+
+async def test_a_talk_leaves_one_whole_trace_and_names_it() -> None:
+    async with (
+        Collector() as collector,
+        trace_proxy(env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as proxy,
+    ):
+        code, out, err = await talk(proxy.url, "hello", endpoint=collector.url)
+        spans = await collector.wait_for(6)
+    named = re.search(r"\n\nturn completed; trace ([0-9a-f]{32})\n$", out)
+    assert named is not None
+    assert {span.trace_id for span in spans} == {named[1]}
+    assert tree(spans) == [
+        "client: talk [client]",
+        "  trace-proxy: initialize [server]",
+        "  trace-proxy: thread/start [server]",
+        "  trace-proxy: turn/start [server]",
+        "    core-server: invoke_agent core-server [internal]",
+        "      core-server: chat offline-1 [client]",
+    ]
     assert (code, err) == (0, "")
+
+
+async def test_a_collector_that_is_not_there_costs_a_talk_nothing_but_a_line() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy:
+        code, out, err = await talk(proxy.url, "hello", endpoint="http://127.0.0.1:9")
+    assert code == 0
+    assert out.startswith("hello\n\nturn completed; trace ")
+    assert "telemetry.destination.lost" in err
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,20 @@ class SettingsUpdated(msgspec.Struct, rename="camel"):
     thread_settings: Settings
 
 
+class ModelCalled(msgspec.Struct):
+    """Params of `rawResponse/completed`.
+
+    Attributes:
+        unasked: A core of ours tells it because we watch; no client wants to hear it.
+    """
+
+    unasked: bool = False
+
+
 THREAD: Final = msgspec.json.Decoder(ThreadResult)
 TURN: Final = msgspec.json.Decoder(TurnResult)
 REVIEW: Final = msgspec.json.Decoder(ReviewResult)
 RESOLVED: Final = msgspec.json.Decoder(Resolved)
 STATUS_CHANGED: Final = msgspec.json.Decoder(StatusChanged)
 SETTINGS_UPDATED: Final = msgspec.json.Decoder(SettingsUpdated)
+MODEL_CALLED: Final = msgspec.json.Decoder(ModelCalled)

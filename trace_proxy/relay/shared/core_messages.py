@@ -25,6 +25,7 @@ from trace_proxy.state.server_requests import ServerRequest
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 _USAGE: Final = "thread/tokenUsage/updated"
+_MODEL_CALL: Final = "rawResponse/completed"
 _SETTINGS: Final = "thread/settings/updated"
 
 _SPECIAL: Final = (
@@ -130,7 +131,8 @@ class CoreMessages:
         if method == _USAGE:
             audience = self._usage_audience(message.params, audience)
         ended = board.turns.observe(line, core, board.now_ns)
-        board.deliver(audience, method, line)
+        if method != _MODEL_CALL or not _is_unasked(line):
+            board.deliver(audience, method, line)
         board.observed(ended)
         if isinstance(ended, EndedTurn):
             for asked in board.server_requests.lose_turn(ended.turn.thread, ended.turn.context):
@@ -235,6 +237,13 @@ class CoreMessages:
         board.server_requests.open(asked)
         board.approval_asked(asked)
         return asked
+
+
+def _is_unasked(line: bytes) -> bool:
+    try:
+        return shapes.MODEL_CALLED.decode(envelope.params_of(line)).unasked
+    except msgspec.DecodeError:
+        return False
 
 
 def _model(line: bytes) -> str:

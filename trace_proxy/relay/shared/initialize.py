@@ -27,6 +27,9 @@ _REPEATED: Final = frozenset({"configWarning"})
 GREETING_LINES: Final = 32
 """Notifications kept for later connections; the reference sends one to five."""
 
+_WATCHING: Final = {"modelCalls": True}
+"""A core that knows this capability tells of each request to its model; others ignore it."""
+
 OUR_NAME: Final = "trace-proxy"
 
 Document = dict[str, msgspec.Raw]
@@ -145,7 +148,7 @@ def _ours(version: str) -> bytes:
     return msgspec.json.encode(
         {
             "clientInfo": {"name": OUR_NAME, "title": OUR_NAME, "version": version},
-            "capabilities": {"experimentalApi": True},
+            "capabilities": {"experimentalApi": True, **_WATCHING},
         }
     )
 
@@ -153,10 +156,10 @@ def _ours(version: str) -> bytes:
 def _theirs(params: bytes) -> bytes:
     """The client's own, but that it opts out of nothing: we watch, and leave out for it."""
     document = msgspec.json.decode(params, type=Document)
-    capabilities = msgspec.json.decode(document.get("capabilities", b"null"), type=Document | None)
-    if capabilities is not None:
-        capabilities.pop("optOutNotificationMethods", None)
-        document["capabilities"] = msgspec.Raw(msgspec.json.encode(capabilities))
+    given = msgspec.json.decode(document.get("capabilities", b"null"), type=Document | None)
+    capabilities: dict[str, object] = {**(given or {}), **_WATCHING}
+    capabilities.pop("optOutNotificationMethods", None)
+    document["capabilities"] = msgspec.Raw(msgspec.json.encode(capabilities))
     return msgspec.json.encode(document)
 
 

@@ -18,7 +18,7 @@ def test_the_core_hears_the_clients_own_greeting_and_the_client_the_cores() -> N
     client = proxy.connect()
     client.request(1, "initialize", HELLO)
     (hello,) = proxy.core.got()
-    told = {**HELLO, "capabilities": {"requestAttestation": True}}
+    told = {**HELLO, "capabilities": {"requestAttestation": True, "modelCalls": True}}
     assert (hello["method"], hello["params"]) == ("initialize", told)
 
     proxy.core.answer(hello["id"], GREETING)

@@ -31,7 +31,7 @@ def test_a_core_hears_one_client_that_wants_everything() -> None:
         "method": "initialize",
         "params": {
             "clientInfo": {"name": "trace-proxy", "title": "trace-proxy", "version": "9"},
-            "capabilities": {"experimentalApi": True},
+            "capabilities": {"experimentalApi": True, "modelCalls": True},
         },
     }
 
