@@ -24,10 +24,13 @@ MAX_MEMBERS: Final = 1024
 
 NULL_ID: Final = b"null"
 
+_NEWLINE, _RETURN = b"\n\r"
+
 _INT64_MAX = 2**63 - 1
 _INT64_MIN = -(2**63)
 _INT64_DIGITS = 20  # with the sign
 _SURELY_INT64_DIGITS = 18
+_QUOTE = ord('"')
 _SHALLOW_BYTES = 2 * MAX_DEPTH  # each level takes two bracket bytes
 
 
@@ -91,7 +94,11 @@ def decode(data: bytes) -> Message:
             'Invalid request: jsonrpc must be "2.0" or left out',
             _readable_id(message),
         )
-    if size > _SHALLOW_BYTES and is_deeper(data, MAX_DEPTH):
+    if (
+        size > _SHALLOW_BYTES
+        and data.count(b"{") + data.count(b"[") > MAX_DEPTH
+        and is_deeper(data, MAX_DEPTH)
+    ):
         raise _too_deep(_readable_id(message))
     if not _members_fill(message, size):
         _look_at_members(message, data)
@@ -104,8 +111,8 @@ def request_id(message: Message) -> bytes:
     Raises:
         MalformedError: -32600, when it is anything else (null, a fraction, too large).
     """
-    raw = bytes(message.id) if message.id is not UNSET else NULL_ID
-    if raw[:1] == b'"' or (raw.isdigit() and len(raw) <= _SURELY_INT64_DIGITS):
+    raw = NULL_ID if message.id is UNSET else bytes(message.id)
+    if raw[0] == _QUOTE or (raw.isdigit() and len(raw) <= _SURELY_INT64_DIGITS):
         return raw
     if _is_integer(raw) and _INT64_MIN <= int(raw) <= _INT64_MAX:
         return raw
@@ -270,6 +277,6 @@ def with_version(message: bytes) -> bytes:
 
 def one_line(value: bytes) -> bytes:
     """Valid JSON without line breaks, which it may have between tokens only."""
-    if b"\n" in value or b"\r" in value:
+    if _NEWLINE in value or _RETURN in value:  # as numbers: a tenth of the time
         return value.replace(b"\n", b" ").replace(b"\r", b" ")
     return value

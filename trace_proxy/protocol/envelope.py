@@ -159,7 +159,7 @@ def _require_utf8(line: bytes) -> None:
 
 def thread_of(params: bytes | None) -> str | None:
     """The thread that a client's params name, if they name one."""
-    if params is None or b'hreadId"' not in params:
+    if params is None:
         return None
     try:
         thread = _THREAD.decode(params).thread_id
@@ -194,8 +194,7 @@ def request(core_id: int, method: bytes, params: bytes | None, trace: bytes = b"
     """
     if params is None:
         return b'{"id":%d,"method":%b%b}' % (core_id, method, trace)
-    if b"\n" in params or b"\r" in params:
-        params = codec.one_line(params)
+    params = codec.one_line(params)
     return b'{"id":%d,"method":%b,"params":%b%b}' % (core_id, method, params, trace)
 
 

@@ -186,6 +186,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
         name: The method, as sent.
         json: It in JSON.
         label: It where it is known, else `_OTHER`.
+        span_name: Of the spans of its requests.
         new_work: In `NEW_WORK`.
         about_threads: In `ABOUT_THREADS`.
         about_turns: It begins a turn, or is about the one that runs.
@@ -200,6 +201,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
     name: str
     json: bytes
     label: str
+    span_name: str
     new_work: bool
     about_threads: bool
     about_turns: bool
@@ -236,6 +238,7 @@ def _learn(method: str) -> Traits:
         name=method,
         json=msgspec.json.encode(method),
         label=label(method),
+        span_name=method if method in KNOWN else "jsonrpc",
         new_work=method in NEW_WORK,
         about_threads=method in ABOUT_THREADS,
         about_turns=method in _ABOUT_TURNS,

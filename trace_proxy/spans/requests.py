@@ -19,6 +19,7 @@ from trace_proxy.context.span_record import (
     SpanRecord,
 )
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
+from trace_proxy.context.w3c import RANDOM
 from trace_proxy.protocol import methods
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Pending, RequestSpan
@@ -35,6 +36,10 @@ _SENTENCES: Final = {
     codes.OVERLOADED: "The request was shed.",
     codes.CORE_LOST: "The core died before it answered.",
 }
+# Members of enums looked up once: an attribute of an Enum class costs as much as a call.
+_PROXY, _SERVER = Service.PROXY, Kind.SERVER
+_NO, _UNDECIDED = Sampling.NO, Sampling.UNDECIDED
+
 _OTHER_SENTENCE: Final = "The request was answered with an error."
 CONNECTION_LOST: Final = "connection_lost"
 
@@ -113,16 +118,14 @@ def begin_request(
 
 def child_of(resolution: Resolution, name: str, ids: Ids) -> SpanContext:
     """Draw the context of a new span below what won."""
-    parent = resolution.parent
-    trace_id = ids.new_trace_id() if parent is None else parent.trace_id
-    if resolution.sampling is Sampling.NO and parent is None:
-        sampled = False
-    else:
-        undecided = resolution.sampling is Sampling.UNDECIDED
-        sampled = ids.sampled(None if undecided else parent, trace_id, name)
-    flags = own_flags(parent, sampled=sampled)
-    state = "" if parent is None else parent.state
-    return SpanContext(trace_id, ids.new_span_id(), flags, state)
+    parent, sampling = resolution.parent, resolution.sampling
+    if parent is not None:
+        sampled = ids.sampled(None if sampling is _UNDECIDED else parent, parent.trace_id, name)
+        flags = parent.flags & RANDOM | sampled
+        return SpanContext(parent.trace_id, ids.new_span_id(), flags, parent.state)
+    trace_id = ids.new_trace_id()
+    sampled = sampling is not _NO and ids.sampled(None, trace_id, name)
+    return SpanContext(trace_id, ids.new_span_id(), RANDOM | sampled)
 
 
 def below(parent: SpanContext | None, name: str, ids: Ids) -> SpanContext:
@@ -172,18 +175,18 @@ def end_request(
             attributes[semconv.ENDED_BY] = pending.ended_by
             sentence = _DRAINED_SENTENCE if pending.ended_by == DRAIN else sentence
     return SpanRecord(
-        service=Service.PROXY,
-        name="jsonrpc" if traits.label == "_OTHER" else traits.name,
-        kind=Kind.SERVER,
-        context=span.context,
-        parent=span.resolution.parent,
-        start_ns=span.start_ns,
+        _PROXY,
+        traits.span_name,
+        _SERVER,
+        span.context,
+        span.resolution.parent,
+        span.start_ns,
         # We answered it ourselves while it was handled: only who exports it has a clock.
-        end_ns=now_ns if now_ns > span.start_ns else STILL_OPEN,
-        attributes=attributes,
-        links=span.resolution.links if link is None else (*span.resolution.links, link),
-        error=sentence,
-        shared=_shared(pending, span, core),
+        now_ns if now_ns > span.start_ns else STILL_OPEN,
+        attributes,
+        span.resolution.links if link is None else (*span.resolution.links, link),
+        sentence,
+        _shared(pending, span, core),
     )
 
 
@@ -193,25 +196,36 @@ _SHARED_KEPT: Final = 64
 
 def _shared(pending: Pending, span: RequestSpan, core: int | None) -> dict[str, AttributeValue]:
     """What this span has in common with others of its connection and method: one object."""
-    connection, traits, source = pending.connection, pending.traits, span.resolution.source.value
-    key = (traits.name, source, core)
-    kept = None
-    if connection is not None and connection.attributes is span.attributes:  # nothing of its own
-        kept = connection.shared
-    if kept is not None and (shared := kept.get(key)) is not None:
-        return shared
-    shared = {
+    connection, traits, resolution = pending.connection, pending.traits, span.resolution
+    if (
+        connection is None
+        or connection.attributes is not span.attributes  # some of its own, as content is
+        or resolution.rejections
+    ):
+        return _described(traits, span, core)
+    key = (traits.name, resolution is connection.context.default, core)
+    shared = connection.shared.get(key)
+    if shared is None:
+        shared = _described(traits, span, core)
+        if len(connection.shared) < _SHARED_KEPT and len(traits.name) < methods.MAX_KEPT_CHARS:
+            connection.shared[key] = shared
+    return shared
+
+
+def _described(
+    traits: methods.Traits, span: RequestSpan, core: int | None
+) -> dict[str, AttributeValue]:
+    """The attributes of a request but for its id, its thread and its end."""
+    described = {
         **span.attributes,
         semconv.RPC_METHOD: traits.label,
-        semconv.CONTEXT_SOURCE: source,
+        semconv.CONTEXT_SOURCE: span.resolution.source.value,
     }
     if traits.label == "_OTHER":
-        shared[semconv.RPC_METHOD_ORIGINAL] = traits.name[: semconv.ORIGINAL_METHOD_CHARS]
+        described[semconv.RPC_METHOD_ORIGINAL] = traits.name[: semconv.ORIGINAL_METHOD_CHARS]
     if core is not None:
-        shared[semconv.CORE_ID] = core
-    if kept is not None and len(kept) < _SHARED_KEPT and len(traits.name) < methods.MAX_KEPT_CHARS:
-        kept[key] = shared
-    return shared
+        described[semconv.CORE_ID] = core
+    return described
 
 
 def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:

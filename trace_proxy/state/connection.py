@@ -98,8 +98,8 @@ class Pending(msgspec.Struct, gc=False):
         return self.traits.name
 
 
-SharedBy = tuple[str, str, int | None]
-"""The method, the context's source, and the core's place."""
+SharedBy = tuple[str, bool, int | None]
+"""The method, whether its context is its connection's, and the core's place."""
 
 
 class Connection:

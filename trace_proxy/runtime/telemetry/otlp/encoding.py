@@ -4,8 +4,8 @@ The stock encoder builds a tree of protobuf messages for each span, which costs 
 than the rest of the proxy does for a request.  Here a span is one `struct.pack` and a few
 cached chunks, all joined once for the whole batch.
 
-    plain record    nearly all: no parent, no link, no error, and of its own only the
-                    request's id; all else comes from the `_Stem` of its connection
+    plain record    nearly all: no link, no error, and of its own only the request's id and
+                    its thread; all else comes from the `_Stem` of its connection and method
     any record      pair by pair, from caches
     beyond limits   as its `ReadableSpan` has been cut
 
@@ -39,7 +39,7 @@ from trace_proxy.runtime.telemetry.otlp.protobuf import (
     varint,
 )
 from trace_proxy.runtime.telemetry.record_span import Origin, Origins, OversizedSpan, trace_state
-from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID
+from trace_proxy.spans.semconv import JSONRPC_REQUEST_ID, THREAD_ID
 
 LOCAL_FLAGS, REMOTE_FLAGS = 0x100, 0x300
 """SpanFlags: "we know whether the parent is remote", and "it is"."""
@@ -63,7 +63,7 @@ _ids = _IDS_STRUCT.pack
 _IDS_SIZE: Final = len(_IDS) + _IDS_STRUCT.size
 
 _REQUEST_ID_KEY: Final = text(0x0A, JSONRPC_REQUEST_ID)
-_PLAIN: Final = frozenset({JSONRPC_REQUEST_ID})
+_PLAIN: Final = frozenset({JSONRPC_REQUEST_ID, THREAD_ID})
 _MAX_PLAIN_ID: Final = 64  # characters: what is longer is no id of a machine
 # Length of a request id → all that stands before it in its attribute.
 _ID_HEADS: Final = [
@@ -173,9 +173,11 @@ class _Stem:
     def grow(self, record: SpanRecord, origin: Origin, name: bytes) -> None:
         """Take a record as the example of the plain ones."""
         self.name, self.kind = record.name, record.kind
-        self.tail = b"".join((_kind(self.kind), name, self.attributes, _UNSET, _LOCAL))
+        self.tail = b"".join((_kind(self.kind), name, self.attributes, _UNSET))
         self.size = _IDS_SIZE + len(self.tail) + len(_ID_HEADS[0])
-        if len(self.shared) < origin.max_attributes and JSONRPC_REQUEST_ID not in self.shared:
+        if len(self.shared) + len(
+            _PLAIN
+        ) <= origin.max_attributes and self.shared.keys().isdisjoint(_PLAIN):
             longest = origin.limits.max_span_attribute_length
             self.room = _MAX_PLAIN_ID if longest is None else min(longest, _MAX_PLAIN_ID)
 
@@ -267,28 +269,34 @@ class SpanEncoder:
                 service = span.service
                 source = self._proxy if service is Service.PROXY else self._others[service]
                 chunks = source.chunks
-            stem, own = stem_of(id(span.shared)), span.attributes
+            stem, own, thread = stem_of(id(span.shared)), span.attributes, b""
             if (
-                len(own) == 1
-                and stem is not None
+                stem is not None
                 and stem.shared is span.shared
                 and stem.name == span.name
-                and stem.kind is span.kind
                 and stem.service is service
-                and span.parent is None
-                and not span.links
-                and not span.error
-                and not span.events
+                and stem.kind is span.kind
+                and not (span.links or span.error or span.events or span.context.state)
             ):
-                request_id, context = own.get(JSONRPC_REQUEST_ID), span.context
-                if type(request_id) is str and not context.state:
-                    content = request_id.encode()
+                request_id = own.get(JSONRPC_REQUEST_ID)
+                if len(own) == 2 and (about := own.get(THREAD_ID)) is not None:
+                    thread = source.pairs[THREAD_ID, about]
+                    count = 2
+                else:
+                    count = 1
+                if len(own) == count and type(request_id) is str:
+                    content, context, parent = request_id.encode(), span.context, span.parent
                     size = len(content)
                     if size <= stem.room:
-                        trace_id = context.trace_id.to_bytes(16, "big")
-                        span_id = context.span_id.to_bytes(8, "big")
-                        ids = _ids(trace_id, b"\x12\x08", span_id, 0x39, span.start_ns, 0x41, span.end_ns)  # fmt: skip
-                        chunks += (heads[stem.size + size], ids, stem.tail, _ID_HEADS[size], content)  # fmt: skip
+                        above = _LOCAL if parent is None else _parent(parent)
+                        ids = _ids(
+                            context.trace_id.to_bytes(16, "big"),
+                            b"\x12\x08",
+                            context.span_id.to_bytes(8, "big"),
+                            *(0x39, span.start_ns, 0x41, span.end_ns),
+                        )
+                        head = heads[stem.size + size + len(thread) + len(above)]
+                        chunks += (head, ids, above, stem.tail, thread, _ID_HEADS[size], content)
                         continue
             self._add(span, source, chunks)
 
@@ -334,7 +342,7 @@ class SpanEncoder:
             once = _Pairs(source.origin.limits.max_span_attribute_length)
             stem = _Stem(record, b"".join(map(once.__getitem__, shared.items())))
             _remember(self._stems, key, stem)
-        elif not stem.tail and record.attributes.keys() == _PLAIN:
+        elif not stem.tail and record.attributes.keys() <= _PLAIN:
             stem.grow(record, source.origin, self._names[record.name])
         return stem.attributes
 
