@@ -54,7 +54,11 @@ class Conversation:
     ) -> None:
         self._socket = socket
         self._next_id = 0
-        self._trace = {} if context is None else {"trace": json.loads(b"{%b}" % trace_member(context)[1:])["trace"]}
+        self._trace = (
+            {}
+            if context is None
+            else {"trace": json.loads(b"{%b}" % trace_member(context)[1:])["trace"]}
+        )
 
     async def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its answer; notifications meanwhile are shown.

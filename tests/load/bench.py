@@ -82,7 +82,7 @@ def process(command: list[str], environ: Mapping[str, str], log: Path) -> Iterat
 class Bench:
     """All variants of one machine."""
 
-    def __init__(self, harness: Path, where: Path, against: Path | None) -> None:
+    def __init__(self, harness: Path, where: Path, against: Path | None = None) -> None:
         self._harness = harness
         self._against = against
         self._where = where
@@ -161,7 +161,7 @@ def main() -> int:
     parser.add_argument("--style", choices=STYLES, action="append", help="default: echo")
     parser.add_argument("--against", type=Path, help="another checkout, measured as `before`")
     arguments = parser.parse_args()
-    variants = ("stock SDK", "trace-proxy", "tracing off")
+    variants: tuple[str, ...] = ("stock SDK", "trace-proxy", "tracing off")
     if arguments.against is not None:
         variants = ("before", "trace-proxy")
     with tempfile.TemporaryDirectory() as directory:

@@ -108,6 +108,15 @@ class CoreSession:
         """Its stdin is full, or has room again."""
         self.queue.writable = writable and self.state is CoreState.READY
 
+    def precedes(self, other: "CoreSession") -> bool:
+        """Whether something new should rather go here: up before starting, then least loaded."""
+        up, other_up = self.state is CoreState.READY, other.state is CoreState.READY
+        if up is not other_up:
+            return up
+        if self.turns != other.turns:
+            return self.turns < other.turns
+        return self.load < other.load
+
     @property
     def load(self) -> tuple[int, int, int]:
         """For placement: running turns, then requests in flight, then threads."""

@@ -51,8 +51,11 @@ class Placement:
         cores = self._cores
         if len(cores) == 1:
             return cores[0] if cores[0].state is not CoreState.FAILED else None
-        candidates = [core for core in cores if core.state is not CoreState.FAILED]
-        return min(candidates, key=_preference, default=None)
+        best: CoreSession | None = None
+        for core in cores:
+            if core.state is not CoreState.FAILED and (best is None or core.precedes(best)):
+                best = core
+        return best
 
     def place(self, thread: str, core: CoreSession) -> None:
         """Make `core` the thread's home."""
@@ -73,7 +76,3 @@ class Placement:
     def of(self, core: CoreSession) -> Iterable[str]:
         """The threads that live at a core; for the rare case that it dies."""
         return [thread for thread, home in self._home.items() if home is core]
-
-
-def _preference(core: CoreSession) -> tuple[bool, tuple[int, int, int], int]:
-    return (core.state is not CoreState.READY, core.load, core.index)
