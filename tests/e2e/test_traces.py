@@ -204,12 +204,13 @@ async def test_a_file_change_is_a_tool_too(scene: Scene) -> None:
     assert approval.attributes["trace_proxy.approval.decision"] == "accept"
 
 
-async def test_a_declined_command_is_no_error(scene: Scene) -> None:
+async def test_a_declined_command_says_so(scene: Scene) -> None:
     await scene.turn("/run echo hi", "decline")
     *_, tool, approval = await scene.becomes(
-        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+        TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert tool.attributes["trace_proxy.tool.status"] == "declined"
+    assert tool.attributes["error.type"] == "declined"
     assert "process.exit.code" not in tool.attributes
     assert approval.attributes["trace_proxy.approval.decision"] == "decline"
 
@@ -220,8 +221,8 @@ async def test_a_failed_command_is_an_error_with_its_exit_code(scene: Scene) -> 
         TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert tool.attributes["process.exit.code"] == 1
-    assert tool.attributes["error.type"] == "failed"
-    assert tool.message == "The tool failed."
+    assert tool.attributes["error.type"] == "exit_code"
+    assert tool.message == "The command failed."
     assert (done["status"], turn.status) == ("completed", "unset")
 
 
@@ -230,7 +231,8 @@ async def test_a_failed_turn_is_an_error_without_its_text(scene: Scene) -> None:
     request, turn = await scene.becomes(TURN_START, f"{TURN} ERROR")
     assert done["error"]["message"] == "for a secret reason"
     assert turn.message == "The turn failed."
-    assert turn.attributes["error.type"] == turn.attributes["trace_proxy.turn.status"] == "failed"
+    assert turn.attributes["trace_proxy.turn.status"] == "failed"
+    assert turn.attributes["error.type"] == done["error"]["codexErrorInfo"] == "other"
     assert request.status == "unset"
 
 
@@ -290,7 +292,7 @@ async def test_a_resume_of_an_idle_thread_links_to_nothing(scene: Scene) -> None
     await scene.request("thread/resume", {"threadId": thread})
     (resume,) = await scene.becomes("trace-proxy: thread/resume [server]")
     assert resume.links == ()
-    assert resume.attributes["gen_ai.conversation.id"] == thread
+    assert resume.attributes["trace_proxy.thread.id"] == thread
     assert "trace_proxy.turn.id" not in resume.attributes
 
 
@@ -407,7 +409,7 @@ async def test_an_approval_that_its_core_settles_itself_is_resolved(scene: Scene
     await scene.client.request("turn/interrupt", params)
     await scene.end_turn()
     *_, tool, approval = await scene.becomes(
-        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+        TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert approval.attributes["trace_proxy.approval.decision"] == "resolved"
     assert "trace_proxy.approval.answered_by" not in approval.attributes
