@@ -13,7 +13,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from importlib import import_module
 from types import TracebackType
@@ -75,6 +75,7 @@ class CollectedSpan:
     trace_state: str = ""
     resource: dict[str, Any] = field(default_factory=dict)
     scope: str = ""
+    scope_schema_url: str = ""
     raw: bytes = field(default=b"", repr=False, compare=False)
 
 
@@ -250,8 +251,10 @@ def _spans(
         resource = _attributes(per_resource.get("resource", {}))
         for per_scope in per_resource.get("scopeSpans", ()):
             scope = per_scope.get("scope", {}).get("name", "")
+            url = per_scope.get("schemaUrl", "")
             for span in per_scope.get("spans", ()):
-                yield _span(span, resource, scope, raw, hex_of)
+                collected = _span(span, resource, scope, raw, hex_of)
+                yield replace(collected, scope_schema_url=url)
 
 
 def _span(

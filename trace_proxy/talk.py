@@ -25,7 +25,7 @@ import aiohttp
 import structlog
 
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
-from trace_proxy.context.trace_context import trace_member
+from trace_proxy.context.w3c import format_traceparent
 from trace_proxy.runtime.telemetry.setup import Telemetry
 
 FAILED: Final = 1
@@ -54,11 +54,9 @@ class Conversation:
     ) -> None:
         self._socket = socket
         self._next_id = 0
-        self._trace = (
-            {}
-            if context is None
-            else {"trace": json.loads(b"{%b}" % trace_member(context)[1:])["trace"]}
-        )
+        self._trace: dict[str, Any] = {}
+        if context is not None:
+            self._trace = {"trace": {"traceparent": format_traceparent(context)}}
 
     async def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Send a request and wait for its answer; notifications meanwhile are shown.

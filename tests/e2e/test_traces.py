@@ -30,6 +30,19 @@ async def scene(stage: Stage) -> AsyncIterator[Scene]:
         yield scene
 
 
+def of_turn(scene: Scene, turn: str) -> dict[str, Any]:
+    """What all spans of a turn say."""
+    return {
+        "gen_ai.conversation.id": scene.thread,
+        "gen_ai.agent.name": "core-server",
+        "gen_ai.provider.name": "offline",
+        "session.id": scene.thread,
+        "trace_proxy.turn.id": turn,
+        "trace_proxy.core.id": 0,
+        "trace_proxy.client.name": "e2e",
+    }
+
+
 def only(span: CollectedSpan, prefix: str) -> dict[str, Any]:
     return {key: value for key, value in span.attributes.items() if key.startswith(prefix)}
 
@@ -45,6 +58,8 @@ async def test_a_plain_turn_is_a_request_with_the_turn_below_it(scene: Scene) ->
 
     request, turn = await scene.becomes(TURN_START, TURN)
 
+    assert request.attributes.pop("server.address") == "127.0.0.1"
+    assert isinstance(request.attributes.pop("server.port"), int)
     port = request.attributes.pop("network.peer.port")
     connection = request.attributes.pop("trace_proxy.connection.id")
     assert isinstance(port, int)
@@ -66,13 +81,13 @@ async def test_a_plain_turn_is_a_request_with_the_turn_below_it(scene: Scene) ->
     first_delta_s = turn.attributes.pop("trace_proxy.turn.time_to_first_delta")
     assert 0 < first_delta_s < (turn.end_ns - turn.start_ns) / 1e9
     assert turn.attributes == {
+        **of_turn(scene, done["id"]),
         "gen_ai.operation.name": "invoke_agent",
-        "gen_ai.conversation.id": scene.thread,
+        "gen_ai.agent.id": scene.thread,
         "gen_ai.request.model": "offline",
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 3,
-        "trace_proxy.core.id": 0,
-        "trace_proxy.turn.id": done["id"],
+        "trace_proxy.turn.index": 0,
         "trace_proxy.turn.status": "completed",
         "trace_proxy.turn.deltas": 3,
         "trace_proxy.turn.output_bytes": len("hello there world"),
@@ -82,6 +97,45 @@ async def test_a_plain_turn_is_a_request_with_the_turn_below_it(scene: Scene) ->
     assert request.start_ns < request.end_ns < turn.end_ns <= after_ns
     assert {request.status, turn.status} == {"unset"}
     assert (request.links, request.events, turn.links, turn.events) == ((), (), (), ())
+    (call,) = scene.calls()
+    assert call.attributes.pop("gen_ai.response.id").startswith("resp_")
+    assert call.attributes == {
+        **of_turn(scene, done["id"]),
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "offline",
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 3,
+    }
+    assert (call.name, call.kind, call.parent_span_id) == ("chat offline", "client", turn.span_id)
+    assert turn.start_ns - 1_000_000 <= call.start_ns <= call.end_ns <= turn.end_ns
+    heard = {each.get("method") for each in scene.client.received}
+    assert "rawResponse/completed" not in heard, "no client asked for it"
+
+
+async def test_every_request_to_the_model_is_a_span(scene: Scene) -> None:
+    await scene.turn("/run echo hi", "accept")
+    await scene.becomes(
+        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+    )
+    first, second = scene.calls()
+    assert first.end_ns <= second.start_ns
+
+
+async def test_who_asks_for_raw_events_hears_them_and_still_has_spans(stage: Stage) -> None:
+    async with stage.scene(experimental=True) as scene:
+        started = await scene.request("thread/start", {"experimentalRawEvents": True})
+        scene.thread = started["thread"]["id"]
+        await scene.turn("hello")
+        (heard,) = [
+            each["params"]
+            for each in scene.client.received
+            if each.get("method") == "rawResponse/completed"
+        ]
+        await stage.collector.wait_for(lambda _: len(scene.calls()) == 1)
+        (call,) = scene.calls()
+    assert heard["unasked"] is False
+    assert heard["startedAtMs"] * 1_000_000 == call.start_ns
+    assert heard["responseId"] == call.attributes["gen_ai.response.id"]
 
 
 async def test_two_services_share_one_process(scene: Scene) -> None:
@@ -90,8 +144,13 @@ async def test_two_services_share_one_process(scene: Scene) -> None:
     assert request.resource.pop("service.version")
     assert request.resource.pop("service.name") == "trace-proxy"
     assert turn.resource.pop("service.name") == "core-server"
+    instances = [each.resource.pop("service.instance.id") for each in (request, turn)]
+    assert len(set(instances)) == 2
     assert request.resource == turn.resource
-    assert request.scope == turn.scope == "trace_proxy"
+    assert (request.scope, turn.scope) == ("trace_proxy", "trace_proxy.gen_ai")
+    rpc, agent = request.scope_schema_url, turn.scope_schema_url
+    assert rpc == "https://opentelemetry.io/schemas/1.44.0"
+    assert agent == "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
 
 
 async def test_a_command_is_a_tool_below_its_turn_and_its_approval_below_that(
@@ -108,18 +167,20 @@ async def test_a_command_is_a_tool_below_its_turn_and_its_approval_below_that(
         if each.get("item", {}).get("type") == "commandExecution"
     )
     assert tool.attributes == {
+        **of_turn(scene, done["id"]),
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "shell",
+        "gen_ai.tool.type": "function",
         "gen_ai.tool.call.id": item["id"],
-        "gen_ai.conversation.id": scene.thread,
         "process.exit.code": 0,
         "trace_proxy.tool.status": "completed",
-        "trace_proxy.turn.id": done["id"],
-        "trace_proxy.core.id": 0,
     }
     assert tool.start_ns == item["startedAtMs"] * 1_000_000
     assert tool.end_ns == item["completedAtMs"] * 1_000_000
     assert approval.attributes.pop("trace_proxy.approval.answered_by").isdigit()
+    wait_s = approval.attributes.pop("trace_proxy.approval.wait")
+    assert wait_s == pytest.approx((approval.end_ns - approval.start_ns) / 1e9)
+    assert approval.attributes.pop("jsonrpc.request.id").isdigit()
     assert approval.attributes == {
         "rpc.system.name": "jsonrpc",
         "rpc.method": "item/commandExecution/requestApproval",
@@ -143,12 +204,13 @@ async def test_a_file_change_is_a_tool_too(scene: Scene) -> None:
     assert approval.attributes["trace_proxy.approval.decision"] == "accept"
 
 
-async def test_a_declined_command_is_no_error(scene: Scene) -> None:
+async def test_a_declined_command_says_so(scene: Scene) -> None:
     await scene.turn("/run echo hi", "decline")
     *_, tool, approval = await scene.becomes(
-        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+        TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert tool.attributes["trace_proxy.tool.status"] == "declined"
+    assert tool.attributes["error.type"] == "declined"
     assert "process.exit.code" not in tool.attributes
     assert approval.attributes["trace_proxy.approval.decision"] == "decline"
 
@@ -159,8 +221,8 @@ async def test_a_failed_command_is_an_error_with_its_exit_code(scene: Scene) -> 
         TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert tool.attributes["process.exit.code"] == 1
-    assert tool.attributes["error.type"] == "failed"
-    assert tool.message == "The tool failed."
+    assert tool.attributes["error.type"] == "exit_code"
+    assert tool.message == "The command failed."
     assert (done["status"], turn.status) == ("completed", "unset")
 
 
@@ -169,7 +231,8 @@ async def test_a_failed_turn_is_an_error_without_its_text(scene: Scene) -> None:
     request, turn = await scene.becomes(TURN_START, f"{TURN} ERROR")
     assert done["error"]["message"] == "for a secret reason"
     assert turn.message == "The turn failed."
-    assert turn.attributes["error.type"] == turn.attributes["trace_proxy.turn.status"] == "failed"
+    assert turn.attributes["trace_proxy.turn.status"] == "failed"
+    assert turn.attributes["error.type"] == done["error"]["codexErrorInfo"] == "other"
     assert request.status == "unset"
 
 
@@ -229,7 +292,7 @@ async def test_a_resume_of_an_idle_thread_links_to_nothing(scene: Scene) -> None
     await scene.request("thread/resume", {"threadId": thread})
     (resume,) = await scene.becomes("trace-proxy: thread/resume [server]")
     assert resume.links == ()
-    assert resume.attributes["gen_ai.conversation.id"] == thread
+    assert resume.attributes["trace_proxy.thread.id"] == thread
     assert "trace_proxy.turn.id" not in resume.attributes
 
 
@@ -346,7 +409,7 @@ async def test_an_approval_that_its_core_settles_itself_is_resolved(scene: Scene
     await scene.client.request("turn/interrupt", params)
     await scene.end_turn()
     *_, tool, approval = await scene.becomes(
-        TURN_START, TURN, "    core-server: execute_tool shell [internal]", COMMAND_APPROVAL
+        TURN_START, TURN, "    core-server: execute_tool shell [internal] ERROR", COMMAND_APPROVAL
     )
     assert approval.attributes["trace_proxy.approval.decision"] == "resolved"
     assert "trace_proxy.approval.answered_by" not in approval.attributes

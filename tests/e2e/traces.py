@@ -93,7 +93,15 @@ class Scene:
         return asked
 
     def spans(self) -> list[CollectedSpan]:
-        """This scene's spans so far."""
+        """This scene's spans so far, but those of model calls, which are many."""
+        return [span for span in self._all() if not span.name.startswith("chat ")]
+
+    def calls(self) -> list[CollectedSpan]:
+        """The model calls among its spans, oldest first."""
+        calls = [span for span in self._all() if span.name.startswith("chat ")]
+        return sorted(calls, key=lambda each: each.start_ns)
+
+    def _all(self) -> list[CollectedSpan]:
         return [span for span in self.collector.spans if span.trace_id == self.trace_id]
 
     async def becomes(self, *lines: str) -> list[CollectedSpan]:

@@ -190,7 +190,7 @@ class Metrics:
                 "Tokens of a turn.",
                 self.agent_tokens.read,
                 (operation, *about, "gen_ai.token.type"),
-                "{token}",
+                "",
             ),
         ]
 
