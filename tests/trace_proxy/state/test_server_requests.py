@@ -199,7 +199,11 @@ def test_an_approval_is_a_span_below_its_tool_else_its_turn() -> None:
 
     below_tool, below_turn = proxy.spans()
     assert below_tool.parent == turn.tools["i"].context
+    wait_s = below_tool.attributes.pop("trace_proxy.approval.wait")
+    assert isinstance(wait_s, float)
+    assert wait_s >= 0
     assert below_tool.attributes == {
+        "jsonrpc.request.id": "1",
         "rpc.system.name": "jsonrpc",
         "rpc.method": APPROVAL,
         "trace_proxy.core.id": 0,
