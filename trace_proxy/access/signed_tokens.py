@@ -1,0 +1,170 @@
+"""Signed bearer tokens: JSON Web Tokens (RFC 7519) with HMAC-SHA-256 and a shared secret.
+
+PyJWT checks the signature, with its algorithm fixed here: what the token's own header
+wishes for (`none`, RS256, a key by `kid`, `jku` or `jwk`) is never followed. The claims
+are read here, as `codex app-server` reads them: `exp` is required and an integer, `nbf`
+may be left out, both with the skew; `iss` and `aud` are looked at where one is expected.
+One thing is stricter: a token that names extensions in `crit` is refused, as RFC 7515
+section 4.1.11 demands of who does not know them.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import jwt
+import msgspec
+
+from trace_proxy.access.policy import Denial
+from trace_proxy.access.tokens import USER_CHARS, Identity, refusal
+
+INVALID: Final = refusal("jwt_invalid", "invalid websocket jwt")
+EXPIRED: Final = refusal("jwt_expired", "expired websocket jwt")
+NOT_YET: Final = refusal("jwt_not_yet_valid", "websocket jwt is not valid yet")
+WRONG_ISSUER: Final = refusal("jwt_issuer", "websocket jwt issuer mismatch")
+WRONG_AUDIENCE: Final = refusal("jwt_audience", "websocket jwt audience mismatch")
+
+MIN_SECRET_BYTES: Final = 32
+"""RFC 7518, 3.2: a key of the hash's size or larger."""
+
+MAX_TOKEN_CHARS: Final = 16 * 1024
+"""A token of a name and some groups has a few hundred."""
+
+_ALGORITHMS: Final = ("HS256",)
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+"""RFC 7515, 3.1, without padding and blanks."""
+
+_INT64: Final = 2**63
+_LEAST_ABOVE_DIGITS: Final = 20
+"""Numbers of so many digits are outside 64 bits, and need not be made."""
+
+_JWS: Final = jwt.PyJWS(algorithms=list(_ALGORITHMS))
+
+
+class _Header(msgspec.Struct, frozen=True):
+    """What the reference reads of a header; `alg` is PyJWT's to check."""
+
+    alg: str
+    typ: str | None = None
+    cty: str | None = None
+    jku: str | None = None
+    jwk: dict[str, object] | None = None
+    kid: str | None = None
+    x5u: str | None = None
+    x5c: list[str] | None = None
+    x5t: str | None = None
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    exp: int
+    nbf: int | None = None
+    iss: str | None = None
+    aud: str | list[str] | None = None
+
+
+class _Twice(ValueError):
+    """A member that counts stands twice: two readers could take different ones."""
+
+
+class SignedTokens:
+    """Judges signed tokens.
+
+    Args:
+        issuer: What `iss` must be; None: not looked at.
+        audience: What `aud` must be or contain; None: not looked at.
+        skew_s: By so much may clocks differ.
+    """
+
+    def __init__(self, *, issuer: str | None, audience: str | None, skew_s: int) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._skew_s = skew_s
+
+    def __repr__(self) -> str:
+        return f"<SignedTokens issuer={self._issuer!r} audience={self._audience!r}>"
+
+    def check(self, token: str, secrets: Sequence[bytes], now_s: float) -> Identity | Denial:
+        """Whether it was signed with one of the secrets and holds now (Unix seconds)."""
+        payload = _verified(token, secrets)
+        if payload is None:
+            return INVALID
+        try:
+            members = _members(payload, _Claims)
+            claims = msgspec.convert(members, _Claims)
+        except (ValueError, RecursionError):
+            return INVALID
+        if not all(-_INT64 <= at < _INT64 for at in (claims.exp, claims.nbf or 0)):
+            return INVALID
+        refused = self._check_claims(claims, int(now_s))
+        return refused or Identity(_user(members.get("sub")), claims.exp)
+
+    def _check_claims(self, claims: _Claims, now_s: int) -> Denial | None:
+        if now_s > claims.exp + self._skew_s:
+            return EXPIRED
+        if claims.nbf is not None and now_s < claims.nbf - self._skew_s:
+            return NOT_YET
+        if self._issuer is not None and claims.iss != self._issuer:
+            return WRONG_ISSUER
+        if self._audience is not None:
+            named = claims.aud if isinstance(claims.aud, list) else [claims.aud]
+            if self._audience not in named:
+                return WRONG_AUDIENCE
+        return None
+
+
+def refuses_secret(secret: bytes) -> bool:
+    """Whether PyJWT takes it for no secret at all: a public key in PEM or SSH format."""
+    try:
+        jwt.PyJWS().encode(b"{}", secret, algorithm=_ALGORITHMS[0])
+    except jwt.PyJWTError:
+        return True
+    return False
+
+
+def _verified(token: str, secrets: Sequence[bytes]) -> bytes | None:
+    """The payload, when the signature is good by one of the secrets."""
+    if len(token) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(token) is None:
+        return None
+    for secret in secrets:
+        try:
+            whole = _JWS.decode_complete(token, secret, algorithms=list(_ALGORITHMS))
+            msgspec.convert(whole["header"], _Header)
+        except (jwt.PyJWTError, msgspec.ValidationError, ValueError, RecursionError):
+            continue
+        payload: bytes = whole["payload"]
+        return payload
+    return None
+
+
+def _members(payload: bytes, counting: type[msgspec.Struct]) -> dict[str, object]:
+    """The members of a JSON object; `counting` says which may not stand twice."""
+    names = frozenset(counting.__struct_fields__)
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        seen = [name for name, _ in pairs if name in names]
+        if len(seen) != len(set(seen)):
+            raise _Twice
+        return dict(pairs)
+
+    text = payload.decode("utf-8", "replace")
+    read = json.loads(text, object_pairs_hook=once, parse_int=_whole, parse_constant=_no_number)
+    if not isinstance(read, dict):
+        raise TypeError("claims are an object")
+    return read
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number as the reference reads it: `-0` and what 64 bits do not hold are floats."""
+    if digits == "-0" or len(digits) > _LEAST_ABOVE_DIGITS:
+        return float(digits)
+    return int(digits)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(name)
+
+
+def _user(subject: object) -> str:
+    """`sub` as a name; anything else than a text names nobody."""
+    return subject[:USER_CHARS] if isinstance(subject, str) else ""
