@@ -64,7 +64,9 @@ def bearer_of(authorizations: Sequence[str], protocols: Sequence[str]) -> str | 
     """
     if not authorizations:
         offered = bearer_protocol(protocols)
-        return MISSING if offered is None else offered.removeprefix(PROTOCOL_PREFIX)
+        if offered is None:
+            return MISSING
+        return offered.removeprefix(PROTOCOL_PREFIX) if offered.isascii() else INVALID
     value = authorizations[0]
     if not (value.isascii() and value.replace("\t", " ").isprintable()):
         return INVALID_HEADER
