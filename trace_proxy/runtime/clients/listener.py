@@ -16,7 +16,14 @@ from typing import Final, Protocol
 import msgspec
 from aiohttp import web
 
-from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFacts, is_public
+from trace_proxy.access.policy import (
+    OPEN_PATHS,
+    ConnectionCount,
+    Denial,
+    Door,
+    RequestFacts,
+    is_public,
+)
 from trace_proxy.access.tokens import Identity, bearer_protocol
 from trace_proxy.context.trace_context import Inherited, Rejection, Trust, inherit
 from trace_proxy.errors import StartError
@@ -213,7 +220,8 @@ class Listener:
         )
         if refused is not None:
             return self._denial(refused)
-        if handshake.asks_for_websocket(request):
+        # Never on a probe's path: what comes there from anywhere has not been checked.
+        if request.path not in OPEN_PATHS and handshake.asks_for_websocket(request):
             return await self._upgrade(request)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
