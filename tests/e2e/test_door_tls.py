@@ -73,8 +73,6 @@ async def test_who_does_not_trust_the_authority_or_speaks_plainly_gets_nothing(
         old = authority.trusted()
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         assert (await ask(port_of(proxy.url), tls=old)).status == 101
-        refused = await proxy.logged("connection.refused")
-        assert refused["reason"] == "tls_handshake"
         assert not proxy.log("library.message"), "no traceback for a port scan"
 
 
@@ -99,7 +97,7 @@ async def test_a_new_certificate_is_shown_and_nobody_is_closed(authority: Author
         await client.wait_for("turn/completed")
 
 
-async def test_a_clients_certificate_is_its_user(tmp_path: Path, authority: Authority) -> None:
+async def test_a_clients_certificate_is_its_user(authority: Authority) -> None:
     pair = authority.issue("alice", user="alice, of CANARY")
     tls = [*options(authority.issue()), "--tls-client-ca", str(authority.path)]
     async with traced(*tls) as stage:
