@@ -18,7 +18,7 @@ import jwt
 import msgspec
 
 from trace_proxy.access.policy import Denial
-from trace_proxy.access.tokens import USER_CHARS, Identity, refusal
+from trace_proxy.access.tokens import Identity, refusal, user_name
 
 INVALID: Final = refusal("jwt_invalid", "invalid websocket jwt")
 EXPIRED: Final = refusal("jwt_expired", "expired websocket jwt")
@@ -175,4 +175,4 @@ def _no_number(name: str) -> float:
 
 def _user(subject: object) -> str:
     """`sub` as a name; anything else than a text names nobody."""
-    return subject[:USER_CHARS] if isinstance(subject, str) else ""
+    return user_name(subject) if isinstance(subject, str) else ""

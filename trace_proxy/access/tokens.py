@@ -43,6 +43,11 @@ class Identity:
     expires_s: int | None = None
 
 
+def user_name(text: str) -> str:
+    """A name that every log and every trace can show: printable, and not longer than one is."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:USER_CHARS])
+
+
 def refusal(reason: str, text: str) -> Denial:
     """Answer 401; `reason` is the constant word for logs and metrics."""
     return Denial(401, reason, text)

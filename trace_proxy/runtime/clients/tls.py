@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from trace_proxy.access.tokens import USER_CHARS, Overlap
+from trace_proxy.access.tokens import Overlap, user_name
 from trace_proxy.errors import ConfigurationError
 
 SHORT_NAMES: Final = {
@@ -166,7 +166,7 @@ def subject_of(certificate: object) -> str | None:
         "+".join(f"{SHORT_NAMES.get(name, name)}={_escaped(value)}" for name, value in each)
         for each in reversed(names)
     ]
-    return ",".join(relative)[:USER_CHARS]
+    return user_name(",".join(relative))
 
 
 def _escaped(value: str) -> str:
