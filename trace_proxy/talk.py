@@ -152,20 +152,16 @@ def session_to(url: str, *, token_file: str | None, ca: str | None) -> aiohttp.C
     if token_file and parts.scheme not in ("wss", "https") and not ListenTcp(host, 0).loopback:
         raise ConnectionError("a token goes to wss:// or to this machine only")
     try:
-        headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
+        token = Path(token_file).read_bytes().strip() if token_file else b""
         trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
     except ssl.SSLError:
         raise ConnectionError(f"{ca} holds no certificate in PEM format") from None
     except OSError as error:
         raise ConnectionError(f"{error.filename or ca}: {error.strerror}") from None
+    if token_file and not (token.isascii() and token and token.decode().isprintable()):
+        raise ConnectionError(f"{token_file} holds no token")
+    headers = {"Authorization": f"Bearer {token.decode()}"} if token else {}
     return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=trust))
-
-
-def _token(path: str) -> str:
-    token = Path(path).read_bytes().strip()
-    if not token or not token.isascii() or not token.decode().isprintable():
-        raise ConnectionError(f"{path} holds no token")
-    return token.decode()
 
 
 async def talk(
