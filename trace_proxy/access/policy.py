@@ -121,6 +121,9 @@ class Door:
             return True
         if Authority(host.host, None) in self._allow_hosts:
             return True
+        usual = [Authority(host.host, _DEFAULT_PORTS[scheme]) for scheme in self._own_schemes]
+        if host.port is None and not self._allow_hosts.isdisjoint(usual):
+            return True
         if (_DEFAULT_PORTS[self._scheme] if host.port is None else host.port) != self._port:
             return False
         address = address_of(host.host)
@@ -133,12 +136,18 @@ class Door:
             return None  # no browser: browsers never leave it out of a handshake
         if len(origins) > 1:
             return Denial(403, "origin_count", "Send at most one Origin header.")
-        own = {f"{scheme}://{host}" for scheme in self._own_schemes if self._bound}
+        own = {_origin(scheme, host) for scheme in self._own_schemes if self._bound}
         if origins[0] in self._allow_origins or origins[0] in own:
             return None
         return Denial(
             403, "origin", "Web pages of this origin may not connect; --allow-origin adds one."
         )
+
+
+def _origin(scheme: str, host: Authority) -> str:
+    """As browsers write it: a default port is left out (RFC 6454, 6.2)."""
+    port = None if host.port == _DEFAULT_PORTS[scheme] else host.port
+    return f"{scheme}://{Authority(host.host, port)}"
 
 
 class ConnectionCount:
