@@ -314,7 +314,11 @@ def test_a_source_tree_says_that_it_has_no_version() -> None:
         (
             [],
             {"TRACE_PROXY_LISTEN": "ws://[::]:0"},
-            ("trace-proxy: TRACE_PROXY_LISTEN ws://[::]:0 lets other machines in without "),
+            (
+                "trace-proxy: TRACE_PROXY_LISTEN ws://[::]:0 lets other machines in without "
+                "authentication: use 127.0.0.1, or --ws-auth and --tls-cert, "
+                "or --insecure-behind-proxy when something in front checks who comes\n"
+            ),
         ),
         (["a\nb\x1b[2J"], {}, None),
     ],
