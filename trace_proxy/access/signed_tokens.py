@@ -12,13 +12,14 @@ import base64
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import jwt
 import msgspec
 
 from trace_proxy.access.policy import Denial
-from trace_proxy.access.tokens import Identity, refusal, user_name
+from trace_proxy.access.tokens import Identity, digest_of, refusal, user_name
 
 INVALID: Final = refusal("jwt_invalid", "invalid websocket jwt")
 EXPIRED: Final = refusal("jwt_expired", "expired websocket jwt")
@@ -31,6 +32,9 @@ MIN_SECRET_BYTES: Final = 32
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
 """A token of a name and some groups has a few hundred."""
+
+MAX_KNOWN: Final = 2048
+"""Tokens that are remembered, twice as many as connections; then it begins anew."""
 
 _ALGORITHMS: Final = ("HS256",)
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -66,8 +70,20 @@ class _Claims(msgspec.Struct, frozen=True):
     aud: str | list[str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What a good signature stands for: only the times can make it bad, or its secret."""
+
+    secret: bytes
+    claims: _Claims
+    user: str
+
+
 class SignedTokens:
     """Judges signed tokens.
+
+    Whose signature was good is remembered by digest, since clients come again with the
+    token that they have, all at once when a proxy restarts.
 
     Args:
         issuer: What `iss` must be; None: not looked at.
@@ -79,24 +95,24 @@ class SignedTokens:
         self._issuer = issuer
         self._audience = audience
         self._skew_s = skew_s
+        self._known: dict[bytes, _Verified] = {}
 
     def __repr__(self) -> str:
         return f"<SignedTokens issuer={self._issuer!r} audience={self._audience!r}>"
 
     def check(self, token: str, secrets: Sequence[bytes], now_s: float) -> Identity | Denial:
         """Whether it was signed with one of the secrets and holds now (Unix seconds)."""
-        payload = _verified(token, secrets)
-        if payload is None:
-            return INVALID
-        try:
-            members = _members(payload, _Claims)
-            claims = msgspec.convert(members, _Claims)
-        except _UNREADABLE:
-            return INVALID
-        if not all(-_INT64 <= at < _INT64 for at in (claims.exp, claims.nbf or 0)):
-            return INVALID
-        refused = self._check_claims(claims, int(now_s))
-        return refused or Identity(_user(members.get("sub")), claims.exp)
+        digest = digest_of(token)
+        verified = self._known.get(digest)
+        if verified is None or verified.secret not in secrets:
+            verified = _verified(token, secrets)
+            if verified is None:
+                return INVALID
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[digest] = verified
+        refused = self._check_claims(verified.claims, int(now_s))
+        return refused or Identity(verified.user, verified.claims.exp)
 
     def _check_claims(self, claims: _Claims, now_s: int) -> Denial | None:
         if now_s > claims.exp + self._skew_s:
@@ -121,8 +137,8 @@ def refuses_secret(secret: bytes) -> bool:
     return False
 
 
-def _verified(token: str, secrets: Sequence[bytes]) -> bytes | None:
-    """The payload, when the signature is good by one of the secrets."""
+def _verified(token: str, secrets: Sequence[bytes]) -> _Verified | None:
+    """What it says, when its signature is good by one of the secrets and it can be read."""
     if len(token) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(token) is None:
         return None
     for secret in secrets:
@@ -130,8 +146,19 @@ def _verified(token: str, secrets: Sequence[bytes]) -> bytes | None:
             payload: bytes = _JWS.decode(token, secret, algorithms=list(_ALGORITHMS))
         except (jwt.PyJWTError, ValueError):
             continue
-        return payload if _has_plain_header(token) else None
+        return _read(payload, secret) if _has_plain_header(token) else None
     return None
+
+
+def _read(payload: bytes, secret: bytes) -> _Verified | None:
+    try:
+        members = _members(payload, _Claims)
+        claims = msgspec.convert(members, _Claims)
+    except _UNREADABLE:
+        return None
+    if not all(-_INT64 <= at < _INT64 for at in (claims.exp, claims.nbf or 0)):
+        return None
+    return _Verified(secret, claims, _user(members.get("sub")))
 
 
 def _has_plain_header(token: str) -> bool:

@@ -12,6 +12,7 @@ from trace_proxy.access.policy import Denial
 from trace_proxy.access.signed_tokens import (
     EXPIRED,
     INVALID,
+    MAX_KNOWN,
     MAX_TOKEN_CHARS,
     NOT_YET,
     SignedTokens,
@@ -55,6 +56,18 @@ def test_a_token_of_any_secret_that_is_good_is_let_in() -> None:
     assert ANY.check(token, [b"y" * 40, SECRET], NOW_S) == Identity("", NOW_S)
     assert ANY.check(token, [b"y" * 40], NOW_S) == INVALID
     assert ANY.check(token, [], NOW_S) == INVALID
+
+
+def test_a_token_that_is_known_is_judged_by_its_times_and_its_secret_again() -> None:
+    judge = SignedTokens(issuer=None, audience=None, skew_s=30)
+    token = signed({"exp": NOW_S, "sub": "alice"})
+    for _ in range(2):
+        assert judge.check(token, [SECRET], NOW_S) == Identity("alice", NOW_S)
+    assert judge.check(token, [SECRET], NOW_S + 31) == EXPIRED
+    assert judge.check(token, [b"y" * 40], NOW_S) == INVALID
+    for number in range(MAX_KNOWN + 10):
+        judge.check(signed({"exp": NOW_S, "x": number}), [SECRET], NOW_S)
+    assert judge.check(token, [SECRET], NOW_S) == Identity("alice", NOW_S)
 
 
 def test_no_public_key_can_be_mistaken_for_a_secret() -> None:
