@@ -15,11 +15,14 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -27,6 +30,7 @@ import structlog
 from trace_proxy.context.span_record import Kind, Service, SpanContext, SpanRecord
 from trace_proxy.context.w3c import format_traceparent
 from trace_proxy.runtime.telemetry.setup import Telemetry
+from trace_proxy.settings.listen import ListenTcp
 
 FAILED: Final = 1
 
@@ -129,8 +133,40 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def talk(url: str, text: str) -> int:
+def session_to(url: str, *, token_file: str | None, ca: str | None) -> aiohttp.ClientSession:
+    """A session that shows the token and trusts the authority; to be entered.
+
+    Args:
+        url: Where to; the token goes over TLS, or stays on this machine.
+        token_file: Holds the bearer token, None without one.
+        ca: PEM file of the authority that the proxy's certificate is from; None: those that
+            the system trusts.
+
+    Raises:
+        ConnectionError: A file cannot be used, or the token would be readable on its way.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if token_file and parts.scheme not in ("wss", "https") and not ListenTcp(host, 0).loopback:
+        raise ConnectionError("a token goes to wss:// or to this machine only")
+    try:
+        token = Path(token_file).read_bytes().strip() if token_file else b""
+        trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
+    except ssl.SSLError:
+        raise ConnectionError(f"{ca} holds no certificate in PEM format") from None
+    except OSError as error:
+        raise ConnectionError(f"{error.filename or ca}: {error.strerror}") from None
+    if token_file and not (token.isascii() and token and token.decode().isprintable()):
+        raise ConnectionError(f"{token_file} holds no token")
+    headers = {"Authorization": f"Bearer {token.decode()}"} if token else {}
+    return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=trust))
+
+
+async def talk(
+    url: str, text: str, *, token_file: str | None = None, ca: str | None = None
+) -> int:
     """Run one turn; returns the exit code."""
+    session = session_to(url, token_file=token_file, ca=ca)
     telemetry, start_ns = Telemetry(os.environ), time.time_ns()
     context = None
     if telemetry.destination != NOWHERE:
@@ -138,7 +174,7 @@ async def talk(url: str, text: str) -> int:
         flags = 2 | telemetry.sampled(None, trace_id, SPAN)
         context = SpanContext(trace_id, telemetry.new_span_id(), flags)
     try:
-        return await _converse(url, text, context)
+        return await _converse(session, url, text, context)
     finally:
         if context is not None and context.sampled:
             end_ns = time.time_ns()
@@ -148,8 +184,10 @@ async def talk(url: str, text: str) -> int:
         await telemetry.shutdown(EXPORT_S)
 
 
-async def _converse(url: str, text: str, context: SpanContext | None) -> int:
-    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+async def _converse(
+    session: aiohttp.ClientSession, url: str, text: str, context: SpanContext | None
+) -> int:
+    async with session, session.ws_connect(url) as socket:
         conversation = Conversation(socket, context)
         client = {"name": "trace_proxy.talk", "version": "1"}
         await conversation.ask("initialize", {"clientInfo": client})
@@ -171,10 +209,13 @@ def main() -> int:
     )
     parser.add_argument("url", help="where the proxy listens, e.g. ws://127.0.0.1:4500")
     parser.add_argument("text", help="what to say; /help lists what the offline engine does")
+    parser.add_argument("--token-file", metavar="FILE", help="holds the bearer token to show")
+    parser.add_argument("--ca", metavar="FILE", help="the authority to trust for wss://, PEM")
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    access = {"token_file": arguments.token_file, "ca": arguments.ca}
     try:
-        return asyncio.run(talk(arguments.url, arguments.text))
+        return asyncio.run(talk(arguments.url, arguments.text, **access))
     except (aiohttp.ClientError, OSError) as error:
         sys.stderr.write(f"cannot talk to {arguments.url}: {error}\n")
         return FAILED

@@ -92,7 +92,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """Its first websocket URL."""
-        url: str = next(each for each in self.ready["listen"] if each.startswith("ws://"))
+        url: str = next(each for each in self.ready["listen"] if each.startswith("ws"))
         return url
 
     @property
@@ -173,9 +173,9 @@ class Proxy:
         await client.initialize()
         return client
 
-    async def get(self, path: str) -> tuple[int, str, Json]:
+    async def get(self, path: str, **options: Any) -> tuple[int, str, Json]:
         """A plain request: status, body and headers."""
-        async with self._session.get(self.http_url + path) as response:
+        async with self._session.get(self.http_url + path, **options) as response:
             return response.status, await response.text(), dict(response.headers)
 
 

@@ -76,3 +76,12 @@ async def test_frames_that_come_with_the_handshake_are_not_lost() -> None:
         writer.close()
     assert status.split()[1] == "101"
     assert pong == b"\x8a\x02hi"
+
+
+async def test_no_websocket_opens_on_the_path_of_a_probe_which_answers_to_any_page() -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy:
+        for path in ("/healthz", "/readyz", "/%68ealthz", "//healthz", "/healthz/", "/healthz?x"):
+            evil = GOOD | {"Origin": "http://evil.example", "Host": "evil.example"}
+            status, _, _, writer = await asked(proxy, evil, f"GET {path} HTTP/1.1")
+            writer.close()
+            assert status.split()[1] in ("200", "421"), path

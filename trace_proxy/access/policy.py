@@ -22,7 +22,18 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 RETRY_AFTER_S: Final = 5
 """Long enough that refused clients do not come back as a herd at once."""
 
-_HTTP_PORT: Final = 80
+_PAGE_FILES: Final = (".css", ".js", ".svg")
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def is_public(path: str) -> bool:
+    """Whether a path shows nothing of what goes on: probes, and the page without its data.
+
+    The page asks its user for the token, so it must come without one.
+    """
+    is_page = path == "/" or (path.startswith("/console/") and path.endswith(_PAGE_FILES))
+    return path in OPEN_PATHS or is_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,7 @@ class Door:
         allow_hosts: `NAME` (any port, for the outer one is unknown) or `NAME:PORT`.
         allow_origins: Origins as browsers write them.
         behind_proxy: Whether TLS may end in front of us: our page is then https as well.
+        tls: Whether it ends here: our page is then https only.
     """
 
     def __init__(
@@ -77,13 +89,15 @@ class Door:
         allow_hosts: Sequence[str] = (),
         allow_origins: Sequence[str] = (),
         behind_proxy: bool = False,
+        tls: bool = False,
     ) -> None:
         self._bound = frozenset(ip_address(ip) for ip in bound_ips)
         self._wildcard = any(address.is_unspecified for address in self._bound)
         self._port = port
         self._allow_hosts = frozenset(map(parse_authority, allow_hosts))
         self._allow_origins = frozenset(allow_origins)
-        self._own_schemes = ("http", "https") if behind_proxy else ("http",)
+        self._scheme = "https" if tls else "http"
+        self._own_schemes = ("http", "https") if behind_proxy else (self._scheme,)
 
     def __repr__(self) -> str:
         where = ", ".join(sorted(map(str, self._bound))) or "unix"
@@ -107,7 +121,10 @@ class Door:
             return True
         if Authority(host.host, None) in self._allow_hosts:
             return True
-        if (_HTTP_PORT if host.port is None else host.port) != self._port:
+        usual = [Authority(host.host, _DEFAULT_PORTS[scheme]) for scheme in self._own_schemes]
+        if host.port is None and not self._allow_hosts.isdisjoint(usual):
+            return True
+        if (_DEFAULT_PORTS[self._scheme] if host.port is None else host.port) != self._port:
             return False
         address = address_of(host.host)
         if address is None:
@@ -119,12 +136,18 @@ class Door:
             return None  # no browser: browsers never leave it out of a handshake
         if len(origins) > 1:
             return Denial(403, "origin_count", "Send at most one Origin header.")
-        own = {f"{scheme}://{host}" for scheme in self._own_schemes if self._bound}
+        own = {_origin(scheme, host) for scheme in self._own_schemes if self._bound}
         if origins[0] in self._allow_origins or origins[0] in own:
             return None
         return Denial(
             403, "origin", "Web pages of this origin may not connect; --allow-origin adds one."
         )
+
+
+def _origin(scheme: str, host: Authority) -> str:
+    """As browsers write it: a default port is left out (RFC 6454, 6.2)."""
+    port = None if host.port == _DEFAULT_PORTS[scheme] else host.port
+    return f"{scheme}://{Authority(host.host, port)}"
 
 
 class ConnectionCount:

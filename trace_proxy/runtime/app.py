@@ -18,6 +18,7 @@ from trace_proxy.drain import SignalName
 from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.allocator import return_large_buffers
+from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
 from trace_proxy.runtime.cores.process import find_command
@@ -56,15 +57,17 @@ def run(config: Config) -> int:
 
     Raises:
         StartError: it could not start.
-        ConfigurationError: telemetry cannot be set up as the environment asks.
+        ConfigurationError: telemetry cannot be set up as the environment asks, or a file of
+            tokens or certificates cannot be used.
     """
     sink = log_setup.configure(config.logging, record_content=config.tracing.record_content)
     try:
+        entrance = Entrance(config)
         find_command(config.pool.command)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return_large_buffers()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_main(config))
+            return runner.run(_main(config, entrance))
     finally:
         sink.close(timeout_s=LAST_LINES_S)
 
@@ -75,7 +78,7 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-async def _main(config: Config) -> int:
+async def _main(config: Config, entrance: Entrance) -> int:
     our_version = version("trace-proxy")
     tracing = config.tracing
     telemetry = Telemetry(
@@ -103,7 +106,8 @@ async def _main(config: Config) -> int:
     signals.start()
     push = _metrics_push(metrics, telemetry)
     try:
-        return await Program(config, supervisor, processes, telemetry.destination).run()
+        program = Program(config, supervisor, processes, telemetry.destination, entrance)
+        return await program.run()
     finally:
         if push is not None:
             await push.shutdown(LAST_METRICS_S)
@@ -127,11 +131,18 @@ class Program:
         supervisor: The parts, put together.
         processes: The living cores.
         traces: Where traces go, for people.
+        entrance: What clients have to show.
     """
 
     def __init__(
-        self, config: Config, supervisor: Supervisor, processes: Processes, traces: str
+        self,
+        config: Config,
+        supervisor: Supervisor,
+        processes: Processes,
+        traces: str,
+        entrance: Entrance,
     ) -> None:
+        self._entrance = entrance
         self._config = config
         self._supervisor = supervisor
         self._processes = processes
@@ -145,7 +156,7 @@ class Program:
         )
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
         self._listeners = [
-            Listener(supervisor, config, self._propagation, count) for _ in self._sockets
+            Listener(supervisor, config, self._propagation, count, entrance) for _ in self._sockets
         ]
 
     async def run(self) -> int:
@@ -172,6 +183,7 @@ class Program:
         return code
 
     async def _open(self) -> None:
+        self._entrance.warn()
         for listener, where in zip(self._listeners, self._sockets, strict=True):
             await listener.open(where)
         if self._supervisor.private is not None:
@@ -180,7 +192,7 @@ class Program:
     def _coroutines(self) -> list[Coroutine[Any, Any, None]]:
         supervisor = self._supervisor
         work = [supervisor.tick(), supervisor.steps.run(), self._announce()]
-        work.append(supervisor.run_cores())
+        work += [supervisor.run_cores(), self._entrance.watch()]
         if len(self._sockets) < len(self._config.listen):
             work.append(self._serve_stdio(claim_stdout()))
         return work

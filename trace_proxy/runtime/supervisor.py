@@ -137,8 +137,15 @@ class Supervisor:
         """A client is connected; `make` builds its transport around its queue."""
         connection = self._machine.opened(peer, context)
         client = self._clients.add(connection.key, make)
-        _log.info("connection.opened", connection=connection.key, peer=peer.address)
+        user = {"user": peer.user} if peer.user else {}
+        _log.info("connection.opened", connection=connection.key, peer=peer.address, **user)
+        if peer.user:
+            self.meters.authenticated(peer.user)
         return connection, client
+
+    def refused(self, status: int, reason: str) -> None:
+        """Somebody was not let in."""
+        self.meters.connection_refused(status, reason)
 
     async def serve(
         self,

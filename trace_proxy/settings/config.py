@@ -11,11 +11,13 @@ from enum import Enum
 from typing import Final
 
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.settings.authentication import Authentication, Tls, WsAuth
 from trace_proxy.settings.authority import parse_authority
 from trace_proxy.settings.limits import Limits, check_count, check_seconds
 from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
 
 __all__ = [
+    "Authentication",
     "Config",
     "Delivery",
     "Limits",
@@ -29,8 +31,10 @@ __all__ = [
     "Pool",
     "Security",
     "Sessions",
+    "Tls",
     "Tracing",
     "TrustContext",
+    "WsAuth",
     "parse_listen",
 ]
 
@@ -143,7 +147,8 @@ class Security:
     Attributes:
         allow_origins: Web pages that may connect, each as the browser writes its origin.
         allow_hosts: Names under which the proxy may be addressed, `NAME` or `NAME:PORT`.
-        insecure_behind_proxy: Somebody in front authenticates: listening off-loopback is fine.
+        insecure_behind_proxy: Somebody in front authenticates, or speaks TLS: listening
+            off-loopback without one of them is fine.
     """
 
     allow_origins: tuple[str, ...] = ()
@@ -217,6 +222,8 @@ class Config:
     pool: Pool = field(default_factory=Pool)
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
+    authentication: Authentication = field(default_factory=Authentication)
+    tls: Tls = field(default_factory=Tls)
     tracing: Tracing = field(default_factory=Tracing)
     logging: Logging = field(default_factory=Logging)
     drain_timeout_s: float = 0.0
@@ -232,16 +239,28 @@ class Config:
         self._refuse_strangers()
 
     def _refuse_strangers(self) -> None:
-        """security.md: listening to the world by accident."""
+        """Listening to the world by accident, and tokens that everybody on the way can read."""
+        authenticates = self.authentication.mode is not None or self.tls.client_ca is not None
         for where in self.listen:
-            if (
-                isinstance(where, ListenTcp)
-                and not where.loopback
-                and not self.security.insecure_behind_proxy
-            ):
+            if not isinstance(where, ListenTcp):
+                continue
+            if where.tls and not self.tls.on:
+                raise ConfigurationError(
+                    f"--listen {where.url}: add --tls-cert and --tls-key, or write ws://"
+                )
+            if where.loopback or self.security.insecure_behind_proxy:
+                continue
+            if not authenticates:
                 raise ConfigurationError(
                     f"--listen {where.url} lets other machines in without authentication: "
-                    "use 127.0.0.1, or --insecure-behind-proxy when something in front checks who comes"
+                    "use 127.0.0.1, or --ws-auth and --tls-cert, "
+                    "or --insecure-behind-proxy when something in front checks who comes"
+                )
+            if not self.tls.on:
+                raise ConfigurationError(
+                    f"--listen {where.url} takes tokens from other machines in plain text: "
+                    "add --tls-cert and --tls-key, "
+                    "or --insecure-behind-proxy when something in front speaks TLS"
                 )
 
 

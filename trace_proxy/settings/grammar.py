@@ -14,7 +14,15 @@ from importlib import metadata
 from typing import Any, Final, NoReturn
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.settings.config import Config, Logging, Pool, Security, Tracing
+from trace_proxy.settings.config import (
+    Authentication,
+    Config,
+    Logging,
+    Pool,
+    Security,
+    Tls,
+    Tracing,
+)
 from trace_proxy.settings.limits import Limits
 from trace_proxy.settings.options import OPTIONS, Option
 
@@ -167,6 +175,8 @@ def _config(sections: Mapping[str, dict[str, Any]]) -> Config:
         pool=Pool(**sections.get("pool", {})),
         limits=Limits(**sections.get("limits", {})),
         security=Security(**sections.get("security", {})),
+        authentication=Authentication(**sections.get("authentication", {})),
+        tls=Tls(**sections.get("tls", {})),
         tracing=Tracing(**sections.get("tracing", {})),
         logging=Logging(**sections.get("logging", {})),
         **sections.get("", {}),

@@ -1,6 +1,6 @@
 """Where to listen: the three kinds of `--listen` URL, read and judged.
 
-`ws://HOST:PORT`, `unix://PATH` and `stdio://` (interface.md). This module knows what
+`ws://HOST:PORT` (or `wss://`), `unix://PATH` and `stdio://`. This module knows what
 the text means and whether strangers could reach it; binding is the listener's business.
 """
 
@@ -21,15 +21,17 @@ class ListenTcp:
     Attributes:
         host: An address without brackets, or a name, in lower case.
         port: 0 lets the kernel choose.
+        tls: It was written `wss://`, which needs a certificate; with one, `ws://` speaks TLS too.
     """
 
     host: str
     port: int
+    tls: bool = False
 
     @property
     def url(self) -> str:
         """The URL again, an IPv6 address in brackets."""
-        return f"ws://{Authority(self.host, self.port)}"
+        return f"ws{'s' if self.tls else ''}://{Authority(self.host, self.port)}"
 
     @property
     def loopback(self) -> bool:
@@ -67,25 +69,23 @@ def parse_listen(url: str) -> Listen:
     """Read one `--listen` value.
 
     Raises:
-        ConfigurationError: It is none of the three forms; the message says which to use.
+        ConfigurationError: It is none of these forms; the message says which to use.
     """
     scheme, _, rest = url.partition("://")
-    if scheme == "ws":
-        return _tcp(url, rest.removesuffix("/"))
+    if scheme in ("ws", "wss"):
+        return _tcp(url, rest.removesuffix("/"), tls=scheme == "wss")
     if scheme == "unix":
         return _unix(url, rest)
     if url == "stdio://":
         return ListenStdio()
-    if scheme == "wss":
-        raise _refused(url, "TLS is not in this version; use ws:// behind a proxy that has it")
     raise _refused(url, "use ws://HOST:PORT, unix://PATH or stdio://")
 
 
-def _tcp(url: str, text: str) -> ListenTcp:
+def _tcp(url: str, text: str, *, tls: bool) -> ListenTcp:
     authority = parse_authority(text)
     if authority is None or authority.port is None:
         raise _refused(url, "use ws://HOST:PORT or ws://[::1]:PORT (port 0: any free one)")
-    return ListenTcp(authority.host, authority.port)
+    return ListenTcp(authority.host, authority.port, tls)
 
 
 def _unix(url: str, path: str) -> ListenUnix:

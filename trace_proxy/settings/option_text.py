@@ -56,11 +56,3 @@ def read_member(kind: type[Enum]) -> Read:
             raise ConfigurationError(f"{flag} {text[:80]!r}: give one of {known}") from None
 
     return read
-
-
-def read_not_built(flag: str, _text: str) -> object:
-    """Authentication and TLS come with a later version; silence about it would be a hole."""
-    raise ConfigurationError(
-        f"{flag} is not in this version: listen on 127.0.0.1, or let a proxy in front "
-        "authenticate and give --insecure-behind-proxy"
-    )

@@ -15,6 +15,7 @@ from trace_proxy.settings.config import (
     LogLevel,
     Sessions,
     TrustContext,
+    WsAuth,
     parse_listen,
 )
 from trace_proxy.settings.limits import Limits, option_of
@@ -22,7 +23,6 @@ from trace_proxy.settings.option_text import (
     Read,
     read_count,
     read_member,
-    read_not_built,
     read_seconds,
     read_switch,
     read_text,
@@ -105,17 +105,11 @@ _TRACES: Final = "Traces"
 _DOOR: Final = "Who may connect"
 _LOG: Final = "Log"
 
-NOT_BUILT: Final = (
-    *("ws-auth", "ws-token-file", "ws-token-sha256", "ws-shared-secret-file", "ws-issuer"),
-    *("ws-audience", "ws-max-clock-skew-seconds", "tls-cert", "tls-key", "tls-client-ca"),
-)
-"""Known names, so that nobody believes to be protected by them."""
-
 OPTIONS: Final = (
     Option(
         name="listen",
         group=_CLIENTS,
-        help="ws://HOST:PORT (port 0: any free one), unix://PATH (mode 0600) or stdio:// "
+        help="ws://HOST:PORT (port 0: any free one; wss:// with --tls-cert), unix://PATH (mode 0600) or stdio:// "
         "(one client, its EOF ends the proxy); repeatable",
         field="listen",
         read=lambda _, text: parse_listen(text),
@@ -281,9 +275,119 @@ OPTIONS: Final = (
         many=True,
     ),
     Option(
+        name="ws-auth",
+        group=_DOOR,
+        help="clients show a bearer token: one that is known here, or one that was signed (JWT)",
+        section="authentication",
+        field="mode",
+        read=read_member(WsAuth),
+        metavar=_choices(WsAuth),
+    ),
+    Option(
+        name="ws-token-file",
+        group=_DOOR,
+        help="holds the capability token; read again when it changes",
+        section="authentication",
+        field="token_file",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
+        name="ws-token-sha256",
+        group=_DOOR,
+        help="the capability token's SHA-256 instead of the token",
+        section="authentication",
+        field="token_sha256",
+        read=lambda flag, text: read_text(flag, text.strip()),
+        metavar="HEX",
+    ),
+    Option(
+        name="ws-shared-secret-file",
+        group=_DOOR,
+        help="holds the secret of signed tokens (HS256), 32 bytes at least; "
+        "read again when it changes",
+        section="authentication",
+        field="shared_secret_file",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
+        name="ws-issuer",
+        group=_DOOR,
+        help="what a signed token's iss must be",
+        section="authentication",
+        field="issuer",
+        read=read_text,
+        metavar="ISSUER",
+    ),
+    Option(
+        name="ws-audience",
+        group=_DOOR,
+        help="what a signed token's aud must be or contain",
+        section="authentication",
+        field="audience",
+        read=read_text,
+        metavar="AUDIENCE",
+    ),
+    Option(
+        name="ws-max-clock-skew-seconds",
+        group=_DOOR,
+        help="by so much may the clock of whoever signs differ; 30 unless given",
+        section="authentication",
+        field="clock_skew_s",
+        read=read_count,
+        metavar="S",
+    ),
+    Option(
+        name="ws-enforce-expiry",
+        group=_DOOR,
+        help="close an open connection when its signed token expires (1008)",
+        section="authentication",
+        field="enforce_expiry",
+        read=read_switch,
+    ),
+    Option(
+        name="auth-overlap-seconds",
+        group=_DOOR,
+        help="a token, secret or client authority stays valid so long after its file has changed",
+        section="authentication",
+        field="overlap_s",
+        read=read_seconds,
+        metavar="S",
+        default="60",
+    ),
+    Option(
+        name="tls-cert",
+        group=_DOOR,
+        help="certificate and chain (PEM): every TCP listener speaks TLS; "
+        "read again when it changes, open connections stay",
+        section="tls",
+        field="cert",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
+        name="tls-key",
+        group=_DOOR,
+        help="its private key (PEM, without a passphrase)",
+        section="tls",
+        field="key",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
+        name="tls-client-ca",
+        group=_DOOR,
+        help="authorities (PEM): clients must have a certificate of one of them",
+        section="tls",
+        field="client_ca",
+        read=read_text,
+        metavar="FILE",
+    ),
+    Option(
         name="insecure-behind-proxy",
         group=_DOOR,
-        help="listen off-loopback without authentication: something in front checks who comes",
+        help="listen off-loopback without authentication or TLS: something in front checks who comes",
         section="security",
         field="insecure_behind_proxy",
         read=read_switch,
@@ -311,15 +415,5 @@ OPTIONS: Final = (
         fallback="LOG_LEVEL",
     ),
     *_bounds(),
-    *(
-        Option(
-            name=name,
-            group="Not in this version (refused)",
-            help="authentication" if name.startswith("ws-") else "TLS",
-            read=read_not_built,
-            metavar="VALUE",
-        )
-        for name in NOT_BUILT
-    ),
 )
 """All options, in the order of the help."""

@@ -78,6 +78,8 @@ def attributes_of(connection: Connection) -> dict[str, AttributeValue]:
         shared[semconv.SERVER_PORT] = peer.server_port
     if connection.strict:
         shared[semconv.JSONRPC_VERSION] = "2.0"
+    if peer.user:
+        shared[semconv.USER_ID] = peer.user
     if session is not None:
         shared[semconv.CLIENT_NAME] = session.client_name[:CLIENT_CHARS]
         shared[semconv.CLIENT_VERSION] = session.client_version[:CLIENT_CHARS]

@@ -27,6 +27,7 @@ class Peer(msgspec.Struct, frozen=True):
         websocket: Whether it speaks websocket frames.
         server_address: Our end's address, or the path of our socket.
         server_port: Our end's port, 0 where there is none.
+        user: Who it is, as its token or certificate says; empty where nobody says.
     """
 
     transport: str
@@ -35,6 +36,7 @@ class Peer(msgspec.Struct, frozen=True):
     websocket: bool = True
     server_address: str = ""
     server_port: int = 0
+    user: str = ""
 
 
 class RequestSpan(msgspec.Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.access.policy import RETRY_AFTER_S, ConnectionCount, Door, RequestFacts
+from trace_proxy.access.policy import RETRY_AFTER_S, ConnectionCount, Door, RequestFacts, is_public
 
 LOCAL = Door(bound_ips=["127.0.0.1"], port=4500)
 
@@ -239,3 +239,36 @@ def test_counts_never_pass_a_bound_and_forget_who_left(
             inside.remove(ip)
         addresses = len({ip for ip in inside if ip is not None})
         assert repr(count) == f"<ConnectionCount {len(inside)}/4 addresses={addresses}>"
+
+
+def test_with_tls_our_own_page_is_https_and_its_default_port_443() -> None:
+    door = Door(bound_ips=("10.0.0.5",), port=443, tls=True)
+    for host, origin, refused in (
+        ("10.0.0.5", "https://10.0.0.5", None),
+        ("10.0.0.5:443", "https://10.0.0.5", None),
+        ("10.0.0.5", "http://10.0.0.5", 403),
+        ("10.0.0.5:80", "https://10.0.0.5", 421),
+    ):
+        told = door.check(RequestFacts(path="/", hosts=[host], origins=[origin]))
+        assert (told and told.status) == refused, (host, origin)
+
+
+def test_only_probes_and_the_page_without_its_data_need_no_token() -> None:
+    for path in ("/healthz", "/readyz", "/", "/console/app.js", "/console/vendor/x.css"):
+        assert is_public(path), path
+    for path in ("/metrics", "/console/events", "/console/", "/x", "/app.js", "/healthz/"):
+        assert not is_public(path), path
+
+
+def test_a_default_port_is_none_in_names_that_are_allowed_too() -> None:
+    names = ["proxy.example:443", "other.example"]
+    door = Door(bound_ips=["10.0.0.5"], port=4500, allow_hosts=names, behind_proxy=True)
+    for host, origin, refused in (
+        ("proxy.example", "https://proxy.example", None),
+        ("proxy.example:443", "https://proxy.example", None),
+        ("other.example:443", "https://other.example", None),
+        ("other.example:80", "http://other.example", None),
+        ("other.example:80", "https://other.example", 403),
+        ("proxy.example:4500", "https://proxy.example:4500", 421),
+    ):
+        assert status(door, [host], [origin]) == refused, (host, origin)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.config import (
+    Authentication,
     Config,
     Limits,
     ListenStdio,
@@ -17,7 +18,9 @@ from trace_proxy.settings.config import (
     Pool,
     Security,
     Sessions,
+    Tls,
     Tracing,
+    WsAuth,
     parse_listen,
 )
 from trace_proxy.settings.limits import MAX_COUNT, MAX_SECONDS, option_of
@@ -34,6 +37,7 @@ from trace_proxy.settings.limits import MAX_COUNT, MAX_SECONDS, option_of
         ("unix:///run/proxy.sock", ListenUnix("/run/proxy.sock")),
         ("unix://proxy.sock", ListenUnix("proxy.sock")),
         ("stdio://", ListenStdio()),
+        ("wss://127.0.0.1:0", ListenTcp("127.0.0.1", 0, tls=True)),
     ],
 )
 def test_a_listen_url_is_read(url: str, expected: object) -> None:
@@ -46,7 +50,7 @@ def test_a_listen_url_is_read(url: str, expected: object) -> None:
         *("", "ws", "ws://", "ws://127.0.0.1", "ws://:4500", "ws://127.0.0.1:", "ws://::1:4500"),
         *("ws://127.0.0.1:65536", "ws://127.0.0.1:-1", "ws://127.0.0.1:4500/path", "ws://a b:1"),
         *("ws://user@host:1", "ws://[zz::1]:1", "ws://[127.0.0.1:1", "ws://h:1?q", "ws://h:٣"),
-        *("http://127.0.0.1:1", "wss://127.0.0.1:1", "tcp://127.0.0.1:1", "WS://127.0.0.1:1"),
+        *("http://127.0.0.1:1", "wss://127.0.0.1", "tcp://127.0.0.1:1", "WS://127.0.0.1:1"),
         *("unix://", "unix:/x", "unix://a\0b", "unix://" + "x" * 108, "stdio:", "stdio://x"),
     ],
 )
@@ -93,6 +97,46 @@ def test_listening_to_the_world_needs_somebody_who_authenticates(url: str) -> No
         Config(listen=listen)
 
     assert Config(listen=listen, security=Security(insecure_behind_proxy=True)).listen == listen
+
+
+TOKEN = Authentication(mode=WsAuth.CAPABILITY_TOKEN, token_file="t")
+ENCRYPTED = Tls(cert="c", key="k")
+MUTUAL = Tls(cert="c", key="k", client_ca="a")
+
+
+@pytest.mark.parametrize(
+    ("authentication", "tls", "refused"),
+    [
+        (Authentication(), Tls(), "without authentication"),
+        (Authentication(), ENCRYPTED, "without authentication"),
+        (TOKEN, Tls(), "in plain text"),
+        (TOKEN, ENCRYPTED, ""),
+        (TOKEN, MUTUAL, ""),
+        (Authentication(), MUTUAL, ""),
+    ],
+)
+@pytest.mark.parametrize("url", ["ws://0.0.0.0:4500", "ws://[::]:0", "ws://host.example:1"])
+def test_other_machines_need_authentication_and_tls(
+    url: str, authentication: Authentication, tls: Tls, refused: str
+) -> None:
+    def config(*, behind_proxy: bool) -> Config:
+        security = Security(insecure_behind_proxy=behind_proxy)
+        listen = (parse_listen(url),)
+        return Config(listen=listen, authentication=authentication, tls=tls, security=security)
+
+    config(behind_proxy=True)
+    if not refused:
+        config(behind_proxy=False)
+        return
+    with pytest.raises(ConfigurationError, match=refused):
+        config(behind_proxy=False)
+
+
+def test_wss_needs_a_certificate_wherever_it_listens() -> None:
+    listen = (parse_listen("wss://127.0.0.1:4500"),)
+    with pytest.raises(ConfigurationError, match="add --tls-cert and --tls-key, or write ws://"):
+        Config(listen=listen, security=Security(insecure_behind_proxy=True))
+    assert Config(listen=listen, tls=ENCRYPTED).tls.on
 
 
 def test_the_defaults_serve_on_loopback_with_our_own_core() -> None:
@@ -146,6 +190,15 @@ def test_the_same_place_twice_is_refused_but_two_free_ports_are_not() -> None:
         (lambda: Tracing(jaeger_url="http://h:1/?q=1"), "--jaeger-url 'http://h:1/"),
         (lambda: Tracing(jaeger_url='http://h"onload="x'), "--jaeger-url"),
         (lambda: Tracing(jaeger_url="http://h:99999"), "--jaeger-url"),
+        (lambda: Authentication(mode=WsAuth.CAPABILITY_TOKEN), "--ws-auth capability-token takes"),
+        (lambda: Authentication(mode=WsAuth.SIGNED_BEARER_TOKEN), "--ws-auth signed-bearer-token"),
+        (lambda: Authentication(token_file="t"), "--ws-token-file goes with --ws-auth capab"),
+        (lambda: Authentication(enforce_expiry=True), "--ws-enforce-expiry goes with --ws-auth"),
+        (lambda: Authentication(overlap_s=-1), "--auth-overlap-seconds is -1: give seconds"),
+        (lambda: Authentication(token_sha256="f" * 63), "--ws-token-sha256 is not 64 hexadec"),
+        (lambda: Tls(cert="c"), "--tls-cert and --tls-key go together"),
+        (lambda: Tls(client_ca="c"), "--tls-client-ca goes with --tls-cert and --tls-key"),
+        (lambda: Tls(cert="c\0", key="k"), "--tls-cert contains a NUL character"),
         (lambda: Security(allow_hosts=("http://h",)), "--allow-host 'http://h': use NAME or NAME"),
         (lambda: Security(allow_hosts=("h:99999",)), "--allow-host"),
         (lambda: Security(allow_hosts=("[zz]",)), "--allow-host"),

@@ -1,8 +1,8 @@
 """The opening handshake of a websocket, server side: RFC 6455 section 4.2.
 
 aiohttp has read the request; here it is checked and answered with 101, without
-extensions (compression is never negotiated) and without subprotocols. What
-comes behind it belongs to `websocket`.
+extensions (compression is never negotiated). A subprotocol is selected by whoever knows
+what it means. What comes behind it belongs to `websocket`.
 """
 
 import base64
@@ -46,8 +46,19 @@ def refuse(request: web.BaseRequest) -> web.Response | None:
     return None
 
 
-def accept(request: web.BaseRequest) -> web.StreamResponse:
-    """The 101 that opens the websocket; `prepare` it, then frames may go both ways."""
+def offered_protocols(request: web.BaseRequest) -> list[str]:
+    """The subprotocols that a client offers, in its order of preference."""
+    offers = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
+    return [offer for each in offers.split(",") if (offer := each.strip())]
+
+
+def accept(request: web.BaseRequest, protocol: str | None = None) -> web.StreamResponse:
+    """The 101 that opens the websocket; `prepare` it, then frames may go both ways.
+
+    Args:
+        request: It.
+        protocol: The subprotocol that is selected, one of those offered; None: none.
+    """
     key = request.headers[hdrs.SEC_WEBSOCKET_KEY].strip().encode()
     proof = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     response = web.StreamResponse(
@@ -58,6 +69,8 @@ def accept(request: web.BaseRequest) -> web.StreamResponse:
             hdrs.SEC_WEBSOCKET_ACCEPT: proof.decode(),
         },
     )
+    if protocol is not None:
+        response.headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = protocol
     response.force_close()
     return response
 

@@ -14,16 +14,24 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
-import structlog
 from aiohttp import web
 
-from trace_proxy.access.policy import ConnectionCount, Denial, Door, RequestFacts
+from trace_proxy.access.policy import (
+    OPEN_PATHS,
+    ConnectionCount,
+    Denial,
+    Door,
+    RequestFacts,
+    is_public,
+)
+from trace_proxy.access.tokens import Identity, bearer_protocol
 from trace_proxy.context.trace_context import Inherited, Rejection, Trust, inherit
 from trace_proxy.errors import StartError
 from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.clients import ClientT
+from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.intake import Intake
 from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.runtime.telemetry.propagation import Propagation
@@ -32,7 +40,7 @@ from trace_proxy.state.connection import Connection, Peer
 
 RETRY_AFTER_S: Final = "1"
 
-_log = structlog.get_logger("trace_proxy.listener")
+_UNAUTHORIZED: Final = 401
 
 
 class House(Protocol):
@@ -56,6 +64,10 @@ class House(Protocol):
 
     async def scraped(self) -> bytes:
         """What `/metrics` answers."""
+        ...
+
+    def refused(self, status: int, reason: str) -> None:
+        """Somebody was not let in."""
         ...
 
     def open(
@@ -83,11 +95,18 @@ class Listener:
         config: All settings.
         propagation: How trace context is read from a handshake.
         count: Shared by all listeners.
+        entrance: What clients have to show; shared too.
     """
 
     def __init__(
-        self, house: House, config: Config, propagation: Propagation, count: ConnectionCount
+        self,
+        house: House,
+        config: Config,
+        propagation: Propagation,
+        count: ConnectionCount,
+        entrance: Entrance,
     ) -> None:
+        self._entrance = entrance
         self._house = house
         self._config = config
         self._propagation = propagation
@@ -140,10 +159,18 @@ class Listener:
             allow_hosts=security.allow_hosts,
             allow_origins=security.allow_origins,
             behind_proxy=security.insecure_behind_proxy,
+            tls=self._config.tls.on,
         )
-        self._server = await loop.create_server(lambda: self._greet(runner), sock=listening)
+        certificates = self._entrance.certificates
+        wait_s = self._config.limits.handshake_timeout_s
+        self._server = await loop.create_server(
+            lambda: self._greet(runner),
+            sock=listening,
+            ssl=None if certificates is None else certificates.context,
+            ssl_handshake_timeout=None if certificates is None else wait_s,
+        )
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"ws://{shown}:{port}"
+        self.url = f"ws{'' if certificates is None else 's'}://{shown}:{port}"
 
     async def _open_unix(self, runner: web.ServerRunner, where: ListenUnix) -> None:
         path = Path(where.path)
@@ -192,11 +219,16 @@ class Listener:
             )
         )
         if refused is not None:
-            return _denial(refused)
-        if handshake.asks_for_websocket(request):
+            return self._denial(refused)
+        # Never on a probe's path: what comes there from anywhere has not been checked.
+        if request.path not in OPEN_PATHS and handshake.asks_for_websocket(request):
             return await self._upgrade(request)
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        if not is_public(request.path):
+            admitted = self._entrance.admit(request, _peer(request).address or None)
+            if isinstance(admitted, Denial):
+                return self._denial(admitted)
         if request.path == "/metrics":
             body = await self._house.scraped()
             return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
@@ -222,20 +254,37 @@ class Listener:
             return malformed
         peer = _peer(request)
         address = peer.address or None
+        admitted = self._entrance.admit(request, address)
+        if isinstance(admitted, Denial):
+            return self._denial(admitted)
         refused = self._count.admit(address)
         if refused is not None:
-            return _denial(refused)
+            return self._denial(refused)
         try:
-            return await self._serve(request, peer)
+            peer = msgspec.structs.replace(peer, user=admitted.user)
+            return await self._serve(request, peer, admitted)
         finally:
             self._count.release(address)
 
-    async def _serve(self, request: web.BaseRequest, peer: Peer) -> web.StreamResponse:
-        opened = handshake.accept(request)
+    async def _serve(
+        self, request: web.BaseRequest, peer: Peer, identity: Identity
+    ) -> web.StreamResponse:
+        # A browser hangs up when nothing of what it offers is selected.
+        opened = handshake.accept(request, bearer_protocol(handshake.offered_protocols(request)))
         connection, client = await self._shake_hands(request, opened, peer)
         house = self._house
-        await house.serve(connection, client, partial(client.run, house.intake))
+        with self._entrance.ends_with_token(client, identity):
+            await house.serve(connection, client, partial(client.run, house.intake))
         return opened
+
+    def _denial(self, refused: Denial) -> web.Response:
+        self._house.refused(refused.status, refused.reason)
+        headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
+        text = refused.text + "\n"
+        if refused.status == _UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
+            text = refused.text  # to the letter
+        return web.Response(status=refused.status, text=text, headers=headers)
 
     async def _shake_hands(
         self, request: web.BaseRequest, opened: web.StreamResponse, peer: Peer
@@ -259,12 +308,6 @@ _PLAIN_GET: Final = (
     "This is trace-proxy. Connect with a websocket; /healthz, /readyz and /metrics answer"
     " plain requests.\n"
 )
-
-
-def _denial(refused: Denial) -> web.Response:
-    headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
-    _log.info("connection.refused", status=refused.status, reason=refused.reason)
-    return web.Response(status=refused.status, text=refused.text + "\n", headers=headers)
 
 
 def _unavailable(text: str) -> web.Response:

@@ -45,8 +45,8 @@ class Meters:
         self.call_ended = metrics.calls.observe
         self._scrape: Scrape | None = None
         self._warned: set[int] = set()
-        self._second_s = 0.0
-        self._lines = 0
+        self.log = SparingLog()
+        self._log_refused = SparingLog()  # strangers must not silence the hub
 
     def watch(self, board: Board, total: TotalOutbound) -> None:
         """Read these at scrape time."""
@@ -139,8 +139,25 @@ class Meters:
         """Count a core's notification whose one hearer has left."""
         self._metrics.ignored.add("notification")
 
-    def log(self, event: str, **fields: object) -> None:
-        """Log an event of the hub; what is more than a log can use is only counted."""
+    def connection_refused(self, status: int, reason: str) -> None:
+        """Count somebody who was not let in."""
+        self._metrics.refused.add(reason)
+        self._log_refused("connection.refused", status=status, reason=reason)
+
+    def authenticated(self, user: str) -> None:
+        """Count a connection of somebody whose name is known."""
+        self._metrics.users.add(user)
+
+
+class SparingLog:
+    """Logs events at info; what is more than a log can use is only counted."""
+
+    def __init__(self) -> None:
+        self._second_s = 0.0
+        self._lines = 0
+
+    def __call__(self, event: str, **fields: object) -> None:
+        """Log one."""
         now_s = time.monotonic()
         if now_s - self._second_s >= 1.0:
             if self._lines > LINES_A_SECOND:

@@ -61,7 +61,8 @@ class Metrics:
         agents: `observe(seconds, operation, provider, model, error_type)` for each turn.
         tools: `observe(seconds, operation, tool, error_type)` for each tool call.
         agent_tokens: `observe(n, operation, provider, model, type)` for each turn.
-        shed, cut, core_faults: `add(reason)`.
+        shed, cut, core_faults, refused: `add(reason)`.
+        users: `add(user)` for each connection that has shown who it is.
         ignored: `add(what)`: an `answer` that came too late or from the wrong client, a
             `notification` whose one hearer has left. Nobody is at fault.
         context_rejected: `add(source, reason)`.
@@ -87,6 +88,7 @@ class Metrics:
         self.agent_tokens = Distributions(TOKEN_BOUNDS)
         self.tokens, self.shed, self.cut, self.ignored = Tally(), Tally(), Tally(), Tally()
         self.core_faults, self.context_rejected = Tally(), Tally()
+        self.refused, self.users = Tally(), Tally()
         self.in_flight: Callable[[], int] = _nothing
         self.turns_running: Callable[[], int] = _nothing
         self.queue_messages: Callable[[], Mapping[str, int]] = _no_queues
@@ -201,6 +203,8 @@ class Metrics:
                 "messages.ignored", "Messages that concern nobody any more.", self.ignored, "what"
             ),
             _tally("connections.cut", "Connections closed by us.", self.cut, "reason"),
+            _tally("connections.refused", "Who was not let in.", self.refused, "reason"),
+            _tally("connections.authenticated", "Who was, by name.", self.users, "user.id"),
             _counter("core.restarts", "Cores started again.", lambda: [((), self.core_restarts)]),
             _tally("core.faults", "Core output not understood.", self.core_faults, "reason"),
             Instrument(
