@@ -45,8 +45,8 @@ async def start(command: Command, mechanism: Mechanism | None = None) -> AsyncIt
     """
     if not command.argv:
         raise ToolError("command must not be empty")
-    if command.sandbox != "none" and mechanism is None:
-        mechanism = await asyncio.to_thread(sandbox.detect)
+    if command.sandbox != "none":
+        await asyncio.to_thread(sandbox.look, command.cwd)
     reaper = _spawn(command, mechanism)
     process = Process(command, reaper)
     try:

@@ -97,11 +97,12 @@ def _hurry() -> None:
 def _start(plan: Plan) -> tuple[int, bytes]:
     """Fork and exec; return the child's id and, if it failed, what to tell the core."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    reaper_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         from core_server.tools.process.child import become  # noqa: PLC0415 - the child's only
 
-        become(plan, write_fd)
+        become(plan, reaper_pid, write_fd)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
         failure = pipe.read()  # exec closes the other end, and then this is empty
@@ -138,10 +139,13 @@ def _watch(plan: Plan, pid: int, core_fd: int, wake_fd: int, quiet_count: int) -
 
 
 def _terminate(plan: Plan, pid: int) -> None:
-    """Send TERM to all but bwrap itself, whose death would KILL all the rest."""
+    """Send TERM to all but who waits for a PID namespace: its death would KILL all in it."""
     with _frozen(pid):
         found = descendants(os.getpid())
-        signal_all([each for each in found if not plan.wrapper or each != pid], signal.SIGTERM)
+        signal_all(
+            [each for each in found if each != pid or not (plan.wrapper or plan.ids)],
+            signal.SIGTERM,
+        )
 
 
 def _too_many(plan: Plan, pid: int) -> bool:

@@ -2,7 +2,7 @@
 
 Covers the making, changing, truncating and removing of files, signals and abstract
 sockets to processes outside (from ABI 6). Does not cover the metadata of files that the
-user owns (chmod, chown, times), reading, or the network: `seccomp` takes that away.
+user owns (chmod, chown, times), reading, or sockets: `seccomp` takes those away.
 Before ABI 3 (Linux 6.2) a file outside could be truncated, so older ones do not count.
 """
 
@@ -18,7 +18,6 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_DROP = 24
-_CAP_DAC_OVERRIDE = 1
 _LAST_CAPABILITY = 63  # the width of the mask; ids that do not exist are refused, harmlessly
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -95,14 +94,9 @@ def _allow(ruleset_fd: int, path: str, access: int) -> None:
 
 
 def _drop_capabilities() -> None:
-    """Leave root only the right to ignore file modes; without root this does nothing.
-
-    A volume in a container often belongs to another user, so that right is needed to
-    work in it; Landlock still holds everything outside.
-    """
+    """Let no program have any, not even root's; without root there is nothing to drop."""
     for capability in range(_LAST_CAPABILITY + 1):
-        if capability != _CAP_DAC_OVERRIDE:
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _syscall(number: int, *arguments: object) -> int:
