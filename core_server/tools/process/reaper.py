@@ -9,9 +9,10 @@ command starts, and the socket to the core ends when the core ends, by whatever 
 To the core:   `started PID` · `failed ERRNO` · `refused TEXT` · `limit TEXT` · `exit CODE`
 From the core: `T` TERM now and KILL after the grace · end of file: KILL now
 
-What it cannot promise: outside a PID namespace a command of the same user may kill its
-reaper first. The command itself then dies with it (PDEATHSIG) and the core kills its
-group, but a grandchild that had left that group lives on. Bubblewrap has no such gap.
+A confined command cannot reach it (`sandbox`). One of sandbox `none` can kill it: the
+command then dies with it (PDEATHSIG), and what had left its session falls to the core,
+the next subreaper above, which kills that (`command`). Who kills reaper and core both
+is beyond this; such a command is as free as the person who allowed it.
 
 Not a place for decisions, and no import but the standard library's smallest: this is
 paid for every command. The core does not fork with `preexec_fn`, because that runs
@@ -19,7 +20,6 @@ Python between fork and exec of a process with threads; here there is one thread
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 
 from core_server.tools.process.descendants import (
+    adopt_orphans,
     descendants,
     kill_groups,
     process_count,
@@ -38,8 +39,6 @@ SOCKET_FD = 3
 PLAN_FD = 4
 TICK_MS = 25  # how late a fork bomb is noticed; a tick costs one small read (20 us)
 _MAX_PAUSE_S = 0.1  # between two looks at who is still dying
-_PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
@@ -50,7 +49,7 @@ def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
     wake_fd, notify_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _noticed)
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     _hurry()
     quiet_count = process_count()  # before the command can have started any
     pid, failure = _start(plan)

@@ -11,9 +11,11 @@ to all the same.
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from core_server.tools.sandbox import trial
+from core_server.tools.sandbox.trial import User
 
 PROBE_TIMEOUT_S = 5.0  # it takes 20 ms; a machine that needs seconds would hang every command
 FILTER_FD = 3
@@ -46,7 +48,7 @@ class Probed(NamedTuple):
     why: str
 
 
-def probe(user: tuple[int, int] | None = None) -> Probed:
+def probe(user: User | None = None) -> Probed:
     """Find a bubblewrap that works here; blocks for at most ten seconds.
 
     Args:
@@ -62,35 +64,12 @@ def probe(user: tuple[int, int] | None = None) -> Probed:
         candidates[1] = Probed((program,), "bwrap works here, without a user namespace")
     failure = ""
     for candidate in candidates:
-        failure = _failure(candidate.argv, user)
+        options = _options(candidate.argv, cwd="/", writable=(), network=False)
+        argv = [*options, "--", "/bin/sh", "-c", ":"]
+        failure = trial.failure(argv, user, timeout_s=PROBE_TIMEOUT_S)
         if not failure:
             return candidate
-    return Probed((), f"bwrap does not work here: {failure}")
-
-
-def _failure(argv: tuple[str, ...], user: tuple[int, int] | None) -> str:
-    """Try it; return what it said last, or an empty text."""
-    uid, gid = user or (None, None)
-    try:
-        done = subprocess.run(  # noqa: S603 - our own fixed command
-            [*_options(argv, cwd="/", writable=(), network=False), "--", "/bin/sh", "-c", ":"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-            user=uid,
-            group=gid,
-            extra_groups=None if user is None else (),
-        )
-    except subprocess.TimeoutExpired:
-        return f"it hangs for {PROBE_TIMEOUT_S:g} s"
-    except OSError as error:
-        return str(error)
-    if done.returncode == 0:
-        return ""
-    said = done.stderr[-256:].decode(errors="replace").strip().splitlines()
-    return said[-1].removeprefix("bwrap: ") if said else f"it ends with {done.returncode}"
+    return Probed((), f"bwrap does not work here: {failure.removeprefix('bwrap: ')}")
 
 
 def wrapper(

@@ -23,7 +23,6 @@ Processes and memory are limited by `reaper` and `child`, whatever the mechanism
 import os
 import platform
 import stat
-import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -33,10 +32,10 @@ from typing import Literal
 import msgspec
 
 from core_server.tools.base import Command, SandboxUnavailableError
-from core_server.tools.sandbox import bubblewrap, landlock, seccomp
+from core_server.tools.sandbox import bubblewrap, landlock, seccomp, trial
+from core_server.tools.sandbox.trial import User
 
 Mechanism = Literal["bubblewrap", "landlock", "unavailable"]
-User = tuple[int, int]
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
 _SIGNALS_ABI = 6  # from here on Landlock holds signals (Linux 6.12)
@@ -212,20 +211,5 @@ def _landlock() -> bool:
 @cache
 def _namespaces(user: User | None) -> bool:
     """Whether `namespaces.enter` works; 30 ms at the first call."""
-    uid, gid = user or (None, None)
     argv = [sys.executable, "-I", "-S", "-c", _TRY_NAMESPACES, str(Path(__file__).parents[3])]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own fixed command
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=bubblewrap.PROBE_TIMEOUT_S,
-            check=False,
-            user=uid,
-            group=gid,
-            extra_groups=None if user is None else (),
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    return not trial.failure(argv, user, timeout_s=bubblewrap.PROBE_TIMEOUT_S)
