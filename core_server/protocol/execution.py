@@ -1,15 +1,21 @@
 """`command/exec`: commands that a client runs itself, beside any thread."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from core_server.protocol.wire import SandboxPolicy, Wire
+
+
+Cells = Annotated[int, Meta(ge=0, le=65535)]
+"""What a terminal can be told: an unsigned short (tty_ioctl(4))."""
 
 
 class TerminalSize(Wire, frozen=True):
     """A terminal's size in characters."""
 
-    rows: int
-    cols: int
+    rows: Cells
+    cols: Cells
 
 
 class ExecParams(Wire, frozen=True):

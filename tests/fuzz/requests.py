@@ -130,7 +130,7 @@ class Requests:
         known = METHODS.get(method)
         kind = known.params if known else None
         params = {} if kind is None else self._made(inspect.type_info(kind), "")
-        for _ in range(random.choice((0, 0, 0, 1, 1, 2, 5))):
+        for _ in range(random.choice((0, 0, 0, 0, 0, 1, 1, 3))):
             params = self._spoilt(params)
         return method, params
 

@@ -12,13 +12,14 @@ are caught, in `reaper`, which also says what cannot be promised.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from core_server.tools.base import Command, Outcome, Output, ToolError
+from core_server.tools.base import Command, NoRoomError, Outcome, Output, ToolError
 from core_server.tools.process.descendants import adopt_orphans, kill_adopted
 from core_server.tools.process.spawn import GRACE_S, Reaper, set_size, spawn, spawn_failure
 from core_server.tools.process.streams import InputWriter, OutputReader
@@ -30,6 +31,7 @@ _KILLED_EXIT_CODE = 128 + signal.SIGKILL
 # A reaper that was told to stop needs milliseconds; one that is stopped itself, or waits
 # for a process in an uninterruptible read, must not hold up the core for longer.
 _STOP_S = 2.0
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC}
 _MAX_PAUSE_S = 0.5  # between two looks at who is still dying
 
 _reapers: set[int] = set()
@@ -84,7 +86,8 @@ def _spawn(command: Command, mechanism: Mechanism | None) -> Reaper:
     except (OSError, ValueError, ToolError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, OSError):
-            raise ToolError(spawn_failure(error.errno or 0)) from None
+            text = spawn_failure(error.errno or 0)
+            raise (NoRoomError if error.errno in _NO_ROOM else ToolError)(text) from None
         if isinstance(error, ValueError):  # a path with a NUL in it
             raise ToolError(f"failed to spawn command: {error}") from None
         raise
