@@ -6,7 +6,6 @@ from msgspec import Meta
 
 from core_server.protocol.wire import SandboxPolicy, Wire
 
-
 Cells = Annotated[int, Meta(ge=0, le=65535)]
 """What a terminal can be told: an unsigned short (tty_ioctl(4))."""
 

@@ -130,7 +130,9 @@ class FuzzedCore:
             code = message["error"]["code"]
             self.codes[code] += 1
             if code == -32603:
-                self.faults.append(f"{line[:1500]!r} -> {message!r:.1000}, log: {self.stderr[-2000:]!r}")
+                self.faults.append(
+                    f"{line[:1500]!r} -> {message!r:.1000}, log: {self.stderr[-2000:]!r}"
+                )
         else:
             self.known.learn(message["result"])
         future = self._waiting.pop(message["id"], None) if message["id"] is not None else None

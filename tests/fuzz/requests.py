@@ -6,7 +6,7 @@ few places. All comes from one `Random`, so a number is a request, and again the
 
 import json
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import inspect
@@ -41,7 +41,7 @@ ODD_NUMBERS = (
     *(2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64, 10**20, 10**40, 10**400),
     *(0.5, -0.0, 1e308, 1e-320),
 )
-ODD_VALUES = (None, True, False, [], {}, [[]], {"": None}, [None], "x", 7)
+ODD_VALUES: tuple[Value, ...] = (None, True, False, [], {}, [[]], {"": None}, [None], "x", 7)
 # What a line can be that is no request with an id.
 BROKEN_LINES = (
     b"{",
@@ -75,7 +75,13 @@ DIRECTIVES = (
     "/slow 1e400",
 )
 COMMANDS = (
-    *(("true",), ("echo", "x"), ("false",), ("head", "-c", "100000", "/dev/zero"), ("stty", "size")),
+    *(
+        ("true",),
+        ("echo", "x"),
+        ("false",),
+        ("head", "-c", "100000", "/dev/zero"),
+        ("stty", "size"),
+    ),
     *(("cat",), ("nonexistent",), ("/",), ("",), (), ("a\0b",), ("echo", "a\0b"), ("x" * 5000,)),
 )
 _TEXT_FIELDS: dict[str, tuple[str, ...]] = {
@@ -148,20 +154,11 @@ class Requests:
         return json.dumps(message, ensure_ascii=random.random() < 0.5).encode(), True
 
     def _made(self, kind: inspect.Type, name: str) -> Value:
+        """A value of a type, for the field of this name."""
         random = self._random
         match kind:
-            case inspect.StructType() | inspect.DataclassType():
-                return self._object(kind)
-            case inspect.StrType():
-                return self._text(name)
-            case inspect.IntType() | inspect.FloatType():
-                return random.choice((1, 5, 80, 1000, random.choice(ODD_NUMBERS)))
-            case inspect.BoolType():
-                return random.random() < 0.5
-            case inspect.LiteralType(values):
-                return random.choice(list(values))
-            case inspect.EnumType(cls):
-                return random.choice([each.value for each in cls])
+            case inspect.Metadata(type=inner):
+                return self._made(inner, name)
             case inspect.UnionType(types):
                 return self._made(random.choice(list(types)), name)
             case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
@@ -171,16 +168,30 @@ class Requests:
             case inspect.DictType(key_type=key, value_type=value):
                 keys = [str(self._made(key, "")) for _ in range(random.choice((0, 1, 3)))]
                 return {each: self._made(value, "") for each in keys}
+            case _:
+                return self._plain(kind, name)
+
+    def _plain(self, kind: inspect.Type, name: str) -> Value:
+        random = self._random
+        match kind:
+            case inspect.StrType():
+                return self._text(name)
+            case inspect.IntType() | inspect.FloatType():
+                return random.choice((1, 5, 80, 1000, random.choice(ODD_NUMBERS)))
+            case inspect.BoolType():
+                return random.random() < 0.5
+            case inspect.LiteralType(values):
+                return random.choice(list(values))
+            case inspect.StructType():
+                return self._object(kind)
             case inspect.NoneType():
                 return None
-            case inspect.Metadata(type=inner):
-                return self._made(inner, name)
             case _:
                 return random.choice(ODD_VALUES)
 
-    def _object(self, kind: inspect.StructType | inspect.DataclassType) -> dict[str, Value]:
+    def _object(self, kind: inspect.StructType) -> dict[str, Value]:
         made: dict[str, Value] = {}
-        if isinstance(kind, inspect.StructType) and kind.tag_field is not None:
+        if kind.tag_field is not None:
             made[kind.tag_field] = kind.tag
         for field in kind.fields:
             if self._random.random() < (0.98 if field.required else 0.3):
@@ -211,7 +222,9 @@ class Requests:
                 case 0:
                     del changed[name]
                 case 1:
-                    changed[random.choice((*ODD_TEXTS, "threadId", "cwd", "history"))] = self._odd()
+                    changed[random.choice((*ODD_TEXTS, "threadId", "cwd", "history"))] = (
+                        self._odd()
+                    )
                 case _:
                     changed[name] = self._spoilt(changed[name])
             return changed
@@ -236,18 +249,19 @@ class Requests:
                 return random.choice(ODD_VALUES)
 
 
-Answer = Literal["accept", "decline", "cancel", "acceptForSession"]
-_QUIET = [name for name in METHODS if name not in {"command/exec", "thread/shellCommand", "initialize"}] + [
-    # What the others need is asked more often than what is only looked up.
+# What the others need is asked more often than what is only looked up.
+_QUIET = [
+    *(name for name in METHODS if name not in {"command/exec", "thread/shellCommand"}),
     *["turn/start", "thread/start", "thread/resume"] * 3,
     *["thread/archive", "thread/unarchive", "thread/fork"],
-    "initialize",
 ]
 
 
 def answer(random: Random, request_id: Value) -> bytes:
     """What a client says to a question: mostly a decision, now and then nonsense."""
-    result: Value = {"decision": random.choice(("accept", "decline", "cancel", "acceptForSession"))}
+    result: Value = {
+        "decision": random.choice(("accept", "decline", "cancel", "acceptForSession"))
+    }
     message: dict[str, Value] = {"id": request_id, "result": result}
     match random.randrange(12):
         case 0:
