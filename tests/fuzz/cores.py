@@ -190,7 +190,7 @@ async def _ended(core: FuzzedCore) -> None:
         core.process.kill()
         code = await core.process.wait()
     if code != 0:
-        core.faults.append(f"it ended with {code}")
+        core.faults.append(f"it ended with {code}: {core.stderr[-1000:]!r}")
 
 
 async def lease_faults(cores: tuple[FuzzedCore, FuzzedCore]) -> list[str]:

@@ -184,8 +184,6 @@ class Requests:
                 return random.choice(list(values))
             case inspect.StructType():
                 return self._object(kind)
-            case inspect.NoneType():
-                return None
             case _:
                 return random.choice(ODD_VALUES)
 

@@ -1,5 +1,5 @@
 # ruff: noqa: PTH101, PTH102, PTH104, PTH108, PTH115, PTH119, PTH123, PTH208, PTH211
-# ruff: noqa: S103, S108, SIM115, PLW0108
+# ruff: noqa: N818, S103, S108, SIM115, PLW0108
 # It does what nobody should, and by the barest means: what is tried is a system call.
 """Run inside the sandbox, by an interpreter without packages: tries to get out.
 
