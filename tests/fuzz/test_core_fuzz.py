@@ -4,6 +4,7 @@ Short by default; `-m slow` sends a million, or CORE_FUZZ_REQUESTS, in runs of `
 The tables are what fuzzing, and attacks by hand, have found.
 """
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -42,10 +43,12 @@ def test_no_million_of_requests_does_either() -> None:
 
 
 def _fuzzed(seed: int, count: int, *, commands: float) -> list[str]:
-    import asyncio  # noqa: PLC0415 - a loop of its own: Hypothesis knows no coroutines
-
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # and a loop: Hypothesis knows no coroutines
         return asyncio.run(fuzz(Path(folder), seed, count, commands=commands))
+
+
+def left_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 EXECUTIONS: list[tuple[Json, str]] = [
@@ -76,11 +79,9 @@ async def test_a_command_that_cannot_be_is_refused_by_its_field(
     async with core(env={"TMPDIR": str(tmp_path)}) as client:
         with pytest.raises(RpcError) as refused:
             await client.request("command/exec", {"command": ["true"], **members})
-    assert (refused.value.code, refused.value.message[:1000].split(":")[1].strip()) == (
-        -32602,
-        f"`{field}`",
-    )
-    assert list(tmp_path.iterdir()) == []
+    assert refused.value.code == -32602
+    assert f"`{field}" in refused.value.message
+    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", [["/nonexistent"], [""], ["/"], ["x" * 5000], ["x"] * 500_000])
@@ -92,7 +93,7 @@ async def test_a_command_that_does_not_start_is_no_internal_error(
             await client.request("command/exec", {"command": command})
     assert refused.value.code == -32600
     assert refused.value.message.startswith("failed to spawn command: ")
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_the_lease_stays_with_who_has_the_thread_loaded(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ async def test_the_lease_stays_with_who_has_the_thread_loaded(tmp_path: Path) ->
 )
 async def test_an_answer_of_the_client_has_no_answer_itself(answer: bytes) -> None:
     async with core() as client:
-        client.write_line(answer)
+        client.write(answer)
         result = await client.request("model/list", {})
         assert result["data"]
         ids = [message.get("id") for message in client.received if "method" not in message]
