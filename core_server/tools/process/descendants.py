@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Container
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def process_count() -> int:
@@ -27,6 +27,11 @@ def process_count() -> int:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def continue_when_parent_ends() -> None:
+    """Get SIGCONT then: also a process that a command has stopped shall see the core's end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def kill_adopted(known: Container[int]) -> bool:

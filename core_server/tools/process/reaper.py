@@ -28,6 +28,7 @@ from collections.abc import Iterator
 
 from core_server.tools.process.descendants import (
     adopt_orphans,
+    continue_when_parent_ends,
     descendants,
     kill_groups,
     process_count,
@@ -50,6 +51,7 @@ def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
     signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _noticed)
     adopt_orphans()
+    continue_when_parent_ends()
     _hurry()
     quiet_count = process_count()  # before the command can have started any
     pid, failure = _start(plan)
