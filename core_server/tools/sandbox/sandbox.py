@@ -38,7 +38,9 @@ from core_server.tools.sandbox.trial import User
 Mechanism = Literal["bubblewrap", "landlock", "unavailable"]
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
-_SIGNALS_ABI = 6  # from here on Landlock holds signals (Linux 6.12)
+SIGNALS_ABI = 6
+"""From here on Landlock holds signals (Linux 6.12)."""
+
 _TRY_NAMESPACES = (
     "import sys; sys.path.append(sys.argv[1]);"
     "from core_server.tools.sandbox.namespaces import enter; enter((65534, 65534))"
@@ -149,7 +151,7 @@ def prepare(command: Command, mechanism: Mechanism | None = None) -> Confinement
         filter=_filter(
             network=command.network,
             own_ipc=namespaces,
-            signals=namespaces or landlock.abi() >= _SIGNALS_ABI,
+            signals=namespaces or landlock.abi() >= SIGNALS_ABI,
         ),
         user=user,
         ids=_names(user) if namespaces else None,

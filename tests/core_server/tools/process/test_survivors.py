@@ -12,6 +12,7 @@ import pytest
 
 from core_server.tools.base import Command
 from core_server.tools.process.command import start
+from core_server.tools.sandbox import landlock, sandbox
 from core_server.tools.sandbox.sandbox import Mechanism
 from tests.core_server.tools.processes import (
     MECHANISMS,
@@ -70,6 +71,10 @@ if attack != "leave":
 """
 ATTACKS = ("leave", "kill", "stop", "starve", "trace")
 WAYS: tuple[Mechanism | None, ...] = (*MECHANISMS, None)
+# And whether without a PID namespace, as in most containers.
+WAYS_TO_KILL: tuple[tuple[Mechanism, bool], ...] = (
+    *(("bubblewrap", False), ("landlock", False), ("landlock", True)),
+)
 
 CORE = """
 import asyncio, json, sys
@@ -77,7 +82,10 @@ from core_server.tools.base import Command
 from core_server.tools.process.command import start
 import msgspec
 async def main():
-    what, mechanism = json.loads(sys.stdin.readline())
+    what, mechanism, alone = json.loads(sys.stdin.readline())
+    if alone:
+        from core_server.tools.sandbox import sandbox
+        sandbox._namespaces = lambda user: False
     async with start(msgspec.convert(what, Command), mechanism) as process:
         async for output in process:
             print(output.data.decode(), end="", flush=True)
@@ -129,15 +137,23 @@ async def test_nothing_outlives_the_core(way: Mechanism | None, attack: str) -> 
     await the_core_is_killed(way, attack)
 
 
+@pytest.mark.parametrize("attack", [*ATTACKS, "family"])
+async def test_nothing_outlives_the_core_where_there_is_no_pid_namespace(attack: str) -> None:
+    if missing("landlock") or landlock.abi() < sandbox.SIGNALS_ABI:
+        pytest.skip("this kernel's Landlock does not hold signals")
+    await the_core_is_killed("landlock", attack, alone=True)
+
+
 @pytest.mark.slow
 async def test_nothing_outlives_two_hundred_killed_cores() -> None:
-    ways = [way for way in MECHANISMS if not missing(way)]
+    ways = [(way, alone) for way, alone in WAYS_TO_KILL if not missing(way)]
     attacks = [*ATTACKS, "family"]
     for count in range(200):
-        await the_core_is_killed(ways[count % len(ways)], attacks[count % len(attacks)])
+        way, alone = ways[count % len(ways)]
+        await the_core_is_killed(way, attacks[count // 3 % len(attacks)], alone=alone)
 
 
-async def the_core_is_killed(way: Mechanism | None, attack: str) -> None:
+async def the_core_is_killed(way: Mechanism | None, attack: str, *, alone: bool = False) -> None:
     number = marker()
     core = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", CORE),
@@ -150,7 +166,7 @@ async def the_core_is_killed(way: Mechanism | None, attack: str) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
             what = msgspec.to_builtins(hostile(number, attack, way))
-            core.stdin.write(json.dumps([what, way]).encode() + b"\n")
+            core.stdin.write(json.dumps([what, way, alone]).encode() + b"\n")
             assert await core.stdout.readline() == b"left\n"
     finally:
         if core.returncode is None:
