@@ -1,10 +1,12 @@
 # ruff: noqa: ASYNC240 - nothing else runs on the loop of a test
 import asyncio
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -300,6 +302,108 @@ def test_even_where_all_may_be_written_to_there_is_no_device_and_no_network(
         timeout=PATIENCE_S,
     )
     assert done.stdout.decode().split() == ["denied", "denied", "written"]
+
+
+SIGNALS = """
+import ctypes, fcntl, os, signal, sys
+from core_server.tools.sandbox import seccomp
+parent = os.getppid()
+seccomp.install(
+    seccomp.program(os.uname().machine, network=True, own_ipc=True, signals=False)
+)
+read_fd, _ = os.pipe()
+libc = ctypes.CDLL(None, use_errno=True)
+def syscall(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+tgkill = 131 if os.uname().machine == "aarch64" else 234
+for action in (
+    lambda: os.kill(parent, 0),
+    lambda: os.kill(-1, 0),
+    lambda: os.kill(-parent, 0),
+    lambda: syscall(tgkill, parent, parent, 0),
+    lambda: signal.pidfd_send_signal(os.pidfd_open(parent), 0),
+    lambda: fcntl.fcntl(read_fd, fcntl.F_SETOWN, parent),
+    lambda: fcntl.ioctl(read_fd, 0x8901, b"\\0" * 4),
+):
+    try:
+        action(); print("out")
+    except PermissionError:
+        print("held")
+os.kill(0, signal.SIGCONT); print("own group")
+"""
+
+
+def test_where_nothing_else_holds_signals_the_filter_leaves_the_own_group() -> None:
+    if not seccomp.available():
+        pytest.skip("no filter for this machine")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_S,
+        process_group=0,
+    )
+    assert done.stdout.decode().splitlines() == ["held"] * 7 + ["own group"]
+
+
+async def test_root_lets_the_owner_of_the_directory_run_what_runs_there(
+    mechanism: Mechanism,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is hidden
+        Path(folder).chmod(0o755)
+        workspace = Path(folder, "workspace")
+        workspace.mkdir()
+        secret = Path(folder, "secret")
+        secret.write_text("root's own")
+        secret.chmod(0o600)
+        os.chown(workspace, 12345, 12345)
+        script = "id -u; id -G; cat ../secret; echo x > made; echo y > /dev/stdout"
+        _, outputs = await finish(shell(script, workspace, writes=True), mechanism)
+        made = (workspace / "made").stat()
+    assert text(outputs).splitlines() == ["12345", "12345", "y"]
+    assert (made.st_uid, made.st_gid) == (12345, 12345)
+
+
+async def test_a_terminal_is_its_new_owners(mechanism: Mechanism) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        os.chown(folder, 12345, 12345)
+        what = shell("echo hi > /dev/tty; stty size", Path(folder), writes=True)
+        what = msgspec.structs.replace(what, tty=(100, 40))
+        _, outputs = await finish(what, mechanism)
+    assert text(outputs).split() == ["hi", "40", "100"]
+
+
+async def test_root_itself_is_nobody_inside(mechanism: Mechanism, workspace: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can be root")
+    if not sandbox._namespaces(None):  # noqa: SLF001 - what the machine allows
+        pytest.skip("untried: this machine has no user namespaces")
+    what = shell("id -u; echo x > made; stat -c %u made", workspace, writes=True)
+    _, outputs = await finish(what, mechanism)
+    assert text(outputs).split() == ["65534", "65534"]
+    assert (workspace / "made").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("closed", [0o700, 0o755])
+def test_an_owner_who_cannot_get_there_is_not_become(closed: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(closed)
+        workspace = Path(folder, "workspace")
+        workspace.mkdir()
+        os.chown(workspace, 12345, 12345)
+        what = command("true", cwd=str(workspace), sandbox="read-only")
+        found = sandbox.prepare(what, "landlock" if not missing("landlock") else None)
+        shutil.rmtree(found.scratch, ignore_errors=True)
+    assert found.user == ((12345, 12345) if closed == 0o755 else None)
 
 
 def test_no_mechanism_means_refused_and_says_what_to_do() -> None:
