@@ -10,9 +10,8 @@ import os
 from typing import Final
 
 from core_server.context import Context
-from core_server.errors import WireError, invalid_params, invalid_request, overloaded
+from core_server.errors import invalid_params, invalid_request, overloaded
 from core_server.handlers.settings import policy_of
-from core_server.jsonrpc import codes
 from core_server.protocol.execution import (
     ExecOutput,
     ExecParams,
@@ -21,9 +20,9 @@ from core_server.protocol.execution import (
     ExecTerminateParams,
     ExecWriteParams,
 )
-from core_server.protocol.wire import Nothing
+from core_server.protocol.wire import Nothing, WorkspaceWrite
 from core_server.session.policy import confined
-from core_server.tools.base import Command, Output, ToolError
+from core_server.tools.base import Command, NoRoomError, Output, ToolError
 from core_server.tools.process.command import Process, start
 
 MAX_RUNNING: Final = 64
@@ -52,8 +51,10 @@ async def execute(context: Context, params: ExecParams) -> ExecResult:
                 else:
                     kept[output.stream].append(output.data)
             outcome = await process.wait()
+    except NoRoomError as error:
+        raise overloaded(str(error)) from None
     except ToolError as error:
-        raise WireError(codes.INTERNAL_ERROR, str(error)) from None
+        raise invalid_request(str(error)) from None
     finally:
         del context.executions[key]
     out, err = (b"".join(kept[stream]).decode(errors="replace") for stream in ("stdout", "stderr"))
@@ -113,8 +114,27 @@ def _check(context: Context, params: ExecParams) -> None:
         raise invalid_params("`timeoutMs`: must not be negative")
     if params.output_bytes_cap is not None and params.output_bytes_cap < 0:
         raise invalid_params("`outputBytesCap`: must not be negative")
+    _check_texts(params)
     if len(context.executions) >= MAX_RUNNING:
         raise overloaded(f"{MAX_RUNNING} commands are running")
+
+
+def _check_texts(params: ExecParams) -> None:
+    """What no program can be given, whatever the machine: a NUL ends a text there."""
+    environment = params.env or {}
+    policy = params.sandbox_policy
+    roots = policy.writable_roots if isinstance(policy, WorkspaceWrite) else ()
+    texts = {
+        "command": params.command,
+        "cwd": (params.cwd or "",),
+        "env": (*environment, *(value or "" for value in environment.values())),
+        "sandboxPolicy.writableRoots": roots,
+    }
+    for field, values in texts.items():
+        if any("\0" in value for value in values):
+            raise invalid_params(f"`{field}`: must not hold a NUL character")
+    if any(not name or "=" in name for name in environment):
+        raise invalid_params("`env`: a name must not be empty or hold `=`")
 
 
 def _command(context: Context, params: ExecParams) -> Command:

@@ -8,7 +8,7 @@ import msgspec
 
 from core_server.context import Context, Reply
 from core_server.errors import invalid_request
-from core_server.handlers.loading import check_id, stored, turns_of
+from core_server.handlers.loading import check_id, leased, stored, turns_of
 from core_server.handlers.settings import opened_with
 from core_server.handlers.threads import started
 from core_server.protocol.threads import ThreadForkParams
@@ -43,9 +43,9 @@ async def fork(context: Context, params: ThreadForkParams) -> Reply:
     thread.items = max((row.ordinal for row in items), default=-1) + 1
     thread.listed = bool(turns)
     target = context.store_of(thread)
-    await target.acquire(thread.id)
-    await target.write([PutThread(thread_row(thread)), *operations])
-    context.threads[thread.id] = thread
+    async with leased(context, target, thread.id):
+        await target.write([PutThread(thread_row(thread)), *operations])
+        context.threads[thread.id] = thread
     shown = () if params.exclude_turns else await turns_of(target, thread.id)
     return Reply(
         thread.opened(shown), then=lambda: _announce(context, thread, hydrated=bool(shown))

@@ -1,6 +1,7 @@
 """From a stored thread to a loaded one, and back."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from core_server.context import Context
@@ -56,13 +57,28 @@ async def load(context: Context, thread_id: str) -> ThreadMachine:
     if (thread := context.threads.get(thread_id)) is not None:
         return thread
     await stored(context, thread_id)
-    await context.store.acquire(thread_id)
-    # Only the owner's view counts: another core may have written before we had the lease.
-    thread = thread_of(await stored(context, thread_id))
-    thread.turns = len(await context.store.turns(thread_id))
-    items = await context.store.items(thread_id)
-    thread.items = max((row.ordinal for row in items), default=-1) + 1
-    return context.threads.setdefault(thread_id, thread)
+    async with leased(context, context.store, thread_id):
+        # Only the owner's view counts: another core may have written before we had the lease.
+        thread = thread_of(await stored(context, thread_id))
+        thread.turns = len(await context.store.turns(thread_id))
+        items = await context.store.items(thread_id)
+        thread.items = max((row.ordinal for row in items), default=-1) + 1
+        return context.threads.setdefault(thread_id, thread)
+
+
+@contextlib.asynccontextmanager
+async def leased(context: Context, store: Store, thread_id: str) -> AsyncIterator[None]:
+    """Own a thread for the length of the block, and beyond it only if it is loaded then.
+
+    Raises:
+        ThreadOwnedError: another core owns it.
+    """
+    await store.acquire(thread_id)
+    try:
+        yield
+    finally:
+        if thread_id not in context.threads:
+            await store.release(thread_id)
 
 
 async def unload(context: Context, thread: ThreadMachine) -> None:

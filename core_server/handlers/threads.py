@@ -6,7 +6,7 @@ import msgspec
 
 from core_server.context import Context, Reply
 from core_server.errors import invalid_request
-from core_server.handlers.loading import check_id, load, seen_now, stored, turns_of, unload
+from core_server.handlers.loading import check_id, leased, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
 from core_server.handlers.settings import defaults, opened_with
 from core_server.protocol.goals import GoalUpdated
@@ -43,9 +43,9 @@ async def start(context: Context, params: ThreadStartParams) -> Reply:
     )
     thread = ThreadMachine(facts, opened_with(defaults(context), params))
     thread.raw_events = bool(params.experimental_raw_events)
-    await context.store_of(thread).acquire(thread.id)
-    await context.write(thread)
-    context.threads[thread.id] = thread
+    async with leased(context, context.store_of(thread), thread.id):
+        await context.write(thread)
+        context.threads[thread.id] = thread
     return Reply(thread.opened(), then=lambda: started(context, thread))
 
 
@@ -134,22 +134,22 @@ async def archive(context: Context, params: ThreadParams) -> Reply:
 
 
 async def unarchive(context: Context, params: ThreadParams) -> Reply:
-    """`thread/unarchive`: back into the ordinary list; it stays unloaded."""
+    """`thread/unarchive`: back into the ordinary list; it is not loaded by that."""
     check_id(params.thread_id)
+    loaded = context.threads.get(params.thread_id)
     thread = await _mark(context, params.thread_id, archived=False)
     told = ThreadIdNotification(params.thread_id)
     return Reply(
-        ThreadResult(thread.wire(status=NotLoaded())),
+        ThreadResult(thread.wire(status=NotLoaded() if loaded is None else loaded.status)),
         then=lambda: context.notify.tell("thread/unarchived", told, params.thread_id),
     )
 
 
 async def _mark(context: Context, thread_id: str, *, archived: bool) -> ThreadMachine:
     await stored(context, thread_id)
-    await context.store.acquire(thread_id)
-    row = msgspec.structs.replace(await stored(context, thread_id), archived=archived)
-    await context.store.write([PutThread(row)])
-    await context.store.release(thread_id)
+    async with leased(context, context.store, thread_id):
+        row = msgspec.structs.replace(await stored(context, thread_id), archived=archived)
+        await context.store.write([PutThread(row)])
     return thread_of(row)
 
 
@@ -162,9 +162,8 @@ async def delete(context: Context, params: ThreadParams) -> Reply:
         await unload(context, thread)
     else:
         await stored(context, params.thread_id)
-        await store.acquire(params.thread_id)
-    await store.write([DeleteThread(params.thread_id)])
-    await store.release(params.thread_id)
+    async with leased(context, store, params.thread_id):
+        await store.write([DeleteThread(params.thread_id)])
     told = ThreadIdNotification(params.thread_id)
     return Reply(
         Nothing(), then=lambda: context.notify.tell("thread/deleted", told, params.thread_id)
@@ -181,11 +180,10 @@ async def set_name(context: Context, params: ThreadNameParams) -> Reply:
         await context.write(thread)
     else:
         await stored(context, params.thread_id)
-        await context.store.acquire(params.thread_id)
-        idle = thread_of(await stored(context, params.thread_id))
-        idle.name = params.name
-        await context.store.write([PutThread(thread_row(idle))])
-        await context.store.release(params.thread_id)
+        async with leased(context, context.store, params.thread_id):
+            idle = thread_of(await stored(context, params.thread_id))
+            idle.name = params.name
+            await context.store.write([PutThread(thread_row(idle))])
     told = NameUpdated(params.thread_id, params.name)
     return Reply(
         Nothing(), then=lambda: context.notify.tell("thread/name/updated", told, params.thread_id)

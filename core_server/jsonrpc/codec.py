@@ -105,6 +105,19 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def is_response(data: bytes) -> bool:
+    """Whether malformed bytes were meant as an answer, which has no answer itself.
+
+    An error under its id would look like the answer to the peer's own request of that id.
+    """
+    try:
+        message = _DECODE(data)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    answers = message.result is not UNSET or message.error is not UNSET
+    return answers and message.method is UNSET
+
+
 def request_id(message: Message) -> bytes:
     """The id exactly as sent: the JSON text of a string or a 64-bit integer.
 

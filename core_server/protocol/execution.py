@@ -1,15 +1,20 @@
 """`command/exec`: commands that a client runs itself, beside any thread."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from core_server.protocol.wire import SandboxPolicy, Wire
+from msgspec import Meta
+
+from core_server.protocol.wire import I64, SandboxPolicy, Wire
+
+Cells = Annotated[int, Meta(ge=0, le=65535)]
+"""What a terminal can be told: an unsigned short (tty_ioctl(4))."""
 
 
 class TerminalSize(Wire, frozen=True):
     """A terminal's size in characters."""
 
-    rows: int
-    cols: int
+    rows: Cells
+    cols: Cells
 
 
 class ExecParams(Wire, frozen=True):
@@ -19,9 +24,9 @@ class ExecParams(Wire, frozen=True):
     process_id: str | None = None
     cwd: str | None = None
     env: dict[str, str | None] | None = None
-    timeout_ms: int | None = None
+    timeout_ms: I64 | None = None
     disable_timeout: bool = False
-    output_bytes_cap: int | None = None
+    output_bytes_cap: I64 | None = None
     disable_output_cap: bool = False
     sandbox_policy: SandboxPolicy | None = None
     size: TerminalSize | None = None

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from core_server.protocol.wire import Wire
+from core_server.protocol.wire import I64, Wire
 
 GoalStatus = Literal["active", "paused", "blocked", "usageLimited", "budgetLimited", "complete"]
 
@@ -15,7 +15,7 @@ class Goal(Wire, frozen=True):
     created_at: int
     updated_at: int
     status: GoalStatus = "active"
-    token_budget: int | None = None
+    token_budget: I64 | None = None
     tokens_used: int = 0
     time_used_seconds: int = 0
 
@@ -26,7 +26,7 @@ class GoalSetParams(Wire, frozen=True):
     thread_id: str
     objective: str | None = None
     status: GoalStatus | None = None
-    token_budget: int | None = None
+    token_budget: I64 | None = None
 
 
 class GoalSetResult(Wire, frozen=True):

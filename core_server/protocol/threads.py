@@ -8,6 +8,7 @@ from core_server.config import SandboxMode
 from core_server.protocol.pages import TurnsListResult
 from core_server.protocol.turns import ItemsView, Turn
 from core_server.protocol.wire import (
+    I64,
     AskForApproval,
     Nothing,
     Reviewer,
@@ -233,7 +234,7 @@ class ShellCommandParams(Wire, frozen=True):
 
     thread_id: str
     command: str
-    timeout_ms: int | None = None
+    timeout_ms: I64 | None = None
 
 
 class ThreadIdNotification(Wire, frozen=True):

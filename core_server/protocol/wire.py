@@ -4,7 +4,7 @@ Params ignore members they do not know, as the reference does. Results and
 notifications are written with all their members, null where there is nothing.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,6 +28,9 @@ class ThreadParams(Wire, frozen=True):
 
     thread_id: str
 
+
+I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer of the reference's. JSON has longer ones, which no clock and no column takes."""
 
 SortDirection = Literal["asc", "desc"]
 Reviewer = Literal["user", "auto_review", "guardian_subagent"]

@@ -12,6 +12,7 @@ in flight ends by itself; and see `stdio` for why unread output cannot deadlock 
 """
 
 import asyncio
+import contextlib
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -162,11 +163,17 @@ class Dispatcher:
             if message.jsonrpc is not UNSET:
                 self._context.gate.strict = True
             if message.method is UNSET:
-                self._on_response(codec.request_id(message), message)
+                self._response(message)
             elif message.id is not UNSET:
                 self._request(codec.request_id(message), message, message.method)
         except codec.MalformedError as error:
-            self._outbox.post(codec.error(error.id, error.code, str(error)))
+            if not codec.is_response(line):
+                self._outbox.post(codec.error(error.id, error.code, str(error)))
+
+    def _response(self, message: Message) -> None:
+        """Take an answer; one to null, or to nothing that was asked, is passed over."""
+        with contextlib.suppress(codec.MalformedError):
+            self._on_response(codec.request_id(message), message)
 
     def _request(self, request_id: bytes, message: Message, name: str) -> None:
         try:

@@ -33,6 +33,7 @@ from core_server.session.gate import Gate
 from core_server.session.lifecycle import Lifecycle, Signal
 from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
+from core_server.tools.sandbox import sandbox
 from core_server.turns.approvals import Approvals
 from core_server.turns.tasks import TurnTasks
 
@@ -44,6 +45,9 @@ COMMIT_S: Final = 1.0
 
 FLUSH_S: Final = 0.3
 """For a client that closed its stdin and still reads; one that reads needs no time."""
+
+SAID_S: Final = 0.3
+"""A thread that still looks for a sandbox then finds one in milliseconds, or hangs."""
 
 SIGNALS: Final[dict[int, Signal]] = {
     signal.SIGTERM: "TERM",
@@ -94,6 +98,8 @@ class Server:
                 self._connect(group)
                 await self._open()
                 self._dispatcher.store_is_open()
+                said = threading.Thread(target=_say_sandbox, args=(self._config,), daemon=True)
+                said.start()
                 drained = group.create_task(self._watch_drain())
                 await self._over.wait()
                 drained.cancel()
@@ -101,6 +107,7 @@ class Server:
         except* StartError as failed:
             raise StartError(str(failed.exceptions[0])) from None
         await self._writer.close(FLUSH_S, self._carriers[1])
+        said.join(SAID_S)
 
     def _connect(self, group: asyncio.TaskGroup) -> None:
         """Compose; from here on `initialize` is answered, the rest is held for the store."""
@@ -209,3 +216,13 @@ class Server:
             logger().error("core.store_hangs", waited_s=COMMIT_S)
             os._exit(1)
         await self._engine.close()
+
+
+def _say_sandbox(config: Config) -> None:
+    """Log how commands are confined here, and why so; it takes up to seconds to find out."""
+    if config.sandbox == "danger-full-access":
+        logger().warning("core.sandbox", way="none", why="--sandbox none was given")
+        return
+    way = sandbox.describe(config.workspace)
+    say = logger().warning if way.name == "unavailable" else logger().info
+    say("core.sandbox", way=way.name, why=way.why)

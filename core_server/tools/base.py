@@ -18,6 +18,10 @@ class SandboxUnavailableError(ToolError):
     """Neither bubblewrap nor Landlock works here, and `--sandbox none` was not given."""
 
 
+class NoRoomError(ToolError):
+    """The machine has no process, descriptor or memory left; later it may."""
+
+
 class Command(msgspec.Struct, frozen=True):
     """A command to run.
 

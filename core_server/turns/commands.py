@@ -22,7 +22,7 @@ from core_server.protocol.approvals import (
 )
 from core_server.protocol.items import CommandAction, CommandItem
 from core_server.protocol.turns import Delta
-from core_server.protocol.wire import FullAccess
+from core_server.protocol.wire import I64, FullAccess
 from core_server.session.policy import confined, must_ask
 from core_server.tools.base import Command, Outcome, ToolError
 from core_server.tools.process.command import Process, start
@@ -41,7 +41,7 @@ class ShellArguments(msgspec.Struct, frozen=True):
 
     command: str | tuple[str, ...]
     workdir: str | None = None
-    timeout_ms: int | None = None
+    timeout_ms: I64 | None = None
     justification: str | None = None
     escalated: bool | None = None
 

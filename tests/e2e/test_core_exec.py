@@ -49,7 +49,7 @@ async def test_a_missing_program_is_an_error() -> None:
         with pytest.raises(RpcError) as error:
             await client.request("command/exec", {"command": ["/nonexistent"]})
     assert (error.value.code, error.value.message) == (
-        -32603,
+        -32600,
         "failed to spawn command: No such file or directory (os error 2)",
     )
 

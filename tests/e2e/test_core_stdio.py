@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ async def test_a_plain_turn_is_told_in_the_order_of_the_reference() -> None:
     assert [item["text"] for item in done["turn"]["items"]] == ["hello there"]
     assert done["turn"]["itemsView"] == "summary"
     assert client.process.returncode == 0
-    assert client.stderr == b""
+    assert [json.loads(line)["event"] for line in client.stderr.splitlines()] == ["core.sandbox"]
 
 
 async def test_reasoning_comes_in_parts_before_the_answer() -> None:

@@ -57,12 +57,15 @@ class Database:
         self._clock = now_s
         self._leases = Leases(me, lease_s=lease_s)
         sqlite_file.prepare_file(path)
+        self._watch = sqlite_file.FileWatch(path)
         try:
             self._engine, self._connection = sqlite_file.connect(path)
         except (DBAPIError, sqlite3.Error) as error:
+            self._watch.close()
             raise sqlite_file.explain(path, error) from error
         try:
             sqlite_file.migrate(self._connection, path)
+            self._watch.check()
             with self._transaction() as connection:
                 self._leases.beat(connection, now_s=self._now_s())
                 self._leases.bury(connection, now_s=self._now_s())
@@ -138,6 +141,14 @@ class Database:
         with self._transaction() as connection:
             self._leases.beat(connection, now_s=self._now_s())
 
+    def check(self) -> None:
+        """See whether the file is still the one that was opened.
+
+        Raises:
+            DiskError: it is not, and nothing that is written would last.
+        """
+        self._watch.check()
+
     def close(self) -> None:
         """Give up all leases and close the file; it is closed even when that fails."""
         try:
@@ -152,13 +163,17 @@ class Database:
     def _disconnect(self) -> None:
         self._connection.close()
         self._engine.dispose()
+        self._watch.close()
 
     @contextmanager
     def _transaction(self, *, reading: bool = False) -> Iterator[Connection]:
+        self._watch.check()
         self._connection.info["reading"] = reading
         try:
             with self._connection.begin():
                 yield self._connection
+            if not reading:
+                self._watch.check()  # before anybody is told
         except DBAPIError as error:
             reason = sqlite_file.explain(self._path, error)
             if sqlite_file.spoils_all(error):

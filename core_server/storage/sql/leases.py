@@ -124,7 +124,10 @@ class Leases:
 
     def retire(self, connection: Connection) -> None:
         """Give up everything: the store is being closed."""
-        self.release(connection, tuple(self._epochs))
+        mine = leases.c.owner_id == self._me.owner_id
+        gone = leases.c.thread_id.not_in(select(threads.c.thread_id))
+        connection.execute(delete(leases).where(mine, gone))
+        _free(connection, mine)
         connection.execute(delete(cores).where(cores.c.owner_id == self._me.owner_id))
 
     def fence(self, connection: Connection, thread_id: str, *, now_s: int) -> bool:

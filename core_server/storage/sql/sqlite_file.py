@@ -20,7 +20,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from core_server.storage.base import NewerSchemaError, StorageError
+from core_server.storage.base import DiskError, NewerSchemaError, StorageError
 from core_server.storage.sql import schema
 
 BUSY_TIMEOUT_S = 5.0
@@ -60,6 +60,82 @@ def prepare_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise _refusal(path, f"{error.strerror or error}: choose a path you can write") from error
+
+
+class FileWatch:
+    """Notices that the file at a path is not the one that was opened, or not whole.
+
+    SQLite goes on with what it has open: a commit into a file without a name is durable
+    and lost. To be asked before a transaction, and after it before anybody hears of it.
+
+    Made before SQLite opens the file and closed after it: to close a descriptor of a file
+    gives up all locks that the process has on it (fcntl(2)).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._beside: dict[str, tuple[int, int]] = {}  # suffix → device, inode
+
+    def check(self) -> None:
+        """Look; takes microseconds.
+
+        Raises:
+            DiskError: with what happened.
+        """
+        try:
+            held = os.fstat(self._fd)
+            if held.st_nlink == 0:
+                raise self._lost("it was deleted")
+            self._check_name(held)
+            self._check_whole(held.st_size)
+            for suffix in ("-wal", "-shm"):
+                self._check_beside(suffix)
+        except OSError as error:
+            raise self._lost(f"it cannot be looked at, {error.strerror}") from error
+
+    def close(self) -> None:
+        """Free the descriptor."""
+        os.close(self._fd)
+
+    def _check_name(self, held: os.stat_result) -> None:
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            raise self._lost("it was moved away") from None
+        if not os.path.samestat(held, named):
+            raise self._lost("it was replaced")
+
+    def _check_whole(self, size_bytes: int) -> None:
+        """The header says how many pages there are (SQLite, Database File Format, 1.3.7).
+
+        In WAL mode a checkpoint writes page and header before it makes the file shorter.
+        """
+        header = os.pread(self._fd, 100, 0)
+        page_bytes = int.from_bytes(header[16:18], "big")
+        pages = int.from_bytes(header[28:32], "big")
+        if header[:16] != _MAGIC:
+            raise self._lost("it was truncated or overwritten")
+        if size_bytes < pages * (65536 if page_bytes == 1 else page_bytes):
+            raise self._lost("it was truncated")
+
+    def _check_beside(self, suffix: str) -> None:
+        """SQLite makes them once and removes them when the last connection is closed."""
+        try:
+            status = Path(f"{self._path}{suffix}").stat()
+        except FileNotFoundError:
+            if suffix in self._beside:
+                raise self._lost(f"its {suffix} file was deleted or moved away") from None
+            return
+        found = status.st_dev, status.st_ino
+        if self._beside.setdefault(suffix, found) != found:
+            raise self._lost(f"its {suffix} file was replaced")
+
+    def _lost(self, what: str) -> DiskError:
+        return DiskError(
+            f"thread store {self._path}: {what} while it was in use: nothing is saved any more;"
+            " put it back or restart"
+        )
 
 
 def connect(path: Path) -> tuple[Engine, Connection]:

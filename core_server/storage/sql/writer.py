@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # SQLAlchemy takes a quarter of a second: the thread imports 
 _log = structlog.get_logger()
 
 
+LOOK_S = 0.5
+"""How often to see whether the file is still there: it shall be said within a second."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """Something to do with the database; `alone` keeps its place between other jobs."""
@@ -135,8 +139,11 @@ class Writer:
     def _serve(self, database: "Database", report: Report) -> bool:
         """Work until the database is closed (True) or nobody listens any more (False)."""
         beat_at_s = time.monotonic() + self._heartbeat_s
+        lost = ""
         while True:
-            for batch in _batches(self._take(beat_at_s - time.monotonic())):
+            items = self._take(min(LOOK_S, beat_at_s - time.monotonic()))
+            lost = _look(database, lost)
+            for batch in _batches(items):
                 if not report(self._outcomes(database, batch)):
                     return False
                 if isinstance(batch[-1], Close):
@@ -219,6 +226,17 @@ def _do(database: "Database", job: Job) -> Outcome:
         return Outcome(job, job.work(database))
     except Exception as error:  # noqa: BLE001 - the thread must outlive what it was asked for
         return Outcome(job, error=_as_storage_error(error))
+
+
+def _look(database: "Database", lost: str) -> str:
+    """Say once when the file is gone, also while nobody asks; returns what is wrong."""
+    try:
+        database.check()
+    except DiskError as error:
+        if str(error) != lost:
+            _warn("storage.lost", error)
+        return str(error)
+    return ""
 
 
 def _beat(database: "Database") -> None:

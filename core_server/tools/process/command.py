@@ -12,14 +12,16 @@ are caught, in `reaper`, which also says what cannot be promised.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from core_server.tools.base import Command, Outcome, Output, ToolError
-from core_server.tools.process.spawn import Reaper, set_size, spawn, spawn_failure
+from core_server.tools.base import Command, NoRoomError, Outcome, Output, ToolError
+from core_server.tools.process.descendants import adopt_orphans, kill_adopted
+from core_server.tools.process.spawn import GRACE_S, Reaper, set_size, spawn, spawn_failure
 from core_server.tools.process.streams import InputWriter, OutputReader
 from core_server.tools.sandbox import sandbox
 from core_server.tools.sandbox.sandbox import Mechanism
@@ -29,6 +31,11 @@ _KILLED_EXIT_CODE = 128 + signal.SIGKILL
 # A reaper that was told to stop needs milliseconds; one that is stopped itself, or waits
 # for a process in an uninterruptible read, must not hold up the core for longer.
 _STOP_S = 2.0
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC}
+_MAX_PAUSE_S = 0.5  # between two looks at who is still dying
+
+_reapers: set[int] = set()
+"""The living ones: children of this process that it must not take for orphans."""
 
 
 @contextlib.asynccontextmanager
@@ -45,8 +52,8 @@ async def start(command: Command, mechanism: Mechanism | None = None) -> AsyncIt
     """
     if not command.argv:
         raise ToolError("command must not be empty")
-    if command.sandbox != "none" and mechanism is None:
-        mechanism = await asyncio.to_thread(sandbox.detect)
+    if command.sandbox != "none":
+        await asyncio.to_thread(sandbox.look, command.cwd)
     reaper = _spawn(command, mechanism)
     process = Process(command, reaper)
     try:
@@ -74,14 +81,18 @@ def _spawn(command: Command, mechanism: Mechanism | None) -> Reaper:
     try:
         confinement = sandbox.prepare(command, mechanism)
         scratch = confinement.scratch
-        return spawn(command, confinement)
+        adopt_orphans()
+        reaper = spawn(command, confinement)
     except (OSError, ValueError, ToolError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, OSError):
-            raise ToolError(spawn_failure(error.errno or 0)) from None
+            text = spawn_failure(error.errno or 0)
+            raise (NoRoomError if error.errno in _NO_ROOM else ToolError)(text) from None
         if isinstance(error, ValueError):  # a path with a NUL in it
             raise ToolError(f"failed to spawn command: {error}") from None
         raise
+    _reapers.add(reaper.pid)
+    return reaper
 
 
 class Process:
@@ -108,6 +119,7 @@ class Process:
             stdin_fd = os.dup(stdin_fd)  # each side closes its own
         self._input = InputWriter(stdin_fd, tty=command.tty is not None)
         self._loop.add_reader(reaper.channel, self._hear)
+        self._last_resort: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         if command.timeout_s is not None:
             self._timer = self._loop.call_later(command.timeout_s, self._time_out)
@@ -163,6 +175,8 @@ class Process:
         """Send TERM to all its processes, and KILL half a second later."""
         with contextlib.suppress(OSError):  # it has ended
             self._reaper.channel.send(b"T")
+            if self._last_resort is None:
+                self._last_resort = self._loop.call_later(GRACE_S + _STOP_S, self._kill_hard)
 
     async def wait(self) -> Outcome:
         """Wait until no process of it is left.
@@ -229,17 +243,30 @@ class Process:
             self._started.exception()  # retrieved: nobody may be waiting any more
 
     def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._last_resort):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._reaper.channel)
         self._reaper.channel.close()
         # Its socket was closed by its exit, so this takes microseconds.
         os.waitpid(self._reaper.pid, 0)
+        _reapers.discard(self._reaper.pid)
         self._refuse("failed to spawn command: its supervising process was killed")
-        code = self._exit_code
-        if code is None:  # it was killed before it could clean up
-            code = _KILLED_EXIT_CODE
+        if self._exit_code is None:  # it was killed before it could clean up
+            self._exit_code = _KILLED_EXIT_CODE
             self._kill_group()
+            self._sweep()
+        else:
+            self._finish(self._exit_code)
+
+    def _sweep(self, pause_s: float = 0.001) -> None:
+        """Kill what the reaper would have killed, until nobody is left."""
+        if kill_adopted(_reapers):
+            self._loop.call_later(pause_s, self._sweep, min(2 * pause_s, _MAX_PAUSE_S))
+        else:
+            self._finish(_KILLED_EXIT_CODE)
+
+    def _finish(self, code: int) -> None:
         self._input.close()
         self._output.end_writers()
         self._ended.set_result(

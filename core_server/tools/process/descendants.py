@@ -7,8 +7,12 @@ runs in the small process of `reaper`, which is started for every command.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
+from collections.abc import Container
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def process_count() -> int:
@@ -20,16 +24,40 @@ def process_count() -> int:
         return 0
 
 
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def continue_when_parent_ends() -> None:
+    """Get SIGCONT then: also a process that a command has stopped shall see the core's end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+
+
+def kill_adopted(known: Container[int]) -> bool:
+    """Kill and reap what fell to this process from a child that ended; False if there was none.
+
+    Adopted are its children in another session than its own, since nobody can go back
+    into a session that was left; but for the known ones, which were started so.
+    """
+    session = os.getsid(0)
+    found = False
+    for pid in _children().get(os.getpid(), ()):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if pid in known or os.getsid(pid) == session:
+                continue
+            found = True
+            kill_groups([pid, *descendants(pid)])
+            os.waitpid(pid, os.WNOHANG)
+    return found
+
+
 def descendants(root_pid: int) -> list[int]:
     """Return every living descendant of a process, nearest first.
 
     The list is a snapshot: callers that kill repeat until nobody is left.
     """
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        parent = _parent_of(name) if name.isdigit() else 0
-        if parent:
-            children.setdefault(parent, []).append(int(name))
+    children = _children()
     found = list(children.get(root_pid, ()))
     for pid in found:  # grows while it is walked: breadth first
         found.extend(children.get(pid, ()))
@@ -53,6 +81,15 @@ def kill_groups(pids: list[int]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
     signal_all(pids, signal.SIGKILL)
+
+
+def _children() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        parent = _parent_of(name) if name.isdigit() else 0
+        if parent:
+            children.setdefault(parent, []).append(int(name))
+    return children
 
 
 def _parent_of(name: str) -> int:

@@ -14,7 +14,9 @@ class Plan:
         env: All of its environment.
         tty: Standard input is a terminal that the command shall control.
         writable: Under Landlock, what it may write to; None for no Landlock.
-        block_network: Whether a seccomp filter takes the network away.
+        filter: The seccomp filter, or nothing.
+        user: User and group to become first; None to stay.
+        ids: Their names in a new PID namespace; None for no such namespace.
         scratch: Directory to remove afterwards, or an empty text.
         grace_s: From TERM to KILL.
         max_processes: More than so many at once and the command is killed.
@@ -28,7 +30,9 @@ class Plan:
         self.env: dict[str, str]
         self.tty: bool
         self.writable: list[str] | None
-        self.block_network: bool
+        self.filter: bytes
+        self.user: tuple[int, int] | None
+        self.ids: tuple[int, int] | None
         self.scratch: str
         self.grace_s: float
         self.max_processes: int

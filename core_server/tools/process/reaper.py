@@ -9,9 +9,10 @@ command starts, and the socket to the core ends when the core ends, by whatever 
 To the core:   `started PID` · `failed ERRNO` · `refused TEXT` · `limit TEXT` · `exit CODE`
 From the core: `T` TERM now and KILL after the grace · end of file: KILL now
 
-What it cannot promise: outside a PID namespace a command of the same user may kill its
-reaper first. The command itself then dies with it (PDEATHSIG) and the core kills its
-group, but a grandchild that had left that group lives on. Bubblewrap has no such gap.
+A confined command cannot reach it (`sandbox`). One of sandbox `none` can kill it: the
+command then dies with it (PDEATHSIG), and what had left its session falls to the core,
+the next subreaper above, which kills that (`command`). Who kills reaper and core both
+is beyond this; such a command is as free as the person who allowed it.
 
 Not a place for decisions, and no import but the standard library's smallest: this is
 paid for every command. The core does not fork with `preexec_fn`, because that runs
@@ -19,7 +20,6 @@ Python between fork and exec of a process with threads; here there is one thread
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -27,6 +27,8 @@ import time
 from collections.abc import Iterator
 
 from core_server.tools.process.descendants import (
+    adopt_orphans,
+    continue_when_parent_ends,
     descendants,
     kill_groups,
     process_count,
@@ -38,8 +40,6 @@ SOCKET_FD = 3
 PLAN_FD = 4
 TICK_MS = 25  # how late a fork bomb is noticed; a tick costs one small read (20 us)
 _MAX_PAUSE_S = 0.1  # between two looks at who is still dying
-_PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
@@ -50,7 +50,8 @@ def main(values: dict[str, object], core_fd: int = SOCKET_FD) -> int:
     wake_fd, notify_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _noticed)
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
+    continue_when_parent_ends()
     _hurry()
     quiet_count = process_count()  # before the command can have started any
     pid, failure = _start(plan)
@@ -97,11 +98,12 @@ def _hurry() -> None:
 def _start(plan: Plan) -> tuple[int, bytes]:
     """Fork and exec; return the child's id and, if it failed, what to tell the core."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    reaper_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         from core_server.tools.process.child import become  # noqa: PLC0415 - the child's only
 
-        become(plan, write_fd)
+        become(plan, reaper_pid, write_fd)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
         failure = pipe.read()  # exec closes the other end, and then this is empty
@@ -138,10 +140,13 @@ def _watch(plan: Plan, pid: int, core_fd: int, wake_fd: int, quiet_count: int) -
 
 
 def _terminate(plan: Plan, pid: int) -> None:
-    """Send TERM to all but bwrap itself, whose death would KILL all the rest."""
+    """Send TERM to all but who waits for a PID namespace: its death would KILL all in it."""
     with _frozen(pid):
         found = descendants(os.getpid())
-        signal_all([each for each in found if not plan.wrapper or each != pid], signal.SIGTERM)
+        signal_all(
+            [each for each in found if each != pid or not (plan.wrapper or plan.ids)],
+            signal.SIGTERM,
+        )
 
 
 def _too_many(plan: Plan, pid: int) -> bool:

@@ -1,16 +1,17 @@
+# ruff: noqa: PTH110, PTH208 - pathlib costs every command 5 ms to import
 """Landlock: the kernel denies this process, for good, to write but where it is told.
 
 Covers the making, changing, truncating and removing of files, signals and abstract
 sockets to processes outside (from ABI 6). Does not cover the metadata of files that the
-user owns (chmod, chown, times), reading, or the network: `seccomp` takes that away.
+user owns (chmod, chown, times), reading, or sockets: `seccomp` takes those away.
 Before ABI 3 (Linux 6.2) a file outside could be truncated, so older ones do not count.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
 import stat
-from pathlib import Path
 
 MIN_ABI = 3  # the first that can forbid to truncate
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
@@ -18,7 +19,6 @@ _VERSION_FLAG = 1
 _PATH_BENEATH = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_DROP = 24
-_CAP_DAC_OVERRIDE = 1
 _LAST_CAPABILITY = 63  # the width of the mask; ids that do not exist are refused, harmlessly
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -28,7 +28,10 @@ _HANDLED = (1 << 15) - 1
 _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 3
 
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-_EVERYWHERE = _EXECUTE | _READ_FILE | _READ_DIR
+_EVERYWHERE = _EXECUTE | _READ_DIR
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
+# Of /dev only what is no hardware: root's command could read whole disks and the memory.
+_READABLE_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
 # Root could write to a whole disk through a device node of its own making.
 _NEVER = _MAKE_CHAR | _MAKE_BLOCK
 
@@ -72,8 +75,11 @@ def restrict(writable: list[str]) -> None:
     ruleset_fd = _syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
     try:
         _allow(ruleset_fd, "/", _EVERYWHERE)
+        for path in _readable():
+            with contextlib.suppress(FileNotFoundError):
+                _allow(ruleset_fd, path, _READ)
         for path in writable:
-            if Path(path).exists():
+            if os.path.exists(path):
                 _allow(ruleset_fd, path, handled & ~_NEVER)
         _drop_capabilities()
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -81,6 +87,12 @@ def restrict(writable: list[str]) -> None:
         _syscall(_RESTRICT_SELF, ruleset_fd, 0)
     finally:
         os.close(ruleset_fd)
+
+
+def _readable() -> list[str]:
+    """All but devices: a rule cannot take away what one above it gives."""
+    found = [f"/{name}" for name in os.listdir("/") if name != "dev"]
+    return found + [f"/dev/{name}" for name in _READABLE_DEVICES]
 
 
 def _allow(ruleset_fd: int, path: str, access: int) -> None:
@@ -95,14 +107,9 @@ def _allow(ruleset_fd: int, path: str, access: int) -> None:
 
 
 def _drop_capabilities() -> None:
-    """Leave root only the right to ignore file modes; without root this does nothing.
-
-    A volume in a container often belongs to another user, so that right is needed to
-    work in it; Landlock still holds everything outside.
-    """
+    """Let no program have any, not even root's; without root there is nothing to drop."""
     for capability in range(_LAST_CAPABILITY + 1):
-        if capability != _CAP_DAC_OVERRIDE:
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _syscall(number: int, *arguments: object) -> int:

@@ -1,5 +1,5 @@
 import pytest
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, inspect
 
 from core_server.errors import WireError
 from core_server.handlers.tracing import NO_TRACE, Trace, trace_of
@@ -105,3 +105,33 @@ def test_the_id_of_a_message_that_is_too_long_is_read_where_it_stands_in_front(
     head: bytes, request_id: bytes
 ) -> None:
     assert id_in(Oversized(10**9, head)) == request_id
+
+
+def test_every_integer_of_params_has_the_range_that_is_worked_with() -> None:
+    # A longer one would be an OverflowError of a clock or of a column.
+    unbounded = [
+        f"{name}.{path}"
+        for name, method in METHODS.items()
+        if method.params is not None
+        for path in _unbounded(inspect.type_info(method.params), "")
+        if not path.endswith(".limit")  # clamped where it is used
+    ]
+    assert unbounded == []
+
+
+def _unbounded(kind: inspect.Type, path: str) -> list[str]:
+    match kind:
+        case inspect.IntType(ge=None) | inspect.IntType(le=None):
+            return [path]
+        case inspect.StructType(fields=fields):
+            return [
+                found
+                for field in fields
+                for found in _unbounded(field.type, f"{path}.{field.encode_name}")
+            ]
+        case inspect.UnionType(types=types):
+            return [found for each in types for found in _unbounded(each, path)]
+        case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
+            return _unbounded(item, path)
+        case _:
+            return []

@@ -26,7 +26,8 @@ PYTHON = os.path.realpath(sys.executable)  # a venv beneath /tmp is hidden in th
 def missing(mechanism: Mechanism) -> str:
     """Return why a mechanism cannot be tested here, or an empty text."""
     if mechanism == "bubblewrap":
-        return "" if bubblewrap.probe() else "bubblewrap does not work here"
+        found = bubblewrap.probe()
+        return "" if found.argv else found.why
     works = landlock.abi() >= landlock.MIN_ABI and seccomp.available()
     return "" if works else "this kernel has no Landlock that suffices"
 

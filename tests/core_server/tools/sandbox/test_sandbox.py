@@ -1,9 +1,12 @@
 # ruff: noqa: ASYNC240 - nothing else runs on the loop of a test
 import asyncio
 import os
+import shutil
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -187,29 +190,29 @@ async def test_an_engines_socket_in_tmp_cannot_be_reached(
 
 SEND = """
 import os, socket, ctypes
-a, b = socket.socketpair()
-a.send(b"pair works"); print(b.recv(20).decode())
-for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET):
+for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
     try:
-        socket.socket(family, socket.SOCK_DGRAM); print("open")
-    except OSError:
+        a, b = socket.socketpair(socket.AF_UNIX, kind)
+        a.send(b"pair works"); print(b.recv(20).decode())
+    except PermissionError:
         print("denied")
-d = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-try:
-    d.sendto(b"x", "/dev/log"); print("sent")
-except PermissionError:
-    print("denied")
+for family in (socket.AF_UNIX, socket.AF_PACKET, socket.AF_VSOCK, socket.AF_ALG):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+        try:
+            socket.socket(family, kind); print("open")
+        except PermissionError:
+            print("denied")
 ring = ctypes.CDLL(None, use_errno=True).syscall(425, 1, ctypes.create_string_buffer(120))
 print("ring" if ring >= 0 else "denied")
 """
 
 
-async def test_seccomp_leaves_socket_pairs_and_nothing_else(workspace: Path) -> None:
-    if missing("landlock"):
-        pytest.skip(missing("landlock"))
+async def test_the_filter_leaves_pairs_of_streams_and_no_other_socket_but_of_ip(
+    mechanism: Mechanism, workspace: Path
+) -> None:
     what = msgspec.structs.replace(shell("", workspace, writes=False), argv=(PYTHON, "-c", SEND))
-    _, outputs = await finish(what, "landlock")
-    assert text(outputs).splitlines() == ["pair works", *["denied"] * 6]
+    _, outputs = await finish(what, mechanism)
+    assert text(outputs).splitlines() == ["pair works", "pair works", *["denied"] * 14]
 
 
 async def test_processes_outside_cannot_be_signalled(
@@ -243,13 +246,10 @@ async def test_one_process_cannot_take_the_machines_memory(
     assert "MemoryError" in text(outputs, "stderr")
 
 
-async def test_root_has_no_rights_but_to_ignore_file_modes(
-    mechanism: Mechanism, workspace: Path
-) -> None:
+async def test_nobody_has_any_capability(mechanism: Mechanism, workspace: Path) -> None:
     what = shell("grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status", workspace, writes=False)
     _, outputs = await finish(what, mechanism)
-    allowed = {0, 1 << 1}
-    assert {int(line.split()[1], 16) for line in text(outputs).splitlines()} <= allowed
+    assert [int(line.split()[1], 16) for line in text(outputs).splitlines()] == [0] * 4
 
 
 async def test_a_timeout_is_heard_inside(mechanism: Mechanism, workspace: Path) -> None:
@@ -273,7 +273,9 @@ CONFINED = """
 import os, socket, stat
 from core_server.tools.sandbox import landlock, seccomp
 landlock.restrict(["/", "/dev/null", "/nonexistent"])
-seccomp.block_network()
+seccomp.install(
+    seccomp.program(os.uname().machine, network=False, own_ipc=False, signals=False)
+)
 try:
     os.mknod("node", stat.S_IFBLK | 0o600, os.makedev(7, 99)); print("a disk")
 except PermissionError:
@@ -302,6 +304,108 @@ def test_even_where_all_may_be_written_to_there_is_no_device_and_no_network(
     assert done.stdout.decode().split() == ["denied", "denied", "written"]
 
 
+SIGNALS = """
+import ctypes, fcntl, os, signal, sys
+from core_server.tools.sandbox import seccomp
+parent = os.getppid()
+seccomp.install(
+    seccomp.program(os.uname().machine, network=True, own_ipc=True, signals=False)
+)
+read_fd, _ = os.pipe()
+libc = ctypes.CDLL(None, use_errno=True)
+def syscall(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+tgkill = 131 if os.uname().machine == "aarch64" else 234
+for action in (
+    lambda: os.kill(parent, 0),
+    lambda: os.kill(-1, 0),
+    lambda: os.kill(-parent, 0),
+    lambda: syscall(tgkill, parent, parent, 0),
+    lambda: signal.pidfd_send_signal(os.pidfd_open(parent), 0),
+    lambda: fcntl.fcntl(read_fd, fcntl.F_SETOWN, parent),
+    lambda: fcntl.ioctl(read_fd, 0x8901, b"\\0" * 4),
+):
+    try:
+        action(); print("out")
+    except PermissionError:
+        print("held")
+os.kill(0, signal.SIGCONT); print("own group")
+"""
+
+
+def test_where_nothing_else_holds_signals_the_filter_leaves_the_own_group() -> None:
+    if not seccomp.available():
+        pytest.skip("no filter for this machine")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_S,
+        process_group=0,
+    )
+    assert done.stdout.decode().splitlines() == ["held"] * 7 + ["own group"]
+
+
+async def test_root_lets_the_owner_of_the_directory_run_what_runs_there(
+    mechanism: Mechanism,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is hidden
+        Path(folder).chmod(0o755)
+        workspace = Path(folder, "workspace")
+        workspace.mkdir()
+        secret = Path(folder, "secret")
+        secret.write_text("root's own")
+        secret.chmod(0o600)
+        os.chown(workspace, 12345, 12345)
+        script = "id -u; id -G; cat ../secret; echo x > made; echo y > /dev/stdout"
+        _, outputs = await finish(shell(script, workspace, writes=True), mechanism)
+        made = (workspace / "made").stat()
+    assert text(outputs).splitlines() == ["12345", "12345", "y"]
+    assert (made.st_uid, made.st_gid) == (12345, 12345)
+
+
+async def test_a_terminal_is_its_new_owners(mechanism: Mechanism) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        os.chown(folder, 12345, 12345)
+        what = shell("echo hi > /dev/tty; stty size", Path(folder), writes=True)
+        what = msgspec.structs.replace(what, tty=(100, 40))
+        _, outputs = await finish(what, mechanism)
+    assert text(outputs).split() == ["hi", "40", "100"]
+
+
+async def test_root_itself_is_nobody_inside(mechanism: Mechanism, workspace: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can be root")
+    if not sandbox._namespaces(None):  # noqa: SLF001 - what the machine allows
+        pytest.skip("untried: this machine has no user namespaces")
+    what = shell("id -u; echo x > made; stat -c %u made", workspace, writes=True)
+    _, outputs = await finish(what, mechanism)
+    assert text(outputs).split() == ["65534", "65534"]
+    assert (workspace / "made").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("closed", [0o700, 0o755])
+def test_an_owner_who_cannot_get_there_is_not_become(closed: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("untried: only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(closed)
+        workspace = Path(folder, "workspace")
+        workspace.mkdir()
+        os.chown(workspace, 12345, 12345)
+        what = command("true", cwd=str(workspace), sandbox="read-only")
+        found = sandbox.prepare(what, "landlock" if not missing("landlock") else None)
+        shutil.rmtree(found.scratch, ignore_errors=True)
+    assert found.user == ((12345, 12345) if closed == 0o755 else None)
+
+
 def test_no_mechanism_means_refused_and_says_what_to_do() -> None:
     with pytest.raises(SandboxUnavailableError) as refused:
         sandbox.prepare(command("true", sandbox="read-only"), "unavailable")
@@ -320,12 +424,12 @@ def test_a_bubblewrap_that_fails_is_not_used(
 ) -> None:
     program = tmp_path / "bwrap"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert bubblewrap.probe() == ()
+    assert bubblewrap.probe().argv == ()
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
-    assert bubblewrap.probe() == ()
+    assert bubblewrap.probe().argv == ()
     program.write_text("not a program")
-    assert bubblewrap.probe() == ()
+    assert bubblewrap.probe().argv == ()
 
 
 def test_a_bubblewrap_that_hangs_is_not_used(
@@ -336,29 +440,35 @@ def test_a_bubblewrap_that_hangs_is_not_used(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(bubblewrap, "PROBE_TIMEOUT_S", 0.1)
-    assert bubblewrap.probe() == ()
+    assert bubblewrap.probe().argv == ()
 
 
-def test_the_best_mechanism_is_chosen_and_named(
+def test_the_best_mechanism_is_chosen_and_the_choice_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = {
-        "bubblewrap": "bubblewrap (namespaces)",
-        "landlock": f"Landlock ABI {landlock.abi()} with a seccomp filter against the network",
-        "unavailable": "none: neither bubblewrap nor Landlock works here",
-    }
     forget()
-    assert sandbox.describe() == described[sandbox.detect()]
+    way = sandbox.describe("/")
+    assert way.name == sandbox.detect()
+    if not missing("bubblewrap"):
+        assert way.name == "bubblewrap"
+        assert way.why.startswith("bwrap works here")
 
     monkeypatch.setenv("PATH", str(tmp_path))  # no bwrap there
     forget()
-    without_bubblewrap = "unavailable" if missing("landlock") else "landlock"
-    assert sandbox.detect() == without_bubblewrap
-    assert sandbox.describe() == described[without_bubblewrap]
+    way = sandbox.describe("/")
+    assert way.name == ("unavailable" if missing("landlock") else "landlock")
+    assert way.why.startswith(f"bwrap is not installed; Landlock ABI {landlock.abi()}")
 
     monkeypatch.setattr(landlock, "MIN_ABI", landlock.abi() + 1)
     forget()
-    assert sandbox.describe() == described["unavailable"]
+    abi = landlock.abi()
+    assert sandbox.describe("/") == sandbox.Way(
+        "unavailable", f"bwrap is not installed; Landlock ABI {abi}, {abi + 1} is needed"
+    )
+
+    monkeypatch.setattr(seccomp, "available", lambda: False)
+    forget()
+    assert sandbox.describe("/").why.startswith("no seccomp filter for this machine")
     forget()
 
 
@@ -373,10 +483,15 @@ def test_other_machines_have_no_landlock_and_no_filter(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_is_whole_instructions_and_its_jumps_stay_inside(machine: str) -> None:
-    code = seccomp.program(machine)
+@pytest.mark.parametrize("freedom", [True, False])
+def test_the_filter_is_whole_instructions_and_its_jumps_stay_inside(
+    machine: str,
+    freedom: bool,  # noqa: FBT001 - a parameter of the table
+) -> None:
+    code = seccomp.program(machine, network=freedom, own_ipc=freedom, signals=freedom)
     count = len(code) // 8
     assert len(code) % 8 == 0
+    assert count < 4096  # BPF_MAXINSNS
     for index in range(count):
-        jump_true, jump_false = code[index * 8 + 2], code[index * 8 + 3]
-        assert index + 1 + max(jump_true, jump_false) <= count
+        operation, jump_true, jump_false, _ = struct.unpack_from("=HBBI", code, index * 8)
+        assert index + 1 + max(jump_true, jump_false) < count or operation == 0x06
