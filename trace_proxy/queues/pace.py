@@ -1,11 +1,11 @@
-"""Large messages of one client come in at a pace that its neighbours do not notice.
+"""Large messages of one client are handled at a pace that its neighbours do not notice.
 
-Every step of a large message (unmasking, checking, copying, sending on, the core's work,
-its answer back) holds the event loop or the core for milliseconds, and none of them can be
+Every step of a large message (checking, copying, sending on, the core's work, its answer
+back) holds the event loop or the core for milliseconds, and none of them can be
 cut into pieces. One such message is no harm; one after the other, they are what everybody
 waits for. So a client may send so many bytes of large messages a second:
 
-    a message grows large -> read(begins) -> 0: read on, read() what comes | else ask again then
+    a large message is there -> handle() -> 0: handle it | else ask again then
 
 Small messages are never slowed down, and a large one only by what its own client has sent
 before. It does not know whether there are neighbours: who is alone need not ask.
@@ -25,7 +25,7 @@ class Pace:
     """A token bucket for each client that sends large messages; its level may fall below zero.
 
     Args:
-        bytes_per_s: How many bytes of them are read of each client on average.
+        bytes_per_s: How many bytes of them are handled of each client on average.
     """
 
     def __init__(self, bytes_per_s: int) -> None:
@@ -36,23 +36,22 @@ class Pace:
         levels = {key: round(level) for key, (level, _) in self._levels.items()}
         return f"<Pace bytes left={levels}>"
 
-    def read(self, key: int, size_bytes: int, now_s: float, *, begins: bool) -> float:
-        """A large message of this client goes on.
+    def handle(self, key: int, size_bytes: int, now_s: float) -> float:
+        """A large message of this client is there.
 
         Args:
             key: Which client.
-            size_bytes: So much of it has come.
+            size_bytes: The message's.
             now_s: Monotonic seconds.
-            begins: It has just grown large, so that it may have to wait.
 
         Returns:
-            0 when the rest may be read too, else the seconds after which to ask again; then
+            0 when it may be handled now, else the seconds after which to ask again; then
             nothing was counted.
         """
         full = BURST_S * self._bytes_per_s
         level, at_s = self._levels.get(key, (full, now_s))
         level = min(full, level + (now_s - at_s) * self._bytes_per_s)
-        if begins and level <= 0:
+        if level <= 0:
             self._levels[key] = level, now_s
             return min(ASK_AGAIN_S, max(0.01, -level / self._bytes_per_s))
         self._levels[key] = level - size_bytes, now_s

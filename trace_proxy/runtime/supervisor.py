@@ -230,7 +230,7 @@ class Supervisor:
             await asyncio.sleep(TICK_S if serving else DRAINING_TICK_S)
             now_s = self._loop.time()
             self._board.clock_s = now_s
-            self._clients.cut_the_slow(now_s)
+            self._clients.look_after(now_s)
             self._processes.tick(now_s, self._board.cores)
             self.steps.tick(now_s)
             self._metrics.drain_state = self.drain.state.value

@@ -29,8 +29,11 @@ _NO_BOUNDS: Final = (
     "max_message_bytes",
     "max_core_line_bytes",
     "large_message_bytes_per_second",
+    "max_unfinished_bytes",
 )
 """What one document may measure, and a speed: see `Limits.all_ones`."""
+
+_ZERO_IS_OFF: Final = ("ping_interval_s",)
 
 
 def option_of(field_name: str) -> str:
@@ -93,8 +96,17 @@ class Limits:
     # Each 15 MiB hold the loop for a tenth of a second, there and back, and a core for longer:
     # fifteen seconds apart they touch less than one in a hundred of the neighbours' requests.
     large_message_bytes_per_second: int = _bound(
-        MIB, "read of one client's large messages, while others are connected"
+        MIB, "of one client's large messages handled, while others are connected"
     )
+    # Eight messages of the full size; a thousand clients could hold sixteen gigabytes else.
+    max_unfinished_bytes: int = _bound(
+        128 * MIB, "input of all clients that is not handled yet; the largest is cut, 1013"
+    )
+    # A message of the full size on a line of 5 Mbit/s.
+    unfinished_timeout_s: float = _bound(30.0, "time to finish a message; then Close 1008")
+    # Load balancers cut who is silent for a minute; 0 turns it off.
+    ping_interval_s: float = _bound(25.0, "after such a silence a client is pinged; 0: never")
+    ping_timeout_s: float = _bound(20.0, "and after so much more without a word it is gone")
     # A client that pipelines a whole session stays far below; a flooder meets it at once.
     max_in_flight_per_connection: int = _bound(
         256, "requests of one connection under way; more are answered -32001"
@@ -153,7 +165,7 @@ class Limits:
         for bound in fields(self):
             value = getattr(self, bound.name)
             if isinstance(bound.default, float):
-                check_seconds(bound.name, value)
+                check_seconds(bound.name, value, zero=bound.name in _ZERO_IS_OFF)
             else:
                 check_count(bound.name, value)
 

@@ -49,9 +49,6 @@ TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
 MCP_METHOD: Final = "mcp.method.name"
 
-USER_ID: Final = "user.id"
-"""Of a connection that has shown who it is."""
-
 CONNECTION_ID: Final = "trace_proxy.connection.id"
 CORE_ID: Final = "trace_proxy.core.id"
 CLIENT_NAME: Final = "trace_proxy.client.name"

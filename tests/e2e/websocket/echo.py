@@ -12,6 +12,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from core_server.jsonrpc.framing import Oversized
 from trace_proxy.queues.client_queue import TotalOutbound
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.client import Client
@@ -35,8 +36,14 @@ class Echo:
     def alone(self, client: Client) -> bool:  # noqa: ARG002
         return False
 
-    def large(self, client: Client, size: int, *, begins: bool) -> float:  # noqa: ARG002
+    def large(self, client: Client, size: int) -> float:  # noqa: ARG002
         return 0.0
+
+    def oversized(self, client: Client, line: Oversized) -> None:
+        """Nothing here is over the limit."""
+
+    def holds(self, client: Client, size: int) -> None:
+        """There is nobody to protect."""
 
 
 class BrokenPong(WebsocketClient):

@@ -212,7 +212,7 @@ def test_an_approval_is_a_span_below_its_tool_else_its_turn() -> None:
         "trace_proxy.approval.answered_by": str(two.key),
         "gen_ai.conversation.id": "t",
     }
-    assert (below_tool.service, below_tool.kind) == (Service.CORE, Kind.CLIENT)
+    assert (below_tool.service, below_tool.kind) == (Service.CLIENT, Kind.CLIENT)
     assert (below_tool.name, below_tool.error) == (APPROVAL, "")
     assert below_turn.parent == turn.context
     assert below_turn.name == "jsonrpc"

@@ -9,8 +9,9 @@ task ever waits for the peer.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
+from core_server.jsonrpc.framing import Oversized
 from trace_proxy.queues.client_queue import ClientQueue, Verdict
 
 WRITE_BYTES: Final = 256 * 1024
@@ -19,6 +20,30 @@ WRITE_BYTES: Final = 256 * 1024
 
 def _uncounted(_messages: int, _size: int) -> None:
     """Until somebody wants to be told of each write."""
+
+
+class Reader(Protocol):
+    """Who takes what clients say; see `intake`."""
+
+    def messages(self, client: "Client", texts: list[bytes]) -> bool:
+        """Messages, in order; returns whether it has as many requests under way as it may."""
+        ...
+
+    def oversized(self, client: "Client", line: Oversized) -> None:
+        """A message over the limit."""
+        ...
+
+    def alone(self, client: "Client") -> bool:
+        """Whether no other client has said anything lately."""
+        ...
+
+    def large(self, client: "Client", size: int) -> float:
+        """A large message is to be handled; returns for how long it has to wait."""
+        ...
+
+    def holds(self, client: "Client", size: int) -> None:
+        """So many bytes of its input are held, unfinished or not handled."""
+        ...
 
 
 class Client(ABC):
@@ -38,6 +63,7 @@ class Client(ABC):
         self.written_bytes = 0
         self.written: Callable[[int, int], None] = _uncounted
         self.input_ended = False
+        self.pinged_at_s: float | None = None
         self._slow_close_s = slow_close_s
         self._tasks: asyncio.TaskGroup | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -84,6 +110,19 @@ class Client(ABC):
     @abstractmethod
     def abort(self) -> None:
         """End it at once."""
+
+    @property
+    def heard_at_s(self) -> float | None:
+        """When it said something last, loop time; None where that tells nothing."""
+        return None
+
+    @property
+    def unfinished_since_s(self) -> float | None:
+        """Since when a message of it has been unfinished, None while none is."""
+        return None
+
+    def ping(self) -> None:  # noqa: B027 - a pipe has no way to ask
+        """Ask whether it is there, where the transport has a way to."""
 
     @property
     def unflushed_bytes(self) -> int:

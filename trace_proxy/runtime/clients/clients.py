@@ -45,6 +45,7 @@ class Clients:
         self.total = TotalOutbound(limits.max_client_queues_bytes)
         self.nobody = asyncio.Event()
         self.nobody.set()
+        self._limits = limits
         self._bounds = queue_bounds(limits)
         self._metrics = metrics
         self._flushed = flushed
@@ -100,14 +101,41 @@ class Clients:
         if client is not None:
             client.close(code, reason)
 
-    def cut_the_slow(self, now_s: float) -> None:
-        """Cut who does not keep up, and the largest queues while all together are too large."""
+    def look_after(self, now_s: float) -> None:
+        """Cut who does not keep up, and the largest queues while all together are too large.
+
+        Who is silent is pinged, and given up when it says nothing to that; who does not
+        finish a message is closed.
+        """
         self._flush()  # what nobody has offered to its client yet makes nobody slow
         for client in list(self.by_key.values()):
             if client.congested and client.judge(now_s) is Verdict.CUT:
                 self._cut(client)
+            elif client.closing is None:
+                self._listen_for(client, now_s)
         while self.total.over and (largest := self.total.largest()) is not None:
             self._cut(self.by_key[largest])
+
+    def _listen_for(self, client: Client, now_s: float) -> None:
+        """Is it there still?"""
+        heard_at_s, since_s = client.heard_at_s, client.unfinished_since_s
+        if heard_at_s is None:
+            return
+        if since_s is not None and now_s - since_s > self._limits.unfinished_timeout_s:
+            self._metrics.cut.add("unfinished")
+            client.close(1008, "finish a message sooner")
+            return
+        interval_s = self._limits.ping_interval_s
+        silent_s = now_s - heard_at_s
+        if not interval_s or silent_s < interval_s:
+            return
+        if client.pinged_at_s is None or client.pinged_at_s < heard_at_s:
+            client.pinged_at_s = now_s
+            client.ping()
+        elif now_s - client.pinged_at_s >= self._limits.ping_timeout_s:
+            self._metrics.cut.add("vanished")
+            _log.info("connection.vanished", connection=client.key, silent_s=round(silent_s))
+            client.abort()
 
     @property
     def unflushed_bytes(self) -> int:

@@ -7,19 +7,16 @@ the rest later:
     read ──> rest ──> a piece is parsed ──> messages ──> a few are handled ──> share used up?
                                                               client full?      message large?
 
-As long as there is a rest nothing more is read, so that TCP slows down who sends it.
-The frames themselves (RFC 6455 section 5) are aiohttp's matter.
+As long as there is a rest nothing more is read, so that TCP slows down who sends it. A large
+message waits until its client may send one; the parsing of it is no matter of that.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
-from aiohttp import WSMessage, WSMsgType
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketReader, WSMessageTextBytes
-
+from trace_proxy.runtime.clients.client import Client, Reader
+from trace_proxy.runtime.clients.frames import FrameParser, Parsed, Ping, Pong
 from trace_proxy.settings.limits import KIB, Limits
 
 FAIR_SHARE_S: Final = 0.0001
@@ -42,27 +39,18 @@ _PIECE_BYTES: Final = 32 * KIB
 _SLICE: Final = 8
 """Messages that are handled without a look at the clock."""
 
+_HELD_STEP_BYTES: Final = 64 * KIB
+"""What is held is told of in steps of so much."""
+
 _NOTHING: Final = memoryview(b"")
 """One for all: an empty slice would keep alive what it was cut from."""
 
-Parsed = WSMessage | WSMessageTextBytes
-"""A message as aiohttp parsed it; text is bytes that may not be UTF-8."""
 
-
-class Listener(Protocol):
-    """Who takes what a client says."""
+class Handler(Protocol):
+    """Who handles what was parsed; see `websocket`."""
 
     def handle(self, parsed: list[Parsed]) -> bool:
-        """Some messages, in order; returns whether it has all that it may under way."""
-        ...
-
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else has said anything lately."""
-        ...
-
-    def handle_large(self, size: int, *, begins: bool) -> float:
-        """So much of a large message has come; returns for how long to read no further."""
+        """Some of it, in order; returns whether the client has all that it may under way."""
         ...
 
     def ended(self) -> None:
@@ -70,55 +58,58 @@ class Listener(Protocol):
         ...
 
 
-class _Inbox(WebSocketDataQueue):
-    """Where aiohttp's frame parser puts what it has read; emptied after each piece.
-
-    The stock queue wakes a task that asks for one message at a time, which costs more than
-    handling the message.
-    """
-
-    _size = _limit = 0  # what the parser looks at: nothing waits here
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        # Not the stock one's: it makes a deque, 0.6 KB for every idle client.
-        self.parsed: list[Parsed] = []
-        self._ended = ended
-
-    def feed_data(self, data: Parsed, size: int) -> None:  # noqa: ARG002
-        self.parsed.append(data)
-
-    def feed_eof(self) -> None:
-        self._ended()
-
-    def set_exception(self, exc: BaseException, exc_cause: object = None) -> None:  # noqa: ARG002
-        self.parsed.append(WSMessage(WSMsgType.ERROR, exc, ""))
-
-
-class FrameReader(WebSocketReader):
-    """Reads one client's frames.
+class FrameReader:
+    """Reads one client's frames; aiohttp calls it as the parser of an upgraded connection.
 
     Args:
         transport: Paused while there is a rest.
-        listener: Who takes what was read.
+        client: Whose frames they are.
+        handler: Who handles what was parsed.
+        reader: Who knows of the other clients.
         limits: Of what the client may send.
+
+    Attributes:
+        heard_at_s: When it said something last, loop time.
+        unfinished_since_s: Since when a message has been unfinished, None while none is.
     """
 
-    def __init__(self, transport: asyncio.Transport, listener: Listener, limits: Limits) -> None:
-        self._inbox = _Inbox(listener.ended)
-        super().__init__(self._inbox, limits.cut_message_bytes, compress=False, decode_text=False)
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        client: Client,
+        handler: Handler,
+        reader: Reader,
+        limits: Limits,
+    ) -> None:
+        self._parser = FrameParser(limits.max_message_bytes, limits.cut_message_bytes)
         self._transport = transport
-        self._listener = listener
+        self._client = client
+        self._handler = handler
+        self._reader = reader
         self._large_bytes = limits.large_message_bytes
         self._loop = asyncio.get_running_loop()
+        self._parsed: list[Parsed] = []
         self._rest = _NOTHING
         self._waits = False
         self._shares = 0
-        self._unfinished_bytes = 0
-        self._large = False
-        self._uncharged_bytes = 0
+        self._held_bytes = 0
+        self.heard_at_s = self._loop.time()
+        self.unfinished_since_s: float | None = None
 
-    def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
+    def __repr__(self) -> str:
+        return f"<FrameReader {self._parser!r} held_bytes={self._held_bytes}>"
+
+    def feed_eof(self) -> None:
+        """The connection is closed."""
+        self._handler.ended()
+
+    def set_exception(self, exc: BaseException, exc_cause: object = None) -> None:  # noqa: ARG002
+        """The connection was lost."""
+        self._handler.ended()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what was read; whatever it is, aiohttp is to go on."""
+        self.heard_at_s = self._loop.time()
         if self._waits:
             self._rest = memoryview(b"".join((self._rest, data)))
             return False, b""
@@ -132,6 +123,12 @@ class FrameReader(WebSocketReader):
     def _go_on(self) -> None:
         """Handle a share of the rest; read on behind it when all is handled."""
         wait_s = self._share()
+        if self._parser.unfinished:
+            if self.unfinished_since_s is None:
+                self.unfinished_since_s = self.heard_at_s
+        else:
+            self.unfinished_since_s = None
+        self._tell_held()
         if wait_s is None:
             self._shares = 0
             if self._waits:
@@ -151,70 +148,78 @@ class FrameReader(WebSocketReader):
 
     def _share(self) -> float | None:
         """Handle a share; returns after how many seconds to go on, None when there is no rest."""
-        listener, began_s = self._listener, time.monotonic()
+        handler, began_s = self._handler, time.monotonic()
         while True:
-            if self._uncharged_bytes and (wait_s := self._read_large()):
-                return wait_s
-            parsed = self._inbox.parsed
+            parsed = self._parsed
             if not parsed:
                 rest = self._rest
                 if not rest:
                     return None
                 self._rest = rest[_PIECE_BYTES:] if len(rest) > _PIECE_BYTES else _NOTHING
-                self._parse(rest[:_PIECE_BYTES])
+                self._parse(bytes(rest[:_PIECE_BYTES]))
                 continue
             if len(parsed) > _SLICE:
-                parsed, self._inbox.parsed = parsed[:_SLICE], parsed[_SLICE:]
+                parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
             else:
-                self._inbox.parsed = []
-            full = listener.handle(parsed)
+                self._parsed = []
+            wait_s = self._large_wait_s(parsed)
+            if wait_s:
+                return wait_s
+            full = handler.handle(parsed)
             if full or (len(parsed) == _SLICE and all(map(_is_ping, parsed))):
                 return PAUSE_S
-            if not self._rest and not self._inbox.parsed:
+            if not self._rest and not self._parsed:
                 return None
             took_s = time.monotonic() - began_s
-            if took_s >= FAIR_SHARE_S and (took_s >= ALONE_SHARE_S or not listener.alone):
+            if took_s >= FAIR_SHARE_S and (
+                took_s >= ALONE_SHARE_S or not self._reader.alone(self._client)
+            ):
                 return self._used_up()
+
+    def _large_wait_s(self, parsed: list[Parsed]) -> float:
+        """Seconds until a large message among these may be handled; before it all may."""
+        large_bytes = self._large_bytes
+        for place, message in enumerate(parsed):
+            if type(message) is not bytes or len(message) < large_bytes:
+                continue
+            if self._client.closing is not None:
+                return 0.0  # nobody wants it any more, and behind it the peer's Close may come
+            wait_s = self._reader.large(self._client, len(message))
+            if wait_s:
+                before, rest = parsed[:place], parsed[place:]
+                self._parsed = rest + self._parsed
+                if before:
+                    self._handler.handle(before)
+                return wait_s
+        return 0.0
 
     def _used_up(self) -> float:
         """The share is used up; returns after how many seconds there is another."""
         self._shares += 1
-        if self._shares < SHARES_IN_A_ROW or self._listener.alone:
+        if self._shares < SHARES_IN_A_ROW or self._reader.alone(self._client):
             return 0.0
         self._shares = 0
         return PAUSE_S
 
-    def _parse(self, piece: bytes | bytearray | memoryview) -> None:
+    def _parse(self, piece: bytes) -> None:
         """Parse a piece of what came."""
-        super().feed_data(piece)
-        size, parsed = len(piece), self._inbox.parsed
-        if parsed:
-            if parsed[0][0] is WSMsgType.TEXT or not all(map(_is_ping, parsed)):
-                left = 0  # a small piece has no room for much of the next message
-                if size == _PIECE_BYTES:
-                    left = self._unfinished_bytes + size - sum(map(_frame_bytes, parsed))
-                self._unfinished_bytes, self._large = max(0, min(left, size - 1)), False
-                return
-            # Between two fragments of a message; they do not count for it.
-            size -= sum(map(_frame_bytes, parsed))
-        self._unfinished_bytes += size
-        if self._unfinished_bytes >= self._large_bytes:
-            self._uncharged_bytes = size if self._large else self._unfinished_bytes
+        parsed = self._parser.feed(piece)
+        if self._parsed:
+            self._parsed += parsed
+        else:
+            self._parsed = parsed
 
-    def _read_large(self) -> float:
-        """A large message goes on; returns how long the rest of it has to wait."""
-        wait_s = self._listener.handle_large(self._uncharged_bytes, begins=not self._large)
-        if not wait_s:
-            self._large, self._uncharged_bytes = True, 0
-        return wait_s
+    def _tell_held(self) -> None:
+        """Say how much input of this client is held, where that is worth saying."""
+        held = self._parser.unfinished_bytes + len(self._rest)
+        if self._parsed:
+            held += sum(len(each) for each in self._parsed if type(each) is bytes)
+        if held >= _HELD_STEP_BYTES or self._held_bytes:
+            held -= held % _HELD_STEP_BYTES
+            if held != self._held_bytes:
+                self._held_bytes = held
+                self._reader.holds(self._client, held)
 
 
 def _is_ping(message: Parsed) -> bool:
-    return message[0] is WSMsgType.PING or message[0] is WSMsgType.PONG
-
-
-def _frame_bytes(message: Parsed) -> int:
-    """What a client's frame took (RFC 6455 section 5.2), of a fragmented message at least."""
-    payload = message[1]
-    size = len(payload) if isinstance(payload, bytes | bytearray) else 0
-    return size + (6 if size < 126 else 8 if size < 65_536 else 14)
+    return type(message) is Ping or type(message) is Pong

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
+from trace_proxy.queues.held_input import HeldInput
 from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.board import Board
 from trace_proxy.runtime.clients.client import Client
@@ -58,6 +59,7 @@ class Intake:
         self._max_message_bytes = limits.max_message_bytes
         self._full = limits.max_in_flight_per_connection
         self._pace = Pace(limits.large_message_bytes_per_second)
+        self._held = HeldInput(limits.max_unfinished_bytes)
         self._loop = asyncio.get_running_loop()
         self._speaker = -1
         self._speaker_since_s = 0.0
@@ -105,12 +107,22 @@ class Intake:
         since_s = self._loop.time() - self._speaker_since_s
         return client.key == self._speaker and since_s > LATELY_S
 
-    def large(self, client: Client, size: int, *, begins: bool) -> float:
-        """A client sends a large message; returns for how long it is to be read no further."""
+    def large(self, client: Client, size: int) -> float:
+        """A large message of a client is to be handled; returns for how long it has to wait."""
         if len(self._clients) == 1:
             return 0.0
-        return self._pace.read(client.key, size, self._loop.time(), begins=begins)
+        return self._pace.handle(client.key, size, self._loop.time())
+
+    def holds(self, client: Client, size: int) -> None:
+        """So much of a client's input is held; where that is too much, the largest goes."""
+        largest = self._held.hold(client.key, size)
+        while largest is not None:
+            self._metrics.cut.add("held_input")
+            _log.warning("connection.cut", connection=largest, reason="held_input")
+            self._clients[largest].close(1013, "too much is unfinished here: send it again later")
+            largest = self._held.hold(largest, 0)
 
     def left(self, key: int) -> None:
         """A client is gone."""
         self._pace.leave(key)
+        self._held.leave(key)

@@ -8,24 +8,11 @@ drains, like a signal.
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Protocol
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import streams
-from trace_proxy.runtime.clients.client import Client
-
-
-class Reader(Protocol):
-    """Who takes what the client says."""
-
-    def messages(self, client: Client, texts: list[bytes]) -> object:
-        """Lines, in order; a pipe is read on whatever is said to that."""
-        ...
-
-    def oversized(self, client: Client, line: Oversized) -> None:
-        """A line over the limit."""
-        ...
+from trace_proxy.runtime.clients.client import Client, Reader
 
 
 class _Output(asyncio.Protocol):

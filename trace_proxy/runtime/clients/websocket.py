@@ -9,14 +9,20 @@ own reader. Ending: RFC 6455 section 7, with the codes of the field: 1012 restar
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, cast
 
-from aiohttp import WebSocketError, WSMsgType, web
+from aiohttp import web
 
+from core_server.jsonrpc.framing import Oversized
 from trace_proxy.queues.client_queue import ClientQueue
-from trace_proxy.runtime.clients.client import Client
-from trace_proxy.runtime.clients.frame_reader import FrameReader, Parsed
+from trace_proxy.runtime.clients.client import Client, Reader
+from trace_proxy.runtime.clients.frame_reader import FrameReader
 from trace_proxy.runtime.clients.frames import (
+    PING_FRAME,
+    Close,
+    Parsed,
+    Ping,
+    Violation,
     close_frame,
     message_of,
     pong_frame,
@@ -27,26 +33,6 @@ from trace_proxy.settings.limits import Limits
 
 CLOSE_WAIT_S: Final = 1.0
 """For the peer's Close after ours."""
-
-_PROTOCOL_ERROR: Final = 1002
-_ECHOED_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-_OWN_CODES: Final = range(3000, 5000)
-
-
-class Reader(Protocol):
-    """Who takes what a client says."""
-
-    def messages(self, client: Client, texts: list[bytes]) -> bool:
-        """Text messages, in order; returns whether it has as many requests under way as it may."""
-        ...
-
-    def alone(self, client: Client) -> bool:
-        """Whether no other client has said anything lately."""
-        ...
-
-    def large(self, client: Client, size: int, *, begins: bool) -> float:
-        """So much of a large message has come; returns for how long to read no further."""
-        ...
 
 
 class WebsocketClient(Client):
@@ -68,6 +54,7 @@ class WebsocketClient(Client):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._reader: Reader | None = None
+        self._frames: FrameReader | None = None
         self._heard_all = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
@@ -146,7 +133,10 @@ class WebsocketClient(Client):
             async with asyncio.TaskGroup() as tasks:
                 self.writes_in(tasks)
                 try:
-                    self._protocol.set_parser(FrameReader(self._transport, self, self._limits))
+                    frames = FrameReader(self._transport, self, self, reader, self._limits)
+                    self._frames = frames
+                    # It asks for no more of a parser than `FrameReader` has.
+                    self._protocol.set_parser(cast("Any", frames))
                     self._protocol.keep_alive(False)  # noqa: FBT003 - its only argument
                     if self._protocol.transport is None:
                         self.ended()  # while the handshake was answered
@@ -156,36 +146,25 @@ class WebsocketClient(Client):
                         self._writer.cancel()
         finally:
             self._tasks = None  # what is flushed now goes nowhere
-            self._reader = None
+            self._reader = self._frames = None
 
     def handle(self, parsed: list[Parsed]) -> bool:
         """Handle some messages; returns whether the client has all that it may under way."""
-        reader, texts, full = self._reader, list[bytes](), False
+        texts, full = list[bytes](), False
         for message in parsed:
-            if message[0] is WSMsgType.TEXT:
-                data = message[1]
-                assert isinstance(data, bytes)
-                if data.isascii() or _is_utf8(data):
-                    texts.append(data)
-                    continue
-            if texts and reader is not None and self.closing is None:
-                reader.messages(self, texts)
+            if type(message) is bytes:
+                texts.append(message)
+                continue
+            if texts:
+                full = self._say(texts)
                 texts = []
             self._anything_else(message)
-        if texts and reader is not None and self.closing is None:
-            full = reader.messages(self, texts)
-        return full
+        return self._say(texts) if texts else full
 
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else has said anything lately."""
-        return self._reader is None or self._reader.alone(self)
-
-    def handle_large(self, size: int, *, begins: bool) -> float:
-        """So much of a large message has come; returns for how long to read no further."""
+    def _say(self, texts: list[bytes]) -> bool:
         if self._reader is None or self.closing is not None:
-            return 0.0  # nobody wants it any more, and behind it the peer's Close may come
-        return self._reader.large(self, size, begins=begins)
+            return False
+        return self._reader.messages(self, texts)
 
     def ended(self) -> None:
         """Nothing more will come: the connection is closed."""
@@ -194,26 +173,24 @@ class WebsocketClient(Client):
                 future.set_result(None)
 
     def _anything_else(self, message: Parsed) -> None:
-        """Handle what is no text that can be read."""
-        kind, data = message[0], message[1]
+        """Handle what is no text."""
         if self._heard_all.done():
             return  # behind a Close or an error
-        if kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
-            self._ping(bytes(data))
-        elif kind is WSMsgType.TEXT:
-            self.close(1007, "text must be UTF-8")
-        elif kind is WSMsgType.BINARY:
-            self.close(1003, "send text, one JSON-RPC message a frame")
-        elif kind is WSMsgType.ERROR:
-            if isinstance(data, WebSocketError):
-                self.close(data.code, str(data))
-            else:
-                self.abort()
-            # The peer may still send: only its end, or our patience, ends the wait.
-            self._heard_all.set_result(None)
-        elif kind is WSMsgType.CLOSE:
-            self._closed_by_peer(data)
-            self.ended()
+        match message:
+            case Ping(payload):
+                self._ping(payload)
+            case Oversized():
+                if self._reader is not None and self.closing is None:
+                    self._reader.oversized(self, message)
+            case Violation(code, reason):
+                self.close(code, reason)
+                # The peer may still send: only its end, or our patience, ends the wait.
+                self._heard_all.set_result(None)
+            case Close(code):
+                self._closed_by_peer(code)
+                self.ended()
+            case _:  # a pong: it was heard
+                pass
 
     def _ping(self, payload: bytes) -> None:
         if self.closing is None:
@@ -222,18 +199,23 @@ class WebsocketClient(Client):
             else:
                 self.abort()
 
-    def _closed_by_peer(self, data: object) -> None:
-        """Answer with its own code (RFC 6455 section 5.5.1), or 1002 when that is none."""
+    def _closed_by_peer(self, code: int) -> None:
+        """Answer with its own code (RFC 6455 section 5.5.1)."""
         if self.closing is None:
-            code = data if isinstance(data, int) else 0
-            known = not code or code in _ECHOED_CODES or code in _OWN_CODES
-            self.write(close_frame((code or 1000) if known else _PROTOCOL_ERROR, ""))
+            self.write(close_frame(code or 1000, ""))
             self._hang_up()
 
+    @property
+    def heard_at_s(self) -> float | None:
+        """When it said something last, loop time; None while that is not known."""
+        return None if self._frames is None else self._frames.heard_at_s
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    @property
+    def unfinished_since_s(self) -> float | None:
+        """Since when a message of it has been unfinished."""
+        return None if self._frames is None else self._frames.unfinished_since_s
+
+    def ping(self) -> None:
+        """Ask whether it is there; whatever it says next is the answer."""
+        if self.closing is None and self.queue.append_control(PING_FRAME):
+            self.flush()

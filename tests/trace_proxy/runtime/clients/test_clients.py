@@ -36,7 +36,7 @@ async def test_what_was_not_offered_to_a_client_yet_cuts_nobody() -> None:
     opened, client = door.connect()
     door.clients.send(opened, b"one")
     door.clients.send(opened, b"two")
-    door.clients.cut_the_slow(0.0)
+    door.clients.look_after(0.0)
     assert client.closing is None
     client.read()
     assert client.got == b"onetwo"
@@ -47,7 +47,7 @@ async def test_the_largest_queue_goes_when_all_are_too_large() -> None:
     opened, client = door.connect()
     for message in (b"x" * 1000, b"one", b"two"):
         door.clients.send(opened, message)
-        door.clients.cut_the_slow(0.0)
+        door.clients.look_after(0.0)
     assert client.closing == (1013, "too slow: reconnect and resume")
 
 

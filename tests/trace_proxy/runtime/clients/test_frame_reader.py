@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from aiohttp import WSMsgType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_server.jsonrpc.framing import Oversized
+from tests.trace_proxy.runtime.clients.slow_peer import Peer
+from trace_proxy.queues.client_queue import ClientQueueBounds, TotalOutbound
 from trace_proxy.runtime.clients import frame_reader
-from trace_proxy.runtime.clients.frame_reader import FrameReader, Parsed
+from trace_proxy.runtime.clients.client import Client
+from trace_proxy.runtime.clients.frame_reader import FrameReader
+from trace_proxy.runtime.clients.frames import Parsed
 from trace_proxy.settings.limits import KIB, Limits
 
 MASK = b"\0\0\0\0"
@@ -53,31 +57,54 @@ class Socket(asyncio.Transport):
             await self._read.wait()
 
 
-class Heard:
-    """Takes what the client says."""
+class Heard(Peer):
+    """Takes what the client says, and knows of the others."""
 
     def __init__(self, full: Callable[[], bool] = lambda: False, *, alone: bool = True) -> None:
-        self.alone = alone
-        self.texts: list[object] = []
+        super().__init__(TotalOutbound(10**9).open(1, ClientQueueBounds()))
+        self.is_alone = alone
+        self.texts: list[bytes] = []
         self.pings = 0
         self.at_once: list[int] = []
-        self.large = 0
+        self.larges: list[int] = []
+        self.wait_s: list[float] = []
+        self.held: list[int] = []
         self._full = full
 
     def handle(self, parsed: list[Parsed]) -> bool:
-        texts = [message[1] for message in parsed if message[0] is WSMsgType.TEXT]
+        texts = [message for message in parsed if type(message) is bytes]
         self.texts += texts
         self.pings += len(parsed) - len(texts)
         self.at_once.append(len(parsed))
         return self._full()
 
-    def handle_large(self, size: int, *, begins: bool) -> float:
-        assert size > 0
-        self.large += begins
-        return 0.0
-
     def ended(self) -> None:
         raise AssertionError("ended")
+
+    def messages(self, client: Client, texts: list[bytes]) -> bool:
+        raise AssertionError((client, texts))
+
+    def oversized(self, client: Client, line: Oversized) -> None:
+        raise AssertionError((client, line))
+
+    def alone(self, client: Client) -> bool:
+        assert client is self
+        return self.is_alone
+
+    def large(self, client: Client, size: int) -> float:
+        assert client is self
+        wait_s = self.wait_s.pop() if self.wait_s else 0.0
+        if not wait_s:
+            self.larges.append(size)
+        return wait_s
+
+    def holds(self, client: Client, size: int) -> None:
+        assert client is self
+        self.held.append(size)
+
+
+def reading(socket: Socket, heard: Heard, limits: Limits | None = None) -> FrameReader:
+    return FrameReader(socket, heard, heard, heard, limits or Limits())
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,7 +124,7 @@ def test_whatever_the_pieces_and_the_pauses_the_messages_are_the_same(
     async def read() -> Heard:
         heard = Heard(lambda: bool(fulls) and fulls.pop(), alone=alone)
         socket, begin = Socket(), 0
-        reader = FrameReader(socket, heard, Limits())
+        reader = reading(socket, heard)
         for end in ends:
             reader.feed_data(stream[begin:end])
             begin = end
@@ -109,7 +136,7 @@ def test_whatever_the_pieces_and_the_pauses_the_messages_are_the_same(
 
 async def test_what_came_together_is_handled_a_few_at_a_time() -> None:
     socket, heard = Socket(), Heard()
-    FrameReader(socket, heard, Limits()).feed_data(said(b"x" * 100) * 1000)
+    reading(socket, heard).feed_data(said(b"x" * 100) * 1000)
     await socket.all_read()
     assert len(heard.texts) == 1000
     assert max(heard.at_once) <= 8
@@ -117,11 +144,44 @@ async def test_what_came_together_is_handled_a_few_at_a_time() -> None:
 
 async def test_a_large_message_is_seen_wherever_in_the_stream_it_begins() -> None:
     socket, heard = Socket(), Heard()
-    reader = FrameReader(socket, heard, Limits(large_message_bytes=32 * KIB))
+    reader = reading(socket, heard, Limits(large_message_bytes=32 * KIB))
     reader.feed_data(said(b"x" * 65_000) * 20 + said(b"x" * 16_000) * 80)
     await socket.all_read()
     assert len(heard.texts) == 100
-    assert heard.large == 20
+    assert heard.larges == [65_000] * 20
+
+
+async def test_a_large_message_waits_and_what_stands_before_it_does_not() -> None:
+    socket, heard = Socket(), Heard()
+    heard.wait_s = [0.01, 0.01]
+    reading(socket, heard).feed_data(said(b"before") + said(b"x" * 40_000) + said(b"behind"))
+    assert heard.texts == [b"before"]
+    assert not socket.read
+    await socket.all_read()
+    assert heard.texts == [b"before", b"x" * 40_000, b"behind"]
+
+
+async def test_what_is_held_of_a_client_is_told_in_steps_and_its_end_too() -> None:
+    socket, heard = Socket(), Heard()
+    reader = reading(socket, heard)
+    frame = b"\x81\xff" + (300_000).to_bytes(8, "big") + MASK + b"x" * 300_000
+    for at in range(0, len(frame), 30_000):
+        reader.feed_data(frame[at : at + 30_000])
+    assert heard.held[-1] == 0
+    assert max(heard.held) == 4 * 64 * KIB
+    assert heard.texts == [b"x" * 300_000]
+    assert reader.unfinished_since_s is None
+
+
+async def test_since_when_a_message_is_unfinished_is_known() -> None:
+    reader = reading(Socket(), Heard())
+    reader.feed_data(said(b"x" * 100)[:-1])
+    since_s = reader.unfinished_since_s
+    assert since_s is not None
+    reader.feed_data(b"x" + said(b"y")[:1])
+    assert reader.unfinished_since_s == since_s, "there was no moment without one"
+    reader.feed_data(said(b"y")[1:])
+    assert reader.unfinished_since_s is None
 
 
 async def test_a_busy_client_pauses_while_others_speak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +189,7 @@ async def test_a_busy_client_pauses_while_others_speak(monkeypatch: pytest.Monke
     monkeypatch.setattr(frame_reader, "ALONE_SHARE_S", 0.0)
     monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
     socket, heard = Socket(), Heard(alone=False)
-    FrameReader(socket, heard, Limits()).feed_data(said(b"x") * 1000)
+    reading(socket, heard).feed_data(said(b"x") * 1000)
     for _ in range(100):
         await asyncio.sleep(0)
     assert not socket.read
@@ -141,7 +201,7 @@ async def test_a_busy_client_that_is_alone_does_not_pause(monkeypatch: pytest.Mo
     monkeypatch.setattr(frame_reader, "ALONE_SHARE_S", 0.0)
     monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
     socket, heard = Socket(), Heard()
-    FrameReader(socket, heard, Limits()).feed_data(said(b"x") * 1000)
+    reading(socket, heard).feed_data(said(b"x") * 1000)
     await socket.all_read()
     assert len(heard.texts) == 1000
 
@@ -149,7 +209,7 @@ async def test_a_busy_client_that_is_alone_does_not_pause(monkeypatch: pytest.Mo
 async def test_pings_and_nothing_else_have_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
     socket, heard = Socket(), Heard()
-    FrameReader(socket, heard, Limits()).feed_data(PING * 1000)
+    reading(socket, heard).feed_data(PING * 1000)
     assert not socket.read
     assert heard.pings == 8
 
@@ -157,6 +217,6 @@ async def test_pings_and_nothing_else_have_to_wait(monkeypatch: pytest.MonkeyPat
 async def test_a_ping_between_messages_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame_reader, "PAUSE_S", 3600)
     socket, heard = Socket(), Heard()
-    FrameReader(socket, heard, Limits()).feed_data((said(b"x") + PING) * 100)
+    reading(socket, heard).feed_data((said(b"x") + PING) * 100)
     await socket.all_read()
     assert heard.pings == 100

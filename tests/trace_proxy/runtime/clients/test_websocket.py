@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from core_server.jsonrpc.framing import Oversized
 from trace_proxy.queues.client_queue import ClientQueueBounds, TotalOutbound
 from trace_proxy.runtime.clients import frame_reader, handshake, websocket
 from trace_proxy.runtime.clients.client import Client
@@ -27,6 +28,7 @@ class Heard:
     def __init__(self) -> None:
         self.texts: list[bytes] = []
         self.large_bytes: list[int] = []
+        self.oversizes: list[Oversized] = []
         self.full = False
         self.is_alone = True
         self.wait_s = 0.0
@@ -47,12 +49,19 @@ class Heard:
         assert client.closing is None
         return self.is_alone
 
-    def large(self, client: Client, size: int, *, begins: bool) -> float:
+    def large(self, client: Client, size: int) -> float:
         assert client.closing is None
-        assert begins is not bool(self.large_bytes) or self.wait_s
         self.large_bytes.append(size)
         self._said.set()
         return self.wait_s
+
+    def oversized(self, client: Client, line: Oversized) -> None:
+        assert client.closing is None
+        self.oversizes.append(line)
+        self._said.set()
+
+    def holds(self, client: Client, size: int) -> None:
+        assert client.closing is None or size >= 0
 
 
 class Server:
@@ -158,10 +167,11 @@ async def test_a_large_message_is_one_also_with_pings_between_its_fragments(
                 pong = b""
                 while len(pong) < 2:
                     pong += await loop.sock_recv(peer, 2)
-            assert sum(server.heard.large_bytes) >= 3600
+            assert server.heard.large_bytes == []
             await loop.sock_sendall(peer, b"\x80\x80" + MASK + ping)
             assert await loop.sock_recv(peer, 2)
     assert server.heard.texts == [b"x" * 3600]
+    assert server.heard.large_bytes == [3600]
 
 
 async def test_a_large_message_that_nobody_wants_any_more_delays_no_close(
@@ -174,9 +184,8 @@ async def test_a_large_message_that_nobody_wants_any_more_delays_no_close(
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(10):
             client = await server.client
-            await loop.sock_sendall(peer, message[:1500])
+            await loop.sock_sendall(peer, message)
             await server.heard.more()
-            await loop.sock_sendall(peer, message[1500:])
             client.close(1012, "restart")
             assert await rest_of(peer) == close_frame(1012, "restart")
     assert server.heard.texts == []
