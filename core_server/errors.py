@@ -1,10 +1,15 @@
 """What may go wrong, in the words of the wire.
 
 Handlers raise `WireError`; the dispatcher alone turns it into an answer. `StartError`
-ends the process before it serves. Nothing here knows a method.
+and `ConfigurationError` end the process before it serves. Nothing here knows a method.
 """
 
+from typing import Final
+
 from core_server.jsonrpc import codes
+
+RETRY_AFTER_MS: Final = 1000
+"""In a refusal while we drain: whoever starts us again needs about so long."""
 
 
 class WireError(Exception):
@@ -21,8 +26,16 @@ class WireError(Exception):
         self.data = data
 
 
+class ConfigurationError(Exception):
+    """An option or variable is wrong; one line says which, why and what to do."""
+
+    exit_code = 2
+
+
 class StartError(Exception):
     """The core cannot start or go on; one line says why and what to do."""
+
+    exit_code = 1
 
 
 def invalid_request(message: str) -> WireError:
@@ -55,7 +68,7 @@ def draining() -> WireError:
     return WireError(
         codes.OVERLOADED,
         "Server is draining; retry after reconnecting",
-        {"reason": "draining", "retryable": True},
+        {"reason": "draining", "retryable": True, "retryAfterMs": RETRY_AFTER_MS},
     )
 
 

@@ -1,9 +1,12 @@
 """Logging to stderr: events with fields, as JSON or for people. Set up at the first event.
 
 structlog costs 50 ms to import, which a core that has nothing to log never pays.
+Whoever should read stderr may be gone, or its disk be full: then there is no log, and
+nothing else changes.
 """
 
-import sys
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,14 +30,27 @@ def logger() -> "FilteringBoundLogger":
     return bound
 
 
+class _Stderr:
+    """Descriptor 2, a line at a time; never fails."""
+
+    def write(self, text: str) -> None:
+        """Write all of it, or what can be."""
+        left = memoryview(text.encode(errors="backslashreplace"))
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(2, left) :]
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+
 def _configure(structlog: Any) -> None:
-    as_json = _choice["format"] == "json" or (
-        _choice["format"] == "auto" and not sys.stderr.isatty()
-    )
+    is_terminal = os.isatty(2)
+    as_json = _choice["format"] == "json" or (_choice["format"] == "auto" and not is_terminal)
     renderer = (
         structlog.processors.JSONRenderer()
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=is_terminal)
     )
     structlog.configure(
         processors=[
@@ -44,6 +60,6 @@ def _configure(structlog: Any) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_choice["level"]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_Stderr()),
         cache_logger_on_first_use=False,
     )

@@ -104,8 +104,11 @@ class Server:
                 await self._over.wait()
                 drained.cancel()
                 await self._end()
-        except* StartError as failed:
-            raise StartError(str(failed.exceptions[0])) from None
+        except BaseExceptionGroup as group:
+            # Not `except*`: what is raised in one comes out wrapped in a group on 3.11.2.
+            if failed := [each for each in group.exceptions if isinstance(each, StartError)]:
+                raise failed[0] from None
+            raise
         await self._writer.close(FLUSH_S, self._carriers[1])
         said.join(SAID_S)
 
@@ -172,9 +175,11 @@ class Server:
         self._over.set()
 
     def _take_signals(self) -> None:
+        """Hear of the signals, but for those that our parent ignores (`nohup`, `&`)."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._signalled, number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _signalled(self, number: int) -> None:

@@ -163,7 +163,15 @@ class ThreadOwnedError(StorageError):
 
 
 class Store(Protocol):
-    """A store. All methods are called on the event loop and never block it."""
+    """A store. All methods but `check` are called on the event loop and never block it."""
+
+    def check(self) -> None:
+        """Look whether it can be opened, before anybody is answered; may block for a moment.
+
+        Raises:
+            StorageError: with one line that says what and what to do.
+        """
+        ...
 
     async def open(self) -> None:
         """Open or create; migrate; mark turns of dead owners as interrupted.

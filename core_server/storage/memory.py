@@ -50,6 +50,9 @@ class MemoryStore:
         state = "open" if self._is_open else "closed"
         return f"<MemoryStore {state} threads={len(self._threads)}>"
 
+    def check(self) -> None:
+        """Memory is always there."""
+
     async def open(self) -> None:
         """Begin, with nothing in it or with what was there when it was closed."""
         self._is_open = True

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core_server import cli
+from core_server.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -16,6 +17,9 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
     assert vars(options) == {
         "command": None,
         "config": [],
+        "help": None,
+        "version": None,
+        "stdio": False,
         "listen": "stdio://",
         "engine": "offline",
         "model": None,
@@ -47,32 +51,51 @@ def test_what_clients_of_the_codex_binary_configure_is_taken() -> None:
     assert (options.model, options.approval_policy, options.sandbox) == ("m", "never", "none")
 
 
+def test_an_empty_variable_is_an_unset_one_and_a_flag_says_stdio_as_codex_does() -> None:
+    environ = {"CORE_SERVER_ENGINE": "", "LOG_LEVEL": "WARN", "XDG_STATE_HOME": "relative"}
+    options = cli.parse(["--stdio"], environ | {"HOME": "/h"})
+    found = (options.listen, options.engine, options.log_level, options.store)
+    store = "sqlite:////h/.local/state/core-server/threads.db"
+    assert found == ("stdio://", "offline", "warning", store)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "message"),
     [
-        (["--listen", "ws://x"], {}, "this server speaks stdio:// only"),
+        (["--listen", "ws://x"], {}, "--listen 'ws://x': this server speaks stdio:// only"),
+        (["--stdio", "--listen", "stdio://"], {}, "--stdio cannot be used with --listen"),
         (["--workspace", "/nonexistent"], {}, "no such directory"),
+        (["--workspace", "/" + "x" * 5000], {}, "no such directory"),
         (["--max-message-bytes", "many"], {}, "a whole number of bytes"),
         (["--max-message-bytes", "10"], {}, "at least 1024"),
+        (["--max-message-bytes", "²²²²²"], {}, "a whole number of bytes"),
         (["--approval-timeout", "soon"], {}, "a number of seconds"),
-        (["--engine", "magic"], {}, "invalid choice"),
-        (
-            [],
-            {"CORE_SERVER_SANDBOX": "maybe"},
-            "--sandbox or CORE_SERVER_SANDBOX=maybe: use one of",
-        ),
-        (["serve"], {}, "invalid choice"),
+        (["--engine", "magic"], {}, "--engine 'magic': use one of offline, openai"),
+        ([], {"CORE_SERVER_SANDBOX": "maybe"}, "CORE_SERVER_SANDBOX 'maybe': use one of"),
+        ([], {"LOG_LEVEL": "loud"}, "LOG_LEVEL 'loud': use one of"),
+        (["serve"], {}, "invalid choice: 'serve'"),
+        (["--eng", "offline"], {}, "unknown option '--eng'"),
+        (["--api-key=secret"], {}, "unknown option '--api-key'"),
+        (["--engine"], {}, "expected one argument"),
+        (["--model", "\udcff"], {}, "--model: not UTF-8"),
         (["-c", "model"], {}, "write KEY=VALUE"),
-        (["-c", 'sandbox_mode="soft"'], {}, "soft: use one of"),
+        (["-c", 'sandbox_mode="soft"'], {}, "-c sandbox_mode 'soft': use one of"),
+        (["--log-level", "info", "schema"], {}, "schema stands alone"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line_and_ends_with_2(
-    arguments: list[str], environ: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_is_said_in_a_line_that_names_where_it_came_from(
+    arguments: list[str], environ: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.parse(arguments, environ)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+    with pytest.raises(ConfigurationError) as refused:
+        cli.parse(arguments, {"HOME": "/", **environ})
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+def test_mistyped_variables_are_found_by_their_prefix() -> None:
+    environ = {"CORE_SERVER_STROE": "memory", "CORE_SERVER_STORE": "memory", "OTHER": "x"}
+    assert cli.unknown_variables(environ) == ["CORE_SERVER_STROE"]
 
 
 def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -93,6 +116,8 @@ def test_help_teaches() -> None:
     assert shown.returncode == 0
     assert "examples:" in shown.stdout
     assert "CORE_SERVER_<NAME>" in shown.stdout
+    assert "schema --out DIR" in shown.stdout
+    assert "None" not in shown.stdout
 
 
 def test_it_tells_its_version() -> None:

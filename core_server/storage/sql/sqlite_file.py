@@ -20,46 +20,18 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from core_server.storage.base import DiskError, NewerSchemaError, StorageError
+from core_server.storage.base import DiskError
 from core_server.storage.sql import schema
-
-BUSY_TIMEOUT_S = 5.0
-"""How long to wait for another core's commit: a thousand times what one takes."""
-
-_FOREIGN = "it is another program's database: choose another path"
-_MAGIC = b"SQLite format 3\0"
-_APPLICATION_ID = 0x43535256
-"""`CSRV`: tells our files from other programs' databases."""
-
-_EXPLANATIONS = {
-    "SQLITE_FULL": "the disk is full: free some space",
-    "SQLITE_READONLY": "the file or its folder is read-only: make both writable",
-    "SQLITE_CANTOPEN": "the file cannot be opened: check its path, folder and permissions",
-    "SQLITE_PERM": "no permission: make the file and its folder writable for this user",
-    "SQLITE_BUSY": f"another process has held it locked for {BUSY_TIMEOUT_S:.0f} s: end that one",
-    "SQLITE_IOERR": "the disk reports an error or has no space: check disk, quota and file limit",
-    "SQLITE_CORRUPT": "the file is damaged: restore it from a copy, or move it away",
-    "SQLITE_NOTADB": "the file is not a database: choose another, or move it away",
-}
-
-
-def prepare_file(path: Path) -> None:
-    """Create the file (0600) and its folders (0700), or check that it is ours to open.
-
-    SQLite gives its -wal and -shm files the mode of the database file.
-
-    Raises:
-        StorageError: the file is something else, or cannot be created; it is untouched.
-    """
-    try:
-        for folder in reversed(path.parents):
-            if not folder.exists():
-                folder.mkdir(mode=0o700, exist_ok=True)
-        if path.exists():
-            _check_header(path)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise _refusal(path, f"{error.strerror or error}: choose a path you can write") from error
+from core_server.storage.sql.sqlite_probe import (
+    APPLICATION_ID,
+    BUSY_TIMEOUT_S,
+    FOREIGN,
+    MAGIC,
+    check_versions,
+    refusal,
+)
+from core_server.storage.sql.sqlite_probe import explain as explain  # noqa: PLC0414 - re-export
+from core_server.storage.sql.sqlite_probe import prepare_file as prepare_file  # noqa: PLC0414
 
 
 class FileWatch:
@@ -114,7 +86,7 @@ class FileWatch:
         header = os.pread(self._fd, 100, 0)
         page_bytes = int.from_bytes(header[16:18], "big")
         pages = int.from_bytes(header[28:32], "big")
-        if header[:16] != _MAGIC:
+        if header[:16] != MAGIC:
             raise self._lost("it was truncated or overwritten")
         if size_bytes < pages * (65536 if page_bytes == 1 else page_bytes):
             raise self._lost("it was truncated")
@@ -174,54 +146,22 @@ def migrate(
     with connection.begin():
         version = int(_pragma(connection, "user_version"))
         application_id = int(_pragma(connection, "application_id"))
-        _check_versions(path, version, application_id, upgrades)
+        newest = schema.newest_version(upgrades)
+        check_versions(path, version, application_id, newest)
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
-        if tables and application_id != _APPLICATION_ID:
-            raise _refusal(path, _FOREIGN)
+        if tables and application_id != APPLICATION_ID:
+            raise refusal(path, FOREIGN)
         schema.migrate(connection, version, upgrades)
-        if version != schema.newest_version(upgrades):
-            connection.exec_driver_sql(f"PRAGMA user_version={schema.newest_version(upgrades)}")
-            connection.exec_driver_sql(f"PRAGMA application_id={_APPLICATION_ID}")
+        if version != newest:
+            connection.exec_driver_sql(f"PRAGMA user_version={newest}")
+            connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
     _make_private(path)
     _make_durable(connection)
-
-
-def explain(path: Path, error: DBAPIError | sqlite3.Error) -> StorageError:
-    """One line that says what is wrong with the store and what to do."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    name = getattr(cause, "sqlite_errorname", "")
-    for prefix, explanation in _EXPLANATIONS.items():
-        if name.startswith(prefix):
-            return _refusal(path, explanation)
-    return _refusal(path, str(cause))
 
 
 def spoils_all(error: DBAPIError) -> bool:
     """Whether no statement of the transaction could have gone well, or just this one."""
     return not isinstance(error, (IntegrityError, DataError, ProgrammingError, InterfaceError))
-
-
-def _check_header(path: Path) -> None:
-    """Look before SQLite does: opening a database may already change files beside it."""
-    with path.open("rb") as file:
-        header = file.read(100)
-    if header and header[:16] != _MAGIC:
-        raise _refusal(path, _EXPLANATIONS["SQLITE_NOTADB"])
-    version, application_id = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
-    _check_versions(path, version, application_id, schema.UPGRADES)
-
-
-def _check_versions(
-    path: Path, version: int, application_id: int, upgrades: Sequence[schema.Upgrade]
-) -> None:
-    if application_id not in (0, _APPLICATION_ID):
-        raise _refusal(path, _FOREIGN)
-    newest = schema.newest_version(upgrades)
-    if version > newest:
-        raise NewerSchemaError(
-            f"thread store {path}: written by a newer version (schema {version}, this one knows "
-            f"{newest}): update this program, or choose another path"
-        )
 
 
 def _make_private(path: Path) -> None:
@@ -249,7 +189,3 @@ def _make_durable(connection: Connection) -> None:
 
 def _pragma(connection: Connection, pragma: str) -> str:
     return str(connection.exec_driver_sql(f"PRAGMA {pragma}").scalar())
-
-
-def _refusal(path: Path, reason: str) -> StorageError:
-    return StorageError(f"thread store {path}: {reason}")

@@ -25,6 +25,7 @@ from core_server.storage.base import (
     ThreadRow,
     TurnRow,
 )
+from core_server.storage.sql import sqlite_probe
 from core_server.storage.sql.owner import HEARTBEAT_S, Owner, this_process
 from core_server.storage.sql.writer import Close, Heal, Job, Outcome, Write, Writer
 
@@ -80,6 +81,10 @@ class SqliteStore:
     def __repr__(self) -> str:
         state = "open" if self._writer else "closed"
         return f"<SqliteStore {self._path} {state} queued={self._queued_jobs}>"
+
+    def check(self) -> None:
+        """Look whether the file can be used; see `base.Store.check`."""
+        sqlite_probe.check(self._path)
 
     async def open(self) -> None:
         """Open or create the file; see `base.Store.open`. A no-op when it is open."""
