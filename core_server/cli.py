@@ -15,7 +15,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "CORE_SERVER_"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+MIN_DESCRIPTORS: Final = 32
+"""The event loop, the store and one command with its pipes take some 25."""
+
 MAX_LINE_CHARACTERS: Final = 1000
 """Of an error: what a terminal shows without scrolling."""
 
@@ -173,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last door: a line, whatever it was
         if debug:
+            import traceback  # noqa: PLC0415 - hardly ever needed
+
             traceback.print_exc()
         return _refused(_fault(error), 1)
 
@@ -363,7 +367,23 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def _require_descriptors() -> None:
+    """Take what is allowed, and refuse what is too little, before something fails half-way."""
+    import resource  # noqa: PLC0415 - behind the first signals
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= MIN_DESCRIPTORS:
+        return
+    if hard != resource.RLIM_INFINITY and hard < MIN_DESCRIPTORS:
+        raise StartError(
+            f"only {hard} open files are allowed and {MIN_DESCRIPTORS} are needed:"
+            " raise the limit (ulimit -n)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_DESCRIPTORS, hard))
+
+
 def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    _require_descriptors()
     from core_server.runtime import stdio  # noqa: PLC0415
 
     ends = stdio.claim()

@@ -74,7 +74,7 @@ def test_an_empty_variable_is_an_unset_one_and_a_flag_says_stdio_as_codex_does()
         ([], {"CORE_SERVER_SANDBOX": "maybe"}, "CORE_SERVER_SANDBOX 'maybe': use one of"),
         ([], {"LOG_LEVEL": "loud"}, "LOG_LEVEL 'loud': use one of"),
         (["serve"], {}, "invalid choice: 'serve'"),
-        (["--eng", "offline"], {}, "unknown option '--eng'"),
+        (["--eng=offline"], {}, "unknown option '--eng'"),
         (["--api-key=secret"], {}, "unknown option '--api-key'"),
         (["--engine"], {}, "expected one argument"),
         (["--model", "\udcff"], {}, "--model: not UTF-8"),

@@ -44,7 +44,11 @@ class SignalThread:
         self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
 
     def start(self) -> None:
-        """Begin; the caller blocked the signals before."""
+        """Begin; the caller blocked the signals before.
+
+        What our parent ignores (`nohup`, a script's `&`) stays ignored: a signal that is
+        blocked would be queued all the same, and be heard by who waits for it.
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._thread.start()
 
@@ -68,8 +72,9 @@ class SignalThread:
 
     def _run(self) -> None:
         count = 0
+        heard = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
         while True:
-            received = signal.sigwait(STOP_SIGNALS)
+            received = signal.sigwait(heard)
             name = STOP_SIGNALS[received]
             if name != "HUP":
                 count += 1

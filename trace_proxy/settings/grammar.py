@@ -8,7 +8,6 @@ What single options are is told by `options`.
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, NoReturn
@@ -61,13 +60,18 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message.removeprefix('argument ')} (see trace-proxy --help)")
 
 
-class _ShowVersion(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+class Answered(Exception):  # noqa: N818 - no error: `--help` and `--version` end the reading
+    """The command line asked for a text, to be shown, and for nothing else."""
 
+
+class _ShowHelp(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        sys.stdout.write(f"{DISTRIBUTION} {installed_version()}\n")
-        parser.exit()
+        raise Answered(parser.format_help())
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, *_: object) -> NoReturn:
+        raise Answered(f"{DISTRIBUTION} {installed_version()}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,8 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,  # a new option must not change what an old script means
         add_help=False,
     )
-    parser.add_argument("-h", "--help", action="help", help="show this help and exit")
-    parser.add_argument("--version", action=_ShowVersion)
+    parser.add_argument("-h", "--help", action=_ShowHelp, nargs=0, help="show this help and exit")
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show the version and exit"
+    )
     groups = {option.group: parser.add_argument_group(option.group) for option in OPTIONS}
     for option in OPTIONS:
         text = f"{option.help} (default: {option.default})" if option.default else option.help
@@ -105,7 +111,7 @@ def read_config(argv: Sequence[str], environment: Mapping[str, str]) -> Config:
 
     Raises:
         ConfigurationError: Something is wrong; one line says what, where it came from, what to do.
-        SystemExit: `--help` or `--version` was answered.
+        Answered: `--help` or `--version` was asked for.
     """
     options, command = _split(argv)
     flags = _flags(options)
