@@ -7,14 +7,14 @@ function where it can be, and a coroutine where it must wait.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from core_server.config import Config
-from core_server.engines.base import Engine
+from core_server.engines.base import Engine, HistoryEntry
 from core_server.errors import thread_not_found
 from core_server.logs import logger
 from core_server.protocol.turns import TurnError
@@ -76,6 +76,10 @@ class Turns(Protocol):
         """Wait until no turn runs in the thread."""
         ...
 
+    def inject(self, thread: ThreadMachine, entries: Sequence[HistoryEntry]) -> None:
+        """Something was put into the history of a thread."""
+        ...
+
     def forget(self, thread_id: str) -> None:
         """The thread is unloaded: drop what is kept for it."""
         ...
@@ -86,12 +90,15 @@ class Work:
     """What a turn is to do.
 
     Attributes:
-        kind: Sample the engine, compact the history, or run the user's own command.
+        kind: `sample` the engine, `compact` the history, run the user's own command
+            (`shell`), or `review` changes.
         command: For `shell`.
         timeout_s: For `shell`; None for the usual one.
         traceparent: W3C trace context of the request that began it, or empty.
         tracestate: Its state, or empty.
         output_schema: JSON Schema text for the final message, or None.
+        shown: For `review`: what is reviewed, in a few words.
+        prompt: For `review`: what the engine is told.
     """
 
     kind: str = "sample"
@@ -100,6 +107,8 @@ class Work:
     traceparent: str = ""
     tracestate: str = ""
     output_schema: str | None = None
+    shown: str = ""
+    prompt: str = ""
 
 
 @dataclass(slots=True)

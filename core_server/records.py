@@ -29,8 +29,8 @@ from core_server.protocol.items import (
     UserMessageItem,
 )
 from core_server.protocol.turns import ItemsView, TokenUsage, Turn, TurnError
-from core_server.protocol.wire import Wire
-from core_server.session.thread import Facts, Settings, ThreadMachine
+from core_server.protocol.wire import Wire, encode
+from core_server.session.thread import Facts, Injected, Settings, ThreadMachine
 from core_server.storage.base import ItemRow, ThreadRow, TurnRow
 
 HiddenEntry = ToolCall | ToolOutput | CompactedHistory
@@ -44,6 +44,7 @@ class _ThreadBody(Wire, frozen=True):
     goal: Goal | None
     usage: TokenUsage | None
     usage_turn_id: str
+    injected: tuple[Injected, ...] = ()
 
 
 class _TurnBody(Wire, frozen=True):
@@ -53,7 +54,6 @@ class _TurnBody(Wire, frozen=True):
     error: TurnError | None
 
 
-_encode = msgspec.json.Encoder().encode
 _thread_body = msgspec.json.Decoder(_ThreadBody).decode
 _turn_body = msgspec.json.Decoder(_TurnBody).decode
 _item_body: Callable[[str], ThreadItem] = msgspec.json.Decoder(ThreadItem).decode
@@ -70,6 +70,7 @@ def thread_row(thread: ThreadMachine) -> ThreadRow:
         thread.goal,
         thread.usage,
         thread.usage_turn_id,
+        thread.injected,
     )
     return ThreadRow(
         facts.id,
@@ -83,7 +84,7 @@ def thread_row(thread: ThreadMachine) -> ThreadRow:
         facts.model_provider,
         thread.settings.cwd,
         facts.source,
-        _encode(body).decode(),
+        encode(body).decode(),
     )
 
 
@@ -102,6 +103,7 @@ def thread_of(row: ThreadRow) -> ThreadMachine:
     thread.updated_at_s, thread.recency_at_s = row.updated_at_s, row.recency_at_s
     thread.preview, thread.name = row.preview, row.name
     thread.archived, thread.listed = row.archived, row.listed
+    thread.injected = body.injected
     thread.goal, thread.usage, thread.usage_turn_id = body.goal, body.usage, body.usage_turn_id
     thread.subscribed = False
     return thread
@@ -110,7 +112,7 @@ def thread_of(row: ThreadRow) -> ThreadMachine:
 def turn_row(thread_id: str, ordinal: int, turn: Turn) -> TurnRow:
     """A turn as it is now."""
     body = _TurnBody(turn.started_at, turn.completed_at, turn.duration_ms, turn.error)
-    return TurnRow(turn.id, thread_id, ordinal, turn.status, _encode(body).decode())
+    return TurnRow(turn.id, thread_id, ordinal, turn.status, encode(body).decode())
 
 
 def turn_of(row: TurnRow, items: tuple[ThreadItem, ...], view: ItemsView) -> Turn:
@@ -140,12 +142,12 @@ def _viewed(items: tuple[ThreadItem, ...], view: str) -> tuple[ThreadItem, ...]:
 
 def item_row(thread_id: str, turn_id: str, ordinal: int, item: ThreadItem) -> ItemRow:
     """An item that clients see."""
-    return ItemRow(item.id, turn_id, thread_id, ordinal, "item", _encode(item).decode())
+    return ItemRow(item.id, turn_id, thread_id, ordinal, "item", encode(item).decode())
 
 
 def hidden_row(thread_id: str, turn_id: str, ordinal: int, entry: HiddenEntry) -> ItemRow:
     """An entry that only engines see."""
-    body = _encode(entry).decode()
+    body = encode(entry).decode()
     return ItemRow(f"history:{ordinal}", turn_id, thread_id, ordinal, "history", body)
 
 
@@ -158,13 +160,18 @@ def item_of(row: ItemRow, *, running: bool) -> ThreadItem:
     return item
 
 
-def history_of(rows: tuple[ItemRow, ...]) -> list[HistoryEntry]:
-    """What an engine is told of a thread, oldest first.
+def history_of(
+    rows: tuple[ItemRow, ...], injected: tuple[Injected, ...] = ()
+) -> list[HistoryEntry]:
+    """What an engine is told of a thread, oldest first, with what was injected in its place.
 
     A call without an output, left by a turn that was cut, is left out: engines refuse it.
     """
     history: list[HistoryEntry] = []
+    waiting = list(injected)
     for row in rows:
+        while waiting and waiting[0].ordinal < row.ordinal:
+            history.append(waiting.pop(0).entry)
         if row.kind == "history":
             history.append(_hidden_body(row.body))
         else:
@@ -175,7 +182,7 @@ def history_of(rows: tuple[ItemRow, ...]) -> list[HistoryEntry]:
                 history.append(AgentMessage(item.text))
             elif isinstance(item, CommandItem) and item.source == "userShell":
                 history.append(user_shell(item.command, item.aggregated_output or ""))
-    return closed(history)
+    return closed([*history, *(each.entry for each in waiting)])
 
 
 def user_shell(command: str, output: str) -> UserMessage:
@@ -200,7 +207,7 @@ def message_of(item: InputItem) -> UserMessage:
     """Input as engines take it; what a tool delivered is marked as not the user's."""
     if isinstance(item, UserMessageItem):
         return UserMessage(tuple(_part(entry) for entry in item.content))
-    text = item.output if isinstance(item.output, str) else _encode(item.output).decode()
+    text = item.output if isinstance(item.output, str) else encode(item.output).decode()
     return UserMessage((TextPart(f"Message of the tool {item.name}, not of the user:\n{text}"),))
 
 

@@ -1,11 +1,14 @@
 """Answers to what the TUI asks of features that this server does not have."""
 
 import os
+import re
 from pathlib import Path
 
 from core_server.context import Context
+from core_server.errors import invalid_request
 from core_server.protocol.extras import (
     CwdsParams,
+    DetectResult,
     DiagnosticsResult,
     DirectoriesResult,
     DirectoryEntry,
@@ -14,13 +17,21 @@ from core_server.protocol.extras import (
     Gauge,
     GovCloudResult,
     InstalledResult,
+    ListParams,
     ModesResult,
+    PermissionProfile,
+    PermissionProfiles,
+    PluginListParams,
+    PluginListResult,
     ProcessFacts,
     ReadState,
     ReadStateParams,
     ReadStateResult,
+    TerminalParams,
+    TerminalsParams,
+    TerminatedResult,
 )
-from core_server.protocol.wire import Nothing
+from core_server.protocol.wire import Nothing, ThreadParams
 
 
 def directories(context: Context, params: CwdsParams) -> DirectoriesResult:
@@ -37,6 +48,50 @@ def installed(_: Context, __: CwdsParams) -> InstalledResult:
 def nothing_listed(_: Context, __: EmptyListParams) -> EmptyPage:
     """Lists that are empty here."""
     return EmptyPage()
+
+
+def plugins(_: Context, params: PluginListParams) -> PluginListResult:
+    """`plugin/list`: what is shared within an account needs one."""
+    if set(params.marketplace_kinds or ()) & {"workspace-directory", "shared-with-me"}:
+        raise invalid_request(
+            "list remote plugin catalog: chatgpt authentication required for remote plugin catalog"
+        )
+    return PluginListResult()
+
+
+def detected(_: Context, __: Nothing) -> DetectResult:
+    """`externalAgentConfig/detect`."""
+    return DetectResult()
+
+
+def profiles(_: Context, params: ListParams) -> PermissionProfiles:
+    """`permissionProfile/list`: the cursor is the number of the first one of the page."""
+    names = (":read-only", ":workspace", ":danger-full-access")
+    cursor = params.cursor or "0"
+    if not re.fullmatch("[0-9]", cursor) or int(cursor) > len(names):
+        raise invalid_request(f"invalid cursor: {cursor[:64]}")
+    start = int(cursor)
+    end = len(names) if params.limit is None else start + max(1, params.limit)
+    page = tuple(PermissionProfile(name) for name in names[start:end])
+    return PermissionProfiles(page, str(end) if end < len(names) else None)
+
+
+def terminals(context: Context, params: TerminalsParams) -> EmptyPage:
+    """`thread/backgroundTerminals/list`: no command of ours outlives its turn."""
+    context.loaded(params.thread_id)
+    return EmptyPage()
+
+
+def clean_terminals(context: Context, params: ThreadParams) -> Nothing:
+    """`thread/backgroundTerminals/clean`."""
+    context.loaded(params.thread_id)
+    return Nothing()
+
+
+def terminate_terminal(context: Context, params: TerminalParams) -> TerminatedResult:
+    """`thread/backgroundTerminals/terminate`."""
+    context.loaded(params.thread_id)
+    return TerminatedResult()
 
 
 def modes(_: Context, __: Nothing) -> ModesResult:

@@ -52,11 +52,12 @@ async def list_threads(context: Context, params: ThreadListParams) -> ThreadList
         page = await context.store.threads(_query(params))
     except ValueError as error:
         raise invalid_request(f"invalid cursor: {error}") from None
-    shown = tuple(_shown(context, row) for row in page.rows)
+    seen = tuple(shown(context, row) for row in page.rows)
     data = tuple(
         thread
-        for thread in shown
+        for thread in seen
         if thread.id not in (params.excluded_thread_ids or ())
+        and (params.included_thread_ids is None or thread.id in params.included_thread_ids)
         and (not params.originators or thread.originator in params.originators)
     )
     return ThreadListResult(data, page.next_cursor, page.backwards_cursor)
@@ -66,7 +67,7 @@ def _query(params: ThreadListParams) -> ThreadQuery:
     cwds = (params.cwd,) if isinstance(params.cwd, str) else params.cwd or ()
     key = params.sort_key or "created_at"
     return ThreadQuery(
-        limit=_limit(params.limit),
+        limit=page_limit(params.limit),
         cursor=params.cursor,
         sort_key="created_at" if key == "section_position" else key,
         descending=params.sort_direction != "asc",
@@ -78,7 +79,7 @@ def _query(params: ThreadListParams) -> ThreadQuery:
     )
 
 
-def _shown(context: Context, row: ThreadRow) -> Thread:
+def shown(context: Context, row: ThreadRow) -> Thread:
     """A loaded thread as it is, another as it was stored."""
     thread = context.threads.get(row.thread_id)
     return thread.wire() if thread is not None else thread_of(row).wire(status=NotLoaded())
@@ -164,7 +165,7 @@ def _page(
         else:
             pairs = sorted((pair for pair in pairs if pair[0] > place), key=_place)
         direction = way
-    shown = pairs[: _limit(limit)]
+    shown = pairs[: page_limit(limit)]
     if not shown:
         return (), None, None
     back: SortDirection = "asc" if direction == "desc" else "desc"
@@ -183,5 +184,6 @@ def _position(cursor: str) -> tuple[SortDirection, int]:
     return ("asc" if way == "asc" else "desc"), int(place)
 
 
-def _limit(limit: int | None) -> int:
+def page_limit(limit: int | None) -> int:
+    """How many rows a page has: as asked, within our bounds; 0 acts as 1."""
     return DEFAULT_LIMIT if limit is None else max(1, min(limit, MAX_LIMIT))

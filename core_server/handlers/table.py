@@ -10,7 +10,11 @@ from core_server.handlers import (
     forking,
     goals,
     initialize,
+    injection,
     pages,
+    reviews,
+    searches,
+    settings,
     threads,
     turns,
 )
@@ -60,11 +64,26 @@ HANDLERS: dict[str, Handler] = {
     "collaborationMode/list": extras.modes,
     "thread/readState/update": extras.read_state,
     "server/diagnostics": extras.diagnostics,
+    "thread/settings/update": settings.update,
+    "thread/inject_items": injection.inject,
+    "thread/backgroundTerminals/list": extras.terminals,
+    "thread/backgroundTerminals/clean": extras.clean_terminals,
+    "thread/backgroundTerminals/terminate": extras.terminate_terminal,
+    "thread/search": searches.search,
+    "thread/search/cancel": searches.cancel,
+    "thread/search/stream/cancel": searches.cancel,
+    "permissionProfile/list": extras.profiles,
+    "plugin/list": extras.plugins,
+    "externalAgentConfig/detect": extras.detected,
 }
 
 TRACED: dict[str, Handler] = {
     "turn/start": turns.start,
     "thread/compact/start": turns.compact,
     "thread/shellCommand": turns.shell,
+    "review/start": reviews.start,
 }
 """(context, params, trace) → …: what they begin carries the request's trace context."""
+
+IDENTIFIED: dict[str, Handler] = {"thread/search/stream": searches.stream}
+"""(context, params, the request's id as sent) → …: what they tell on their way names it."""

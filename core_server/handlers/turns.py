@@ -1,12 +1,13 @@
 """Turns: start, steer, interrupt; compaction and the user's own commands are turns too."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 from msgspec import UNSET
 
-from core_server.context import Context, Durable, Reply, Work
+from core_server.context import Context, Reply, Work
 from core_server.errors import WireError, invalid_request, overloaded
 from core_server.handlers.settings import override
 from core_server.handlers.tracing import Trace
@@ -20,6 +21,7 @@ from core_server.protocol.items import (
 )
 from core_server.protocol.threads import ShellCommandParams
 from core_server.protocol.turns import (
+    TurnError,
     TurnInterruptParams,
     TurnResult,
     TurnStartParams,
@@ -59,6 +61,11 @@ async def _start_after(
 def _start(
     context: Context, thread: ThreadMachine, params: TurnStartParams, trace: Trace
 ) -> Reply:
+    if thread.turn is not None and thread.turn.is_review:
+        raise WireError(
+            codes.INTERNAL_ERROR,
+            "failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Review }",
+        )
     override(context, thread, params)
     entry = _entry(context, params)
     if thread.turn is not None:
@@ -69,31 +76,37 @@ def _start(
         tracestate=trace.tracestate or "",
         output_schema=None if schema == "null" else schema,
     )
-    turn, written = begin(context, thread, (entry,))
-    return Reply(
-        TurnResult(turn.accepted()), written, lambda: context.turns.run(thread, turn, work)
-    )
+    return begin(context, thread, work, lambda turn: TurnResult(turn.accepted()), entry)
 
 
 def begin(
-    context: Context, thread: ThreadMachine, entries: tuple[InputItem, ...] = ()
-) -> tuple[TurnMachine, Durable]:
-    """Begin a turn: it and its input go to disk in one write.
+    context: Context,
+    thread: ThreadMachine,
+    work: Work,
+    answer: Callable[[TurnMachine], msgspec.Struct],
+    entry: InputItem | None = None,
+) -> Reply:
+    """Begin a turn: it and its input go to disk in one write, and it runs when answered.
 
     Raises:
         WireError: too many turns run.
     """
     if context.turns.running >= MAX_TURNS:
         raise overloaded(f"{MAX_TURNS} turns are running")
+    entries = () if entry is None else (entry,)
     turn = TurnMachine(context.new_id(), thread.turns, time.time_ns() // 1_000_000, entries)
-    thread.begin(turn, "".join(preview_of(entry) for entry in entries))
-    written = context.write(
-        thread,
-        PutTurn(turn_row(thread.id, turn.ordinal, turn.running())),
-        *(PutItem(item_row(thread.id, turn.id, thread.next_item(), entry)) for entry in entries),
-    )
-    context.accepted[turn.id] = written
-    return turn, written
+    turn.is_review = work.kind == "review"
+    row = PutTurn(turn_row(thread.id, turn.ordinal, turn.running()))
+    items = [PutItem(item_row(thread.id, turn.id, thread.next_item(), each)) for each in entries]
+    thread.begin(turn, work.shown or "".join(map(preview_of, entries)))
+    try:
+        written = context.accepted[turn.id] = context.write(thread, row, *items)
+        return Reply(answer(turn), written, lambda: context.turns.run(thread, turn, work))
+    except Exception:
+        # It is the thread's running turn already: it must end, or the thread is stuck for ever.
+        turn.stop(TurnError("Internal error; see the server's log", "internalServerError"))
+        context.turns.run(thread, turn, work)
+        raise
 
 
 def _join(context: Context, thread: ThreadMachine, turn: TurnMachine, entry: InputItem) -> Reply:
@@ -115,8 +128,16 @@ def steer(context: Context, params: TurnSteerParams) -> Reply:
         raise invalid_request(
             f"expected active turn id `{params.expected_turn_id}` but found `{turn.id}`"
         )
+    if turn.is_review:
+        raise _not_steerable()
     joined = _join(context, thread, turn, _entry(context, params))
     return Reply(TurnSteerResult(turn.id), joined.written, joined.then)
+
+
+def _not_steerable() -> WireError:
+    why = "cannot steer a review turn"
+    error = TurnError(why, {"activeTurnNotSteerable": {"turnKind": "review"}})
+    return WireError(codes.INVALID_REQUEST, why, msgspec.to_builtins(error))
 
 
 def interrupt(context: Context, params: TurnInterruptParams) -> Reply:
@@ -156,8 +177,7 @@ def _alone(context: Context, thread_id: str, work: Work) -> Reply:
     thread.check_writable()
     if thread.turn is not None:
         raise invalid_request(f"a turn is running: {thread.turn.id}; wait for it or interrupt it")
-    turn, written = begin(context, thread)
-    return Reply(Nothing(), written, lambda: context.turns.run(thread, turn, work))
+    return begin(context, thread, work, lambda _: Nothing())
 
 
 def _entry(context: Context, params: TurnStartParams | TurnSteerParams) -> InputItem:

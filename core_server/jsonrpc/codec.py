@@ -6,6 +6,7 @@ ids are kept as the bytes that were sent, so they come back exactly.
 It does not split a stream into messages (`framing`) and knows no method.
 """
 
+import json
 import re
 from typing import Final
 
@@ -31,6 +32,7 @@ _INT64_MIN = -(2**63)
 _INT64_DIGITS = 20  # with the sign
 _SURELY_INT64_DIGITS = 18
 _QUOTE = ord('"')
+_LENIENT_BYTES: Final = 64 * 1024
 _SHALLOW_BYTES = 2 * MAX_DEPTH  # each level takes two bracket bytes
 
 
@@ -78,7 +80,8 @@ def decode(data: bytes) -> Message:
     except UnicodeDecodeError:
         raise MalformedError(codes.PARSE_ERROR, "Parse error: not UTF-8") from None
     except msgspec.DecodeError as error:
-        raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}") from None
+        known = _id_in_bad_text(data)
+        raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}", known) from None
     except RecursionError:
         raise _too_deep(NULL_ID) from None
     size = len(data)
@@ -148,6 +151,36 @@ def id_in_head(head: bytes) -> bytes:
     if found is None or (found[1][:1] != b'"' and not _is_integer(found[1])):
         return NULL_ID
     return found[1]
+
+
+class _Members(list[tuple[str, object]]):
+    """The members of an object, those that came twice too."""
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)  # NaN, Infinity: RFC 8259 has no such number
+
+
+def _id_in_bad_text(data: bytes) -> bytes:
+    """The id of a message whose only fault is a lone surrogate in a text, else `null`.
+
+    Whoever asked waits for its answer. Looked for in short messages only: this reader is slow.
+    """
+    if len(data) > _LENIENT_BYTES:
+        return NULL_ID
+    try:
+        members = json.loads(data.decode(), object_pairs_hook=_Members, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return NULL_ID
+    if not isinstance(members, _Members):
+        return NULL_ID
+    found = [value for name, value in members if name == "id"]
+    if len(found) != 1 or type(found[0]) not in (int, str):
+        return NULL_ID
+    try:
+        return _readable_id(Message(id=Raw(_ENCODER.encode(found[0]))))
+    except (UnicodeEncodeError, OverflowError):
+        return NULL_ID
 
 
 def _is_integer(raw: bytes) -> bool:

@@ -1,17 +1,23 @@
 """Speaks to the client: notifications and questions, encoded, filtered and in order."""
 
 import time
+from typing import Final
 
 import msgspec
 
 from core_server.context import Durable
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.notifications import NOTIFICATIONS
+from core_server.protocol.wire import encode
 from core_server.session.gate import Gate
 from core_server.session.thread import ThreadMachine
 
-_encode = msgspec.json.Encoder().encode
-_HEADS = {method: b'{"method":%b,"params":' % _encode(method) for method in NOTIFICATIONS}
+_HEADS = {method: b'{"method":%b,"params":' % encode(method) for method in NOTIFICATIONS}
+
+FIRM: Final = frozenset(
+    {"thread/status/changed", "turn/completed", "error", "serverRequest/resolved"}
+)
+"""Told of a thread whose write failed, too: the end of what was told of before."""
 
 
 class Voice:
@@ -38,6 +44,8 @@ class Voice:
             after: The write that must be durable before.
             otherwise: Params to send instead when that write failed.
         """
+        if thread.broken and method not in FIRM:
+            return
         if thread.subscribed or method == "thread/status/changed":
             self.tell(method, params, thread.id, after, otherwise)
 
@@ -52,16 +60,21 @@ class Voice:
         """Tell everybody, in the order of a thread (the lane) if there is one."""
         if self._gate.wants(method):
             instead = None if otherwise is None else _line(method, otherwise)
-            self._outbox.post(_line(method, params), lane, after, instead)
+            firm = method in FIRM
+            self._outbox.post(_line(method, params), lane, after, instead, firm=firm)
 
-    def ask(self, method: str, request_id: int, params: msgspec.Struct, lane: str) -> None:
+    def ask(
+        self, method: str, request_id: int, params: msgspec.Struct, thread: ThreadMachine
+    ) -> None:
         """Send a question; `session.pending` knows the id."""
+        if thread.broken:
+            return
         line = b'{"method":%b,"id":%d,"params":%b}' % (
-            _encode(method),
+            encode(method),
             request_id,
-            _encode(params),
+            encode(params),
         )
-        self._outbox.post(line, lane)
+        self._outbox.post(line, thread.id)
 
 
 def now_ms() -> int:
@@ -70,4 +83,4 @@ def now_ms() -> int:
 
 
 def _line(method: str, params: msgspec.Struct) -> bytes:
-    return b'%b%b,"emittedAtMs":%d}' % (_HEADS[method], _encode(params), now_ms())
+    return b'%b%b,"emittedAtMs":%d}' % (_HEADS[method], encode(params), now_ms())

@@ -5,7 +5,10 @@ A message with a write waits for it, and all behind it in its lane wait too; del
 no write but keep their place. Lanes do not wait for each other, and messages of no
 thread wait for nothing. Writes become durable in order, so a lane never stands long.
 
-When a write failed, its message is not sent; an answer is replaced by the error.
+When a write failed, its message is not sent, and what stands behind it in its lane is
+dropped: it tells of what is not on disk. Firm messages are kept: answers, which are
+replaced by the error where they waited for a write that failed, and the ends of what
+was told before.
 """
 
 import asyncio
@@ -13,11 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from core_server.context import Durable
 
 HIGH_WATER_BYTES: Final = 1024 * 1024
 """From here on turns wait before they produce more: an unread client costs this much,
 and deltas reach a reading one without a pause."""
+
+
+class _Posted(msgspec.Struct, frozen=True):
+    line: bytes
+    after: Durable | None
+    otherwise: bytes | None
+    firm: bool
 
 
 class Outbox:
@@ -38,7 +50,7 @@ class Outbox:
         self._write = write
         self._buffered_bytes = buffered_bytes
         self._on_less = on_less
-        self._lanes: dict[str, deque[tuple[bytes, Durable | None, bytes | None]]] = {}
+        self._lanes: dict[str, deque[_Posted]] = {}
         self._held_bytes = 0
         self._changed = asyncio.Event()
 
@@ -56,6 +68,8 @@ class Outbox:
         lane: str = "",
         after: Durable | None = None,
         otherwise: bytes | None = None,
+        *,
+        firm: bool = False,
     ) -> None:
         """Send a line.
 
@@ -64,6 +78,7 @@ class Outbox:
             lane: The thread it belongs to; empty for none.
             after: The write that must be durable before.
             otherwise: What to send instead when that write failed.
+            firm: Kept when a write before it in its lane failed.
         """
         queue = self._lanes.get(lane) if lane else None
         if queue is None:
@@ -71,7 +86,7 @@ class Outbox:
                 self._write(line)
                 return
             queue = self._lanes[lane] = deque()
-        queue.append((line, after, otherwise))
+        queue.append(_Posted(line, after, otherwise, firm))
         self._held_bytes += len(line)
         if len(queue) == 1:
             self._advance(lane)
@@ -96,16 +111,19 @@ class Outbox:
     def _advance(self, lane: str) -> None:
         queue = self._lanes[lane]
         while queue:
-            line, after, otherwise = queue[0]
+            first = queue[0]
+            after = first.after
             if after is not None and not after.done():
                 after.add_done_callback(lambda _: self._advance(lane))
                 return
             queue.popleft()
-            self._held_bytes -= len(line)
-            failed = after is not None and (after.cancelled() or after.exception() is not None)
-            if not failed:
-                self._write(line)
-            elif otherwise is not None:
-                self._write(otherwise)
+            self._held_bytes -= len(first.line)
+            if after is None or not (after.cancelled() or after.exception() is not None):
+                self._write(first.line)
+                continue
+            if first.otherwise is not None:
+                self._write(first.otherwise)
+            self._held_bytes -= sum(len(each.line) for each in queue if not each.firm)
+            queue = self._lanes[lane] = deque(each for each in queue if each.firm)
         del self._lanes[lane]
         self.less()

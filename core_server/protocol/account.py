@@ -3,7 +3,7 @@
 from typing import Literal
 
 from core_server.config import ApprovalPolicy, SandboxMode
-from core_server.protocol.wire import Nothing, Wire
+from core_server.protocol.wire import U32, Nothing, Wire
 
 
 class AccountReadParams(Wire, frozen=True):
@@ -64,7 +64,7 @@ class ModelListParams(Wire, frozen=True):
     """`model/list`."""
 
     cursor: str | None = None
-    limit: int | None = None
+    limit: U32 | None = None
     include_hidden: bool | None = None
 
 

@@ -1,6 +1,8 @@
 """What the TUI asks of things that we do not have: the empty answer is the true one."""
 
-from core_server.protocol.wire import Wire
+import msgspec
+
+from core_server.protocol.wire import U32, Wire
 
 
 class CwdsParams(Wire, frozen=True):
@@ -45,19 +47,94 @@ class InstalledResult(Wire, frozen=True):
     marketplace_load_errors: tuple[str, ...] = ()
 
 
+class PluginListParams(Wire, frozen=True):
+    """`plugin/list`."""
+
+    cwds: tuple[str, ...] | None = None
+    marketplace_kinds: tuple[str, ...] | None = None
+
+
+class PluginListResult(Wire, frozen=True):
+    """No plugins, and none to be had."""
+
+    marketplaces: tuple[str, ...] = ()
+    marketplace_load_errors: tuple[str, ...] = ()
+    featured_plugin_ids: tuple[str, ...] = ()
+
+
+class DetectResult(Wire, frozen=True):
+    """`externalAgentConfig/detect`: we take nothing over from other agents."""
+
+    items: tuple[str, ...] = ()
+    connectors: tuple[str, ...] = ()
+
+
+class ListParams(Wire, frozen=True):
+    """Params of short lists."""
+
+    cursor: str | None = None
+    limit: U32 | None = None
+
+
+class PermissionProfile(Wire, frozen=True):
+    """A set of permissions that a thread may be given."""
+
+    id: str
+    description: None = None
+    allowed: bool = True
+
+
+class PermissionProfiles(Wire, frozen=True):
+    """`permissionProfile/list`: the three sandbox modes."""
+
+    data: tuple[PermissionProfile, ...]
+    next_cursor: str | None = None
+
+
+class TerminalsParams(Wire, frozen=True):
+    """`thread/backgroundTerminals/list`."""
+
+    thread_id: str
+    cursor: str | None = None
+    limit: U32 | None = None
+
+
+class TerminalParams(Wire, frozen=True):
+    """`thread/backgroundTerminals/terminate`."""
+
+    thread_id: str
+    process_id: str
+
+
+class TerminatedResult(Wire, frozen=True):
+    """Whether there was one."""
+
+    terminated: bool = False
+
+
+class InjectParams(Wire, frozen=True):
+    """`thread/inject_items`: items as the Responses API has them."""
+
+    thread_id: str
+    items: tuple[msgspec.Raw, ...]
+
+
 class ModeMask(Wire, frozen=True, rename=None):
     """A collaboration mode (snake case on the wire)."""
 
     name: str
     mode: str
     model: None = None
-    reasoning_effort: None = None
+    reasoning_effort: str | None = None
 
 
 class ModesResult(Wire, frozen=True):
-    """`collaborationMode/list`: the default one."""
+    """`collaborationMode/list`."""
 
-    data: tuple[ModeMask, ...] = (ModeMask("Default", "default"),)
+    data: tuple[ModeMask, ...] = (
+        ModeMask("Plan", "plan", reasoning_effort="medium"),
+        ModeMask("Default", "default"),
+    )
 
 
 class ReadStateParams(Wire, frozen=True):

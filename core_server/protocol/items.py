@@ -168,6 +168,24 @@ class CompactionItem(Wire, frozen=True, tag="contextCompaction"):
     completed_at_ms: int | None = None
 
 
+class EnteredReviewItem(Wire, frozen=True, tag="enteredReviewMode"):
+    """A review begins; `review` says of what."""
+
+    id: str
+    review: str
+    started_at_ms: int
+    completed_at_ms: int | None = None
+
+
+class ExitedReviewItem(Wire, frozen=True, tag="exitedReviewMode"):
+    """A review is over; `review` is what came of it."""
+
+    id: str
+    review: str
+    started_at_ms: int
+    completed_at_ms: int | None = None
+
+
 ThreadItem = (
     UserMessageItem
     | ToolMessageItem
@@ -176,4 +194,6 @@ ThreadItem = (
     | CommandItem
     | FileChangeItem
     | CompactionItem
+    | EnteredReviewItem
+    | ExitedReviewItem
 )

@@ -12,6 +12,8 @@ from core_server.protocol import (
     extras,
     goals,
     pages,
+    reviews,
+    searches,
     session,
     threads,
     turns,
@@ -126,5 +128,24 @@ METHODS: dict[str, Method] = {
     "thread/readState/update": Method(
         extras.ReadStateParams, extras.ReadStateResult, experimental=True
     ),
+    "review/start": Method(reviews.ReviewStartParams, reviews.ReviewStartResult, new_work=True),
+    "thread/settings/update": Method(threads.SettingsUpdateParams, Nothing, experimental=True),
+    "thread/inject_items": Method(extras.InjectParams, Nothing),
+    "thread/backgroundTerminals/list": Method(
+        extras.TerminalsParams, extras.EmptyPage, experimental=True
+    ),
+    "thread/backgroundTerminals/clean": Method(ThreadParams, Nothing, experimental=True),
+    "thread/backgroundTerminals/terminate": Method(
+        extras.TerminalParams, extras.TerminatedResult, experimental=True
+    ),
+    "thread/search": Method(searches.SearchParams, searches.SearchResult, experimental=True),
+    "thread/search/stream": Method(
+        searches.SearchParams, searches.SearchResult, experimental=True
+    ),
+    "thread/search/cancel": Method(searches.SearchCancelParams, Nothing, experimental=True),
+    "thread/search/stream/cancel": Method(searches.SearchCancelParams, Nothing, experimental=True),
+    "permissionProfile/list": Method(extras.ListParams, extras.PermissionProfiles),
+    "plugin/list": Method(extras.PluginListParams, extras.PluginListResult),
+    "externalAgentConfig/detect": Method(Nothing, extras.DetectResult),
     "server/diagnostics": Method(Nothing, extras.DiagnosticsResult, experimental=True),
 }

@@ -2,7 +2,7 @@
 
 from core_server.protocol.items import ThreadItem
 from core_server.protocol.turns import ItemsView, Turn
-from core_server.protocol.wire import SortDirection, Wire
+from core_server.protocol.wire import U32, SortDirection, Wire
 
 
 class TurnsListParams(Wire, frozen=True):
@@ -10,7 +10,7 @@ class TurnsListParams(Wire, frozen=True):
 
     thread_id: str
     cursor: str | None = None
-    limit: int | None = None
+    limit: U32 | None = None
     sort_direction: SortDirection | None = None
     items_view: ItemsView | None = None
 
@@ -29,7 +29,7 @@ class ItemsListParams(Wire, frozen=True):
     thread_id: str
     turn_id: str | None = None
     cursor: str | None = None
-    limit: int | None = None
+    limit: U32 | None = None
     sort_direction: SortDirection | None = None
 
 

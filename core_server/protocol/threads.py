@@ -9,7 +9,9 @@ from core_server.protocol.pages import TurnsListResult
 from core_server.protocol.turns import ItemsView, Turn
 from core_server.protocol.wire import (
     I64,
+    U32,
     AskForApproval,
+    CollaborationMode,
     Nothing,
     Reviewer,
     SandboxPolicy,
@@ -102,7 +104,7 @@ class ThreadStartParams(Wire, frozen=True):
 class TurnsPageParams(Wire, frozen=True):
     """The first page of turns, wanted with the answer of a resume."""
 
-    limit: int | None = None
+    limit: U32 | None = None
     sort_direction: SortDirection | None = None
     items_view: ItemsView | None = None
 
@@ -163,7 +165,7 @@ class ThreadListParams(Wire, frozen=True):
     """`thread/list`."""
 
     cursor: str | None = None
-    limit: int | None = None
+    limit: U32 | None = None
     sort_key: Literal["created_at", "updated_at", "recency_at", "section_position"] | None = None
     sort_direction: SortDirection | None = None
     archived: bool | None = None
@@ -173,6 +175,7 @@ class ThreadListParams(Wire, frozen=True):
     search_term: str | None = None
     originators: tuple[str, ...] | None = None
     excluded_thread_ids: tuple[str, ...] | None = None
+    included_thread_ids: tuple[str, ...] | None = None
     section_id: str | None = None
     project_id: str | None = None
     parent_thread_id: str | None = None
@@ -219,7 +222,7 @@ class LoadedListParams(Wire, frozen=True):
     """`thread/loaded/list`."""
 
     cursor: str | None = None
-    limit: int | None = None
+    limit: U32 | None = None
 
 
 class LoadedListResult(Wire, frozen=True):
@@ -263,19 +266,18 @@ class NameUpdated(Wire, frozen=True):
     thread_name: str | None
 
 
-class CollaborationSettings(msgspec.Struct, frozen=True):
-    """Settings of a collaboration mode (snake case on the wire)."""
+class SettingsUpdateParams(Wire, frozen=True):
+    """`thread/settings/update`: for the turns that come."""
 
-    model: str
-    reasoning_effort: str | None = None
-    developer_instructions: str | None = None
-
-
-class CollaborationMode(Wire, frozen=True):
-    """How user and engine work together; we know the default only."""
-
-    settings: CollaborationSettings
-    mode: Literal["default"] = "default"
+    thread_id: str
+    model: str | None = None
+    effort: str | None = None
+    summary: str | None = None
+    cwd: str | None = None
+    approval_policy: AskForApproval | None = None
+    approvals_reviewer: Reviewer | None = None
+    sandbox_policy: SandboxPolicy | None = None
+    collaboration_mode: CollaborationMode | None = None
 
 
 class ThreadSettings(Wire, frozen=True):

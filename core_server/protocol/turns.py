@@ -5,17 +5,26 @@ from typing import Literal
 import msgspec
 
 from core_server.protocol.items import ThreadItem, ToolMessage, UserInput
-from core_server.protocol.wire import AskForApproval, Reviewer, SandboxPolicy, Wire
+from core_server.protocol.wire import (
+    AskForApproval,
+    CollaborationMode,
+    Reviewer,
+    SandboxPolicy,
+    Wire,
+)
 
 TurnStatus = Literal["inProgress", "completed", "interrupted", "failed"]
 ItemsView = Literal["notLoaded", "summary", "full"]
+
+ErrorInfo = str | dict[str, dict[str, int | str | None]]
+"""A kind of error: its name, or an object of its name and what is known besides."""
 
 
 class TurnError(Wire, frozen=True):
     """Why a turn failed, or why a sample is tried again."""
 
     message: str
-    codex_error_info: str | None = None
+    codex_error_info: ErrorInfo | None = None
     additional_details: str | None = None
     misalignment: None = None
 
@@ -48,7 +57,16 @@ class TurnStartParams(Wire, frozen=True):
     approvals_reviewer: Reviewer | None = None
     sandbox_policy: SandboxPolicy | None = None
     tool_output: ToolMessage | None = None
+    collaboration_mode: CollaborationMode | None = None
     output_schema: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class DiffUpdated(Wire, frozen=True):
+    """`turn/diff/updated`: all that the turn changed so far, as git shows it."""
+
+    thread_id: str
+    turn_id: str
+    diff: str
 
 
 class TurnResult(Wire, frozen=True):

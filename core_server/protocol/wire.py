@@ -4,15 +4,42 @@ Params ignore members they do not know, as the reference does. Results and
 notifications are written with all their members, null where there is nothing.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from core_server.config import ApprovalPolicy
 
-PROTOCOL_VERSION = "0.169.0"
+PROTOCOL_VERSION = "0.171.0"
 """The app-server protocol that we speak. Clients read it as our version and gate on it
 (the official one wants >= 0.151.0), so it is not the version of this package."""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def encode(value: object) -> bytes:
+    """A value as JSON, for the wire or a row; every text can be carried.
+
+    Halves of surrogate pairs, which UTF-8 cannot carry (RFC 3629 section 3), are joined
+    where both are there, and are U+FFFD alone.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_encodable(msgspec.to_builtins(value, enc_hook=msgspec.json.decode)))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {_encodable(name): _encodable(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_encodable(each) for each in value]
+        case _:
+            return value
 
 
 class Wire(msgspec.Struct, frozen=True, rename="camel"):
@@ -31,6 +58,9 @@ class ThreadParams(Wire, frozen=True):
 
 I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer of the reference's. JSON has longer ones, which no clock and no column takes."""
+
+U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""A count, with the range that the reference has for it."""
 
 SortDirection = Literal["asc", "desc"]
 Reviewer = Literal["user", "auto_review", "guardian_subagent"]
@@ -81,3 +111,21 @@ class ExternalSandbox(Wire, frozen=True, tag="externalSandbox"):
 
 
 SandboxPolicy = FullAccess | ReadOnly | WorkspaceWrite | ExternalSandbox
+
+
+class CollaborationSettings(msgspec.Struct, frozen=True):
+    """Settings of a collaboration mode (snake case on the wire)."""
+
+    model: str
+    reasoning_effort: str | None = None
+    developer_instructions: str | None = None
+
+
+ModeKind = Literal["plan", "code", "custom", "default", "execute", "pair_programming"]
+
+
+class CollaborationMode(Wire, frozen=True):
+    """How user and engine work together."""
+
+    settings: CollaborationSettings
+    mode: ModeKind = "default"

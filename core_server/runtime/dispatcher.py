@@ -23,7 +23,7 @@ from msgspec import UNSET
 
 from core_server.context import Context, Reply
 from core_server.errors import WireError, draining, storage_failed
-from core_server.handlers.table import HANDLERS, TRACED
+from core_server.handlers.table import HANDLERS, IDENTIFIED, TRACED
 from core_server.handlers.tracing import trace_of
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.framing import Oversized
@@ -31,6 +31,7 @@ from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.methods import METHODS
+from core_server.protocol.wire import encode
 from core_server.runtime.params import ParamsReader, id_in
 from core_server.session.lifecycle import Lifecycle
 from core_server.storage.base import StorageError, ThreadOwnedError
@@ -42,8 +43,6 @@ MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 """Answers that nobody took. Twenty thousand small requests written in one go, before
 anything is read, need 2 MiB; 64 MiB let that work for large answers as well."""
 
-_encode = msgspec.json.Encoder().encode
-
 
 class Route(msgspec.Struct, frozen=True):
     """All that is needed to serve a method."""
@@ -52,6 +51,7 @@ class Route(msgspec.Struct, frozen=True):
     reader: ParamsReader
     handler: Callable[..., Any]
     traced: bool
+    identified: bool
     new_work: bool
     experimental: bool
     counted: bool
@@ -72,8 +72,9 @@ def _routes() -> dict[str, Route]:
         name: Route(
             name,
             ParamsReader(name, method),
-            HANDLERS[name] if name in HANDLERS else TRACED[name],
+            (HANDLERS | TRACED | IDENTIFIED)[name],
             name in TRACED,
+            name in IDENTIFIED,
             method.new_work,
             method.experimental,
             name != "command/exec",
@@ -214,6 +215,8 @@ class Dispatcher:
         try:
             if route.traced:
                 outcome = route.handler(context, call.params, trace_of(call.message.trace))
+            elif route.identified:
+                outcome = route.handler(context, call.params, call.id)
             else:
                 outcome = route.handler(context, call.params)
         except Exception as error:  # noqa: BLE001 - the boundary
@@ -238,8 +241,8 @@ class Dispatcher:
             outcome = await work
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(call, error)
-        else:
-            self._answer(call, outcome)
+            return
+        self._answer(call, outcome)
 
     def _ended(self, call: Call, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -257,17 +260,22 @@ class Dispatcher:
         self._outbox.less()
 
     def _answer(self, call: Call, outcome: msgspec.Struct | Reply) -> None:
-        if not isinstance(outcome, Reply):
-            self._outbox.post(codec.result(call.id, _encode(outcome)), call.lane)
-            return
-        line = codec.result(call.id, _encode(outcome.result))
-        if outcome.written is None:
-            self._outbox.post(line, call.lane)
+        """Post the answer; what shall follow it is begun whatever became of it. Never raises."""
+        reply = outcome if isinstance(outcome, Reply) else Reply(outcome)
+        try:
+            line = codec.result(call.id, encode(reply.result))
+        except Exception as error:  # noqa: BLE001 - the boundary: this is an answer as well
+            self._fail(call, error)
         else:
-            otherwise = _failed(call.id, storage_failed("the write failed"))
-            self._outbox.post(line, call.lane, outcome.written, otherwise)
-        if outcome.then is not None:
-            outcome.then()
+            otherwise = None
+            if reply.written is not None:
+                otherwise = _failed(call.id, storage_failed("the write failed"))
+            self._outbox.post(line, call.lane, reply.written, otherwise, firm=True)
+        if reply.then is not None:
+            try:
+                reply.then()
+            except Exception as error:  # noqa: BLE001 - the boundary
+                logger().error("core.follow_up_failed", method=call.route.name, exc_info=error)
 
     def _fail(self, call: Call, error: Exception) -> None:
         match error:
@@ -282,7 +290,7 @@ class Dispatcher:
             case _:
                 logger().error("core.handler_failed", method=call.route.name, exc_info=error)
                 wire = WireError(codes.INTERNAL_ERROR, "Internal error; see the server's log")
-        self._outbox.post(_failed(call.id, wire), call.lane)
+        self._outbox.post(_failed(call.id, wire), call.lane, firm=True)
 
     def _refuse_oversized(self, line: Oversized) -> None:
         limit = self._max_message_bytes
@@ -292,4 +300,5 @@ class Dispatcher:
 
 
 def _failed(request_id: bytes, error: WireError) -> bytes:
-    return codec.error(request_id, error.code, str(error), error.data)
+    words = str(error).encode(errors="replace").decode()
+    return codec.error(request_id, error.code, words, error.data)

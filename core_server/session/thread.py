@@ -9,12 +9,11 @@ loaded again: what is on disk is then the truth, and nothing is added to a gap.
 
 import msgspec
 
+from core_server.engines.base import AgentMessage, ToolCall, ToolOutput, UserMessage
 from core_server.errors import WireError, storage_failed
 from core_server.protocol.goals import Goal
 from core_server.protocol.threads import (
     Active,
-    CollaborationMode,
-    CollaborationSettings,
     Environment,
     Idle,
     OpenedThread,
@@ -27,11 +26,16 @@ from core_server.protocol.turns import TokenCounts, TokenUsage, Turn
 from core_server.protocol.wire import (
     PROTOCOL_VERSION,
     AskForApproval,
+    CollaborationMode,
+    CollaborationSettings,
+    ModeKind,
     Reviewer,
     SandboxPolicy,
     Wire,
 )
 from core_server.session.turn import TurnMachine
+
+InjectedEntry = UserMessage | AgentMessage | ToolCall | ToolOutput
 
 PREVIEW_CHARACTERS = 1024
 """A list shows one line of it; a page of 100 threads stays below 0.5 MB."""
@@ -49,6 +53,8 @@ class Settings(Wire, frozen=True):
     approvals_reviewer: Reviewer = "user"
     base_instructions: str = ""
     developer_instructions: str = ""
+    mode: ModeKind = "default"
+    mode_instructions: str = ""
 
 
 class Facts(Wire, frozen=True):
@@ -73,6 +79,13 @@ class Facts(Wire, frozen=True):
     forked_from_id: str | None = None
 
 
+class Injected(Wire, frozen=True):
+    """Something put into the history for the engine alone, and its place among the items."""
+
+    ordinal: int
+    entry: InjectedEntry
+
+
 class ThreadMachine:
     """One loaded thread. Attributes that only describe it are set by handlers.
 
@@ -91,6 +104,7 @@ class ThreadMachine:
         self.archived = False
         self.listed = False
         self.goal: Goal | None = None
+        self.injected: tuple[Injected, ...] = ()
         self.usage: TokenUsage | None = None
         self.usage_turn_id = ""
         self.subscribed = True
@@ -126,6 +140,8 @@ class ThreadMachine:
         """A write failed."""
         if self._broken is None:
             self._broken = reason
+            if self.turn is None:  # its end could not be written
+                self.status = SystemError_()
 
     @property
     def broken(self) -> bool:
@@ -224,5 +240,10 @@ class ThreadMachine:
             self.facts.model_provider,
             settings.effort,
             settings.summary,
-            CollaborationMode(CollaborationSettings(settings.model, settings.effort)),
+            CollaborationMode(
+                CollaborationSettings(
+                    settings.model, settings.effort, settings.mode_instructions or None
+                ),
+                settings.mode,
+            ),
         )

@@ -30,6 +30,9 @@ class TurnMachine:
         ordinal: Its place in the thread.
         started_at_ms: Unix milliseconds.
         entries: What it begins with; empty for a compaction or a shell command.
+
+    Attributes:
+        is_review: It takes no more input.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class TurnMachine:
         self.started_at_ms = started_at_ms
         self.state = State.RUNNING
         self.error: TurnError | None = None
+        self.is_review = False
         self._waiting = list(entries)
         self._said: list[AgentMessageItem] = []
 

@@ -68,7 +68,7 @@ class Approvals:
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         request_id = self._pending.ask(answer)
         resolved = RequestResolved(narrator.thread.id, request_id)
-        self._voice.ask(question.method, request_id, question.params, narrator.thread.id)
+        self._voice.ask(question.method, request_id, question.params, narrator.thread)
         try:
             async with asyncio.timeout(self._timeout_s):
                 message = await answer

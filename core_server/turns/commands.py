@@ -123,6 +123,7 @@ class CommandRun:
     async def _run(self, *, begun: bool) -> str:
         outcome: Outcome | None = None
         try:
+            await self._narrator.settled()  # no effect before the item is on disk
             async with start(self._command()) as process:
                 self._begin(process, begun=begun)
                 begun = True

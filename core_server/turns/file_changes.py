@@ -84,6 +84,7 @@ class PatchRun:
 
     async def _apply(self) -> str:
         roots = roots_of(self._settings)
+        await self._narrator.settled()  # no effect before the item is on disk
         try:
             # Shielded: a thread cannot be stopped, so its end is awaited and told truly.
             await _uninterrupted(roots, self._changes)

@@ -14,7 +14,7 @@ from core_server.context import Context, Durable
 from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
 from core_server.outgoing.notifier import Voice, now_ms
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
-from core_server.protocol.threads import StatusChanged
+from core_server.protocol.threads import StatusChanged, SystemError_
 from core_server.protocol.turns import (
     ErrorNotification,
     ItemCompleted,
@@ -65,15 +65,16 @@ class Narrator:
         self._at_last.append((method, params))
 
     def begin(self) -> None:
-        """The turn runs."""
-        self._born = self._context.accepted.pop(self.turn.id, None)
+        """The turn runs; `settled` waits until its beginning is on disk, or is not."""
+        self._born = self._last = self._context.accepted.pop(self.turn.id, None)
         self.status(self._born)
         told = TurnNotification(self.thread.id, self.turn.running())
         self.say("turn/started", told, self._born)
 
     def status(self, after: Durable | None = None) -> None:
         """Tell the thread's status."""
-        self.say("thread/status/changed", StatusChanged(self.thread.id, self.thread.status), after)
+        told = StatusChanged(self.thread.id, self.thread.status)
+        self.say("thread/status/changed", told, after)
 
     def heard(self, entry: InputItem) -> None:
         """Input is taken; its row was written when it was accepted."""
@@ -131,13 +132,15 @@ class Narrator:
         finished = self.turn.finish(now_ms())
         self.thread.end(finished)
         if self.thread.broken:
-            self.status()
             if not _failed(self._born):
+                self.status()
                 self._tell_end(finished, None, None)
         else:
             row = turn_row(self.thread.id, self.turn.ordinal, finished)
             after = self._context.write(self.thread, PutTurn(row))
-            self.status(after)
+            told = StatusChanged(self.thread.id, self.thread.status)
+            failed = StatusChanged(self.thread.id, SystemError_())
+            self._voice.say("thread/status/changed", told, self.thread, after, failed)
             self._tell_end(finished, after, _lost(finished))
         for method, params in self._at_last:
             self.say(method, params)

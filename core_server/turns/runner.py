@@ -8,30 +8,44 @@ that was streamed so far gets no `item/completed`). A step is cut through an
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final
 
-from core_server.context import Context
+import msgspec
+
 from core_server.engines.base import (
+    AgentMessage,
     CompactedHistory,
     EngineError,
     HistoryEntry,
     Prompt,
     ToolCall,
     ToolOutput,
+    codex_error_info,
 )
 from core_server.logs import logger
 from core_server.outgoing.notifier import now_ms
 from core_server.protocol.account import RateLimitsUpdated
-from core_server.protocol.items import CompactionItem
+from core_server.protocol.items import (
+    AgentMessageItem,
+    CompactionItem,
+    EnteredReviewItem,
+    ExitedReviewItem,
+    TextInput,
+    UserMessageItem,
+)
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
 from core_server.records import closed, message_of, user_shell
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
+from core_server.storage.base import StorageError
+from core_server.turns import review
 from core_server.turns.commands import CommandRun, ShellArguments, shell
 from core_server.turns.file_changes import apply_patch
 from core_server.turns.sample import Sample
 from core_server.turns.tool_context import Bench
+
+INTERNAL: Final = "Internal error; see the server's log"
 
 MAX_SAMPLES: Final = 200
 """An engine that proposes tools without end is stopped here; long tasks need some 50."""
@@ -41,24 +55,21 @@ class TurnRunner:
     """One turn at work.
 
     Args:
-        context: The core.
         bench: The turn, its work, and whom to ask.
-        history: Of the thread; grows as the turn goes on.
+        read_history: What was said in the thread before; the list grows as the turn goes on.
     """
 
     def __init__(
-        self,
-        context: Context,
-        bench: Bench,
-        history: list[HistoryEntry],
+        self, bench: Bench, read_history: Callable[[], Awaitable[list[HistoryEntry]]]
     ) -> None:
-        self._context = context
+        self._context = bench.context
         self._bench = bench
         self._outbox = bench.outbox
         self._narrator = bench.narrator
         self._thread: ThreadMachine = bench.narrator.thread
         self._turn: TurnMachine = bench.narrator.turn
-        self._history = history
+        self._read_history = read_history
+        self._history: list[HistoryEntry] = []
         self._work = bench.work
         self._scope: asyncio.Timeout | None = None
         self._sampling = False
@@ -74,48 +85,100 @@ class TurnRunner:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Run to the end; never raises but for cancellation, which interrupts."""
-        self._narrator.begin()
+        """Run to the end.
+
+        Nothing is done for a turn whose beginning is not on disk: it was refused. Raises
+        for cancellation, which interrupts, and when the end itself cannot be told.
+        """
         try:
-            match self._work.kind:
-                case "compact":
-                    await self._compact()
-                case "shell":
-                    await self._step(self._shell())
-                case _:
-                    pass
+            self._narrator.begin()
+            await self._narrator.settled()
+            if not self._turn.stopping:
+                self._history = await self._read_history()
+            await self._begin_with()
             await self._narrator.settled()
             # No await between this look and the end: whoever joins later finds no turn.
             while self._turn.has_input and not self._turn.stopping:
                 await self._converse()
         except EngineError as error:
-            self._turn.stop(TurnError(str(error), error.info))
+            info = codex_error_info(error.info, error.http_status)
+            self._turn.stop(TurnError(str(error), info))
+        except StorageError as error:
+            self._turn.stop(TurnError(f"storage failed: {error}", "other"))
         except asyncio.CancelledError:
             self._turn.stop()
             raise
         except Exception as error:  # noqa: BLE001 - our own fault ends the turn, not the core
             logger().error("core.turn_failed", turn=self._turn.id, exc_info=error)
-            self._turn.stop(
-                TurnError("Internal error; see the server's log", "internalServerError")
-            )
+            self._turn.stop(TurnError(INTERNAL, "internalServerError"))
         finally:
             self._narrator.end()
 
-    async def _converse(self) -> None:
+    async def _begin_with(self) -> None:
+        """What stands before the conversation, or in its place."""
+        match self._work.kind:
+            case "compact":
+                await self._compact()
+            case "review":
+                await self._review()
+            case "shell":
+                await self._step(self._shell())
+            case _:
+                pass
+
+    async def _converse(self, *, hidden: bool = False) -> str:
+        """Sample and do what is proposed, until nothing is; returns what was said last.
+
+        `hidden`: what the engine says is not told as it comes.
+        """
+        said = ""
         for _ in range(MAX_SAMPLES):
             for entry in self._turn.take_input():
                 self._narrator.heard(entry)
                 self._history.append(message_of(entry))
-            sample = Sample(self._narrator, self._outbox, self._history)
+            sample = Sample(self._narrator, self._outbox, self._history, hidden=hidden)
             done = await self._step(sample.take(self._context.engine, self._prompt()), cut=True)
+            said = sample.text or said
             if done:
                 for call in sample.calls:
                     await self._step(self._perform(call))
             self._count(sample)
             await self._narrator.settled()
             if self._turn.stopping or (done and not sample.calls and not self._turn.has_input):
-                return
+                return said
         raise EngineError(f"the turn was ended after {MAX_SAMPLES} samples")
+
+    async def _review(self) -> None:
+        """Let the engine look at changes, with nothing of what was said before in its way."""
+        at_ms, new_id = now_ms(), self._context.new_id
+        for item in (
+            EnteredReviewItem(new_id(), self._work.shown, at_ms, at_ms),
+            asked := UserMessageItem(
+                new_id(), None, (TextInput(self._work.prompt),), at_ms, at_ms
+            ),
+        ):
+            self._narrator.started(msgspec.structs.replace(item, completed_at_ms=None), keep=False)
+            self._narrator.completed(item)
+        before, self._history = self._history, [message_of(asked)]
+        text = ""
+        try:
+            text = await self._converse(hidden=True)
+        finally:
+            self._history = before
+            ended = bool(text) and not self._turn.stopping
+            shown = review.rendered(text) if ended else review.NO_OUTPUT
+            self._say(ExitedReviewItem(new_id(), shown, now_ms(), now_ms()))
+            self._say(
+                AgentMessageItem(
+                    new_id(), shown if ended else review.INTERRUPTED, now_ms(), now_ms()
+                )
+            )
+            if not self._thread.broken:
+                before += [message_of(asked), AgentMessage(shown if ended else review.INTERRUPTED)]
+
+    def _say(self, item: ExitedReviewItem | AgentMessageItem) -> None:
+        self._narrator.started(msgspec.structs.replace(item, completed_at_ms=None), keep=False)
+        self._narrator.completed(item)
 
     async def _compact(self) -> None:
         started_at_ms = now_ms()
@@ -175,7 +238,11 @@ class TurnRunner:
 
     def _prompt(self, *, compact: bool = False) -> Prompt:
         settings = self._thread.settings
-        texts = (settings.base_instructions, settings.developer_instructions)
+        texts = [settings.base_instructions, settings.developer_instructions]
+        if self._work.kind == "review":
+            texts.append(review.INSTRUCTIONS)
+        elif settings.mode_instructions:
+            texts.append(settings.mode_instructions)
         return Prompt(
             history=tuple(closed(self._history)),
             model=settings.model,

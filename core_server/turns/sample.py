@@ -19,6 +19,7 @@ from core_server.engines.base import (
     TextDelta,
     ToolCall,
     Usage,
+    codex_error_info,
 )
 from core_server.outgoing.notifier import now_ms
 from core_server.outgoing.outbox import Outbox
@@ -43,15 +44,22 @@ class Sample:
         narrator: Tells of it; None for a sample that nobody hears (a compaction).
         outbox: Makes a fast engine wait for a slow client.
         history: Complete messages are added to it.
+        hidden: Messages and thoughts are not told of; `text` has the last message.
     """
 
     def __init__(
-        self, narrator: Narrator | None, outbox: Outbox, history: list[HistoryEntry]
+        self,
+        narrator: Narrator | None,
+        outbox: Outbox,
+        history: list[HistoryEntry],
+        *,
+        hidden: bool = False,
     ) -> None:
         self.calls: list[ToolCall] = []
         self.usage: TokenCounts | None = None
         self.text = ""
         self._narrator = narrator
+        self._hidden = hidden
         self._outbox = outbox
         self._history = history
         self._started: dict[str, int] = {}
@@ -85,8 +93,13 @@ class Sample:
             case Usage():
                 self.usage = _counts(event)
                 self._response_id = event.response_id
-            case MessageDone(_, text) if self._narrator is None:
+            case MessageDone(_, text) if self._narrator is None or self._hidden:
                 self.text = text
+                self._history.append(AgentMessage(text))
+            case Retrying() if self._narrator is not None:
+                self._tell(event, self._narrator)
+            case _ if self._hidden:
+                pass
             case _ if self._narrator is not None:
                 self._tell(event, self._narrator)
             case _:
@@ -115,9 +128,9 @@ class Sample:
             case ReasoningDone(item_id, summary):
                 started = self._started.get(item_id, now_ms())
                 narrator.completed(ReasoningItem(item_id, started, now_ms(), summary))
-            case Retrying(message, info):
+            case Retrying(message, info, http_status):
                 self._asked_ms = None  # the engine tells not when it asks again
-                narrator.retrying(TurnError(message, info))
+                narrator.retrying(TurnError(message, codex_error_info(info, http_status)))
             case _:
                 pass
 

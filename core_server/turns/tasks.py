@@ -2,20 +2,25 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
+
+import msgspec
 
 from core_server.context import Context, Work
 from core_server.engines.base import HistoryEntry
-from core_server.outgoing.notifier import Voice
+from core_server.logs import logger
+from core_server.outgoing.notifier import Voice, now_ms
 from core_server.outgoing.outbox import Outbox
-from core_server.protocol.turns import TurnError
+from core_server.protocol.threads import StatusChanged
+from core_server.protocol.turns import TurnError, TurnNotification
 from core_server.records import history_of
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
-from core_server.storage.base import StorageError
 from core_server.turns.approvals import Approvals
 from core_server.turns.report import Narrator
-from core_server.turns.runner import TurnRunner
+from core_server.turns.runner import INTERNAL, TurnRunner
 from core_server.turns.tool_context import Bench
 
 MAX_HISTORIES: Final = 64
@@ -72,6 +77,11 @@ class TurnTasks:
         if thread.turn is not None and (task := self._tasks.get(thread.turn.id)):
             await asyncio.wait([task])
 
+    def inject(self, thread: ThreadMachine, entries: Sequence[HistoryEntry]) -> None:
+        """Something was put into the history of a thread: the kept one has it too."""
+        if (known := self._histories.get(thread.id)) is not None:
+            known.extend(entries)
+
     def forget(self, thread_id: str) -> None:
         """Drop the history of a thread that is unloaded."""
         self._histories.pop(thread_id, None)
@@ -95,22 +105,40 @@ class TurnTasks:
                 task.cancel()
 
     async def _run(self, thread: ThreadMachine, turn: TurnMachine, work: Work) -> None:
-        assert self._context is not None, "serve() comes first"
-        narrator = Narrator(self._context, self._voice, thread, turn)
         try:
-            history = await self._history(self._context, thread, turn)
-        except StorageError as error:
-            turn.stop(TurnError(f"storage failed: {error}", "other"))
-            narrator.begin()
-            narrator.end()
-            return
-        bench = Bench(self._context, narrator, self._outbox, self._approvals, work)
-        runner = TurnRunner(self._context, bench, history)
-        self._runners[turn.id] = runner
-        try:
+            assert self._context is not None, "serve() comes first"
+            narrator = Narrator(self._context, self._voice, thread, turn)
+            bench = Bench(self._context, narrator, self._outbox, self._approvals, work)
+            runner = TurnRunner(bench, partial(self._history, self._context, thread, turn))
+            self._runners[turn.id] = runner
             await runner.run()
+        except Exception as error:  # noqa: BLE001 - one turn's fault is one turn's
+            logger().error("core.turn_failed", turn=turn.id, exc_info=error)
+            self._abandon(thread, turn)
         finally:
-            del self._runners[turn.id]
+            self._runners.pop(turn.id, None)
+
+    def _abandon(self, thread: ThreadMachine, turn: TurnMachine) -> None:
+        """End a turn whose end could not be told as it should be: with nothing but the fact.
+
+        It is not written, so the thread is read-only until it is resumed, and what is on
+        disk is then the truth.
+        """
+        reason = TurnError(INTERNAL, "internalServerError")
+        turn.stop(reason)
+        finished = turn.finish(now_ms())
+        told = msgspec.structs.replace(
+            finished, status="failed", error=reason, items=(), items_view="notLoaded"
+        )
+        if thread.turn is turn:
+            thread.end(told)
+        thread.break_off("a turn ended by a fault of this server")
+        try:
+            status = StatusChanged(thread.id, thread.status)
+            self._voice.say("thread/status/changed", status, thread)
+            self._voice.say("turn/completed", TurnNotification(thread.id, told), thread)
+        except Exception as error:  # noqa: BLE001 - nothing is left to tell it by
+            logger().error("core.turn_lost", turn=turn.id, exc_info=error)
 
     async def _history(
         self, context: Context, thread: ThreadMachine, turn: TurnMachine
@@ -118,7 +146,9 @@ class TurnTasks:
         """What was said before this turn: read once, then kept while the thread is loaded."""
         if (known := self._histories.get(thread.id)) is None:
             rows = await context.store_of(thread).items(thread.id)
-            known = history_of(tuple(row for row in rows if row.turn_id != turn.id))
+            known = history_of(
+                tuple(row for row in rows if row.turn_id != turn.id), thread.injected
+            )
             self._histories[thread.id] = known
         self._histories.move_to_end(thread.id)
         if len(self._histories) > max(MAX_HISTORIES, len(self._tasks)):

@@ -46,11 +46,14 @@ async def test_a_failed_write_sends_the_error_instead_or_nothing() -> None:
     first, second = _write(), _write()
     outbox.post(b"answer", "t", first, b"error")
     outbox.post(b"item", "t", second)
-    outbox.post(b"status", "t")
+    outbox.post(b"delta", "t")
+    outbox.post(b"status", "t", firm=True)
+    outbox.post(b"elsewhere", "u")
     first.set_exception(OSError())
     second.cancel()
     await outbox.settled()
-    assert wire.lines == [b"error", b"status"]
+    assert wire.lines == [b"elsewhere", b"error", b"status"]
+    assert repr(outbox) == "<Outbox lanes=0 held=0>"
 
 
 async def test_whoever_produces_waits_while_too_much_is_unread() -> None:
