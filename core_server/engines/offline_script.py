@@ -41,6 +41,7 @@ from core_server.engines.offline_directives import (
     Write,
     read_directive,
 )
+from core_server.engines.offline_schema import fitting
 
 # However long a text is, streaming it back takes no longer than this.
 _MAX_ECHO_S = 30.0
@@ -90,7 +91,10 @@ class Script:
         message, done = latest_request(history)
         if done:
             return self._say(_report(*done[-1]))
-        return self._perform(_directive(message))
+        directive = _directive(message)
+        if prompt.output_schema is not None and isinstance(directive, Say):
+            return self._say(fitting(directive.text, prompt.output_schema))
+        return self._perform(directive)
 
     def _perform(self, directive: Directive) -> Iterator[Step]:
         match directive:

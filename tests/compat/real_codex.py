@@ -9,6 +9,8 @@ is measured or reported, and nothing of the user's own configuration is read.
 """
 
 import importlib.util
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,17 @@ def codex_path() -> Path | None:
     path = Path(spec.origin).parent / "bin" / "codex"
     return path if path.is_file() else None
 
+
+def newest_codex() -> Path | None:
+    """The newest codex that is there: TRACE_PROXY_TEST_CODEX, else `codex` in the PATH."""
+    named = os.environ.get("TRACE_PROXY_TEST_CODEX") or shutil.which("codex")
+    return Path(named) if named and Path(named).is_file() else None
+
+
+needs_newest_codex = pytest.mark.skipif(
+    newest_codex() is None,
+    reason="no newest codex: npm install -g @openai/codex, or name it by TRACE_PROXY_TEST_CODEX",
+)
 
 needs_codex = pytest.mark.skipif(
     codex_path() is None, reason="the real codex is not installed: pip install openai-codex"

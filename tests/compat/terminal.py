@@ -50,6 +50,10 @@ class Screen:
         """What is on the screen, and what has scrolled away above it."""
         return (await self.tmux("capture-pane", "-p", "-J", "-S", "-200"))[1]
 
+    async def visible(self) -> str:
+        """What is on the screen now."""
+        return (await self.tmux("capture-pane", "-p", "-J"))[1]
+
     async def shows(self, text: str) -> str:
         """Wait until a text is on the screen; returns the screen."""
         seen = ""

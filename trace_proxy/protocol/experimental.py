@@ -1,4 +1,4 @@
-"""What the reference server 0.169.0 keeps behind the `experimentalApi` capability.
+"""What the reference server (0.171.0) keeps behind the `experimentalApi` capability.
 
 Tables only, from its JSON schema generated with and without `--experimental`;
 `gate` reads them. They name what is refused, so a method that they do not know
@@ -69,12 +69,16 @@ METHODS: Final = frozenset(
         "thread/realtime/appendAudio",
         "thread/realtime/appendSpeech",
         "thread/realtime/appendText",
+        "thread/realtime/list",
         "thread/realtime/listVoices",
         "thread/realtime/start",
         "thread/realtime/stop",
         "thread/sample",
         "thread/sample/cancel",
         "thread/search",
+        "thread/search/cancel",
+        "thread/search/stream",
+        "thread/search/stream/cancel",
         "thread/searchOccurrences",
         "thread/settings/update",
         "thread/timeline/list",

@@ -1,6 +1,6 @@
 """What the proxy knows about methods: which begin work, subscribe, choose handles.
 
-Names of the `codex app-server` protocol 0.169; a method that is not listed here is
+Names of the `codex app-server` protocol up to 0.171; a method that is not listed here is
 relayed like any other and shows as `_OTHER` in metrics and spans, so that a client
 cannot invent unbounded names. What their params mean is the core's business.
 """
@@ -32,10 +32,10 @@ KNOWN: Final = frozenset(
     mcpServer/event/stream/start mcpServer/event/stream/stop mcpServer/oauth/login
     mcpServer/resource/read mcpServer/tool/call mcpServerStatus/list memory/reset memory/status
     mock/experimentalMethod model/list modelProvider/capabilities/read
-    modelProvider/config/write modelProvider/list permissionProfile/list plugin/install
-    plugin/installed plugin/list plugin/read plugin/reconcile plugin/search
-    plugin/share/checkout plugin/share/delete plugin/share/list plugin/share/save
-    plugin/share/updateTargets plugin/skill/read plugin/uninstall process/kill
+    modelProvider/config/write modelProvider/default/set modelProvider/list
+    permissionProfile/list plugin/install plugin/installed plugin/list plugin/read
+    plugin/reconcile plugin/search plugin/share/checkout plugin/share/delete plugin/share/list
+    plugin/share/save plugin/share/updateTargets plugin/skill/read plugin/uninstall process/kill
     process/resizePty process/spawn process/writeStdin project/create project/delete
     project/import project/list project/move project/read project/update
     remoteControl/client/list remoteControl/client/revoke remoteControl/disable
@@ -43,24 +43,24 @@ KNOWN: Final = frozenset(
     remoteControl/status/read review/start rollout/compress server/diagnostics
     skills/config/write skills/extraRoots/set skills/list thread/approveGuardianDeniedAction
     thread/archive thread/attachment/add thread/attachment/list thread/attachment/remove
-    thread/attachmentOwner/list thread/backgroundTerminals/clean
-    thread/backgroundTerminals/list thread/backgroundTerminals/terminate thread/compact/start
-    thread/decrement_elicitation thread/delete thread/fork thread/goal/clear thread/goal/get
-    thread/goal/set thread/guardianReview thread/increment_elicitation thread/inject_items
-    thread/items/list thread/items/read thread/list thread/loaded/list thread/memory/read
-    thread/memoryMode/set thread/metadata/update thread/name/set thread/prediction/request
-    thread/prepareApprovedPlan thread/queue/add thread/queue/delete thread/queue/list
-    thread/queue/reorder thread/queue/start thread/queue/update thread/read
-    thread/readState/update thread/realtime/appendAudio thread/realtime/appendSpeech
-    thread/realtime/appendText thread/realtime/listVoices thread/realtime/start
-    thread/realtime/stop thread/resume thread/revert thread/sample thread/sample/cancel
-    thread/search thread/searchOccurrences thread/section/move thread/settings/update
-    thread/shellCommand thread/start thread/timeline/list thread/turns/list thread/unarchive
-    thread/unsubscribe threadSection/create threadSection/delete threadSection/list
-    threadSection/update turn/interrupt turn/settings/update turn/start turn/steer
-    userVerification/cancel userVerification/delete userVerification/enroll
-    userVerification/status userVerification/verify windowsSandbox/readiness
-    windowsSandbox/setupStart
+    thread/attachmentOwner/list thread/backgroundTerminals/clean thread/backgroundTerminals/list
+    thread/backgroundTerminals/terminate thread/compact/start thread/decrement_elicitation
+    thread/delete thread/fork thread/goal/clear thread/goal/get thread/goal/set
+    thread/guardianReview thread/increment_elicitation thread/inject_items thread/items/list
+    thread/items/read thread/list thread/loaded/list thread/memory/read thread/memoryMode/set
+    thread/metadata/update thread/name/set thread/prediction/request thread/prepareApprovedPlan
+    thread/queue/add thread/queue/delete thread/queue/list thread/queue/reorder
+    thread/queue/start thread/queue/update thread/read thread/readState/update
+    thread/realtime/appendAudio thread/realtime/appendSpeech thread/realtime/appendText
+    thread/realtime/list thread/realtime/listVoices thread/realtime/start thread/realtime/stop
+    thread/resume thread/revert thread/sample thread/sample/cancel thread/search
+    thread/search/cancel thread/search/stream thread/search/stream/cancel
+    thread/searchOccurrences thread/section/move thread/settings/update thread/shellCommand
+    thread/start thread/timeline/list thread/turns/list thread/unarchive thread/unsubscribe
+    threadSection/create threadSection/delete threadSection/list threadSection/update
+    turn/interrupt turn/settings/update turn/start turn/steer userVerification/cancel
+    userVerification/delete userVerification/enroll userVerification/status
+    userVerification/verify windowsSandbox/readiness windowsSandbox/setupStart
     """.split()
 )
 

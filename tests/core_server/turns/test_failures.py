@@ -217,8 +217,7 @@ STEPS: list[tuple[type, str]] = [
         TurnTasks,
     )
     for name, member in vars(kind).items()
-    if callable(member)
-    and (name not in NO_STEPS or (kind is TurnRunner and name == "run"))
+    if callable(member) and (name not in NO_STEPS or (kind is TurnRunner and name == "run"))
 ]
 
 
