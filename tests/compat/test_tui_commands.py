@@ -15,6 +15,8 @@ NOBODY = "http://127.0.0.1:9/v1"
 
 READY = "Ask Codex to do anything"
 
+WORKING = "esc to interrupt"
+
 BAD = re.compile(r"failed|panic|not served|Could not|Unknown|-32\d\d\d", re.IGNORECASE)
 """What a line of the screen must not say; what our own texts say is not among it."""
 
@@ -44,7 +46,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("/export", "Export conversation", "Escape"),
     ("/diff", "q close", "q"),
     ("/recap", "• hello there friend", ""),
-    ("/init", "Commit & Pull Request Guidelines", ""),
+    ("/init", "Agent-Specific Instructions", ""),
     ("/compact", "Context compacted", ""),
     ("/plan", "Plan mode", ""),
     ("make a plan of it", "• make a plan of it", ""),
@@ -61,9 +63,16 @@ ALLOWED = ("IDE context could not be enabled",)
 
 async def _typed(screen: Screen, words: str) -> None:
     await screen.tmux("send-keys", "-l", "--", words)
-    await screen.shows(words)
+    await screen.shows(words.removeprefix("!"))
     await asyncio.sleep(HAND_S)  # an Enter right behind a text counts as pasted
     await screen.press("Enter")
+
+
+async def _idle(screen: Screen) -> None:
+    """Wait until no turn runs: some commands are refused meanwhile."""
+    async with asyncio.timeout(WAIT_S):
+        while WORKING in await screen.visible():
+            await asyncio.sleep(HAND_S)
 
 
 async def _closed(screen: Screen, key: str, shown: str) -> None:
@@ -103,6 +112,7 @@ async def test_every_command_of_the_tui_does_something_and_none_fails(tmp_path: 
             if keys:
                 await _closed(screen, keys, shown)
             await screen.shows(READY)
+            await _idle(screen)
         assert _unserved(proxy) == []
         await _typed(screen, "/quit")
         await screen.ended()
