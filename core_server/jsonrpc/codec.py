@@ -183,10 +183,6 @@ def _id_in_bad_text(data: bytes) -> bytes:
         return NULL_ID
 
 
-def _no_json(name: str) -> None:
-    raise ValueError(name)  # NaN, Infinity: RFC 8259 has no such number
-
-
 def _is_integer(raw: bytes) -> bool:
     return len(raw) <= _INT64_DIGITS and raw.removeprefix(b"-").isdigit()
 

@@ -71,7 +71,7 @@ async def _typed(screen: Screen, words: str) -> None:
 async def _idle(screen: Screen) -> None:
     """Wait until no turn runs: some commands are refused meanwhile."""
     async with asyncio.timeout(WAIT_S):
-        while WORKING in await screen.visible():
+        while WORKING in await screen.visible():  # noqa: ASYNC110 - tmux tells nobody
             await asyncio.sleep(HAND_S)
 
 
