@@ -1,7 +1,6 @@
 """What we send fits the types that the real server publishes (`generate-json-schema`)."""
 
 import asyncio
-import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from core_server.protocol.methods import METHODS
 from core_server.protocol.notifications import NOTIFICATIONS, SERVER_REQUESTS
+from tests.compat.real_codex import needs_newest_codex, newest_codex
 from tests.core_process import completed, core, run_turn, start_thread, text
 from tests.stdio_client import Json, RpcError, StdioClient
 
@@ -28,18 +28,17 @@ _NAMES = {
     "thread/name/set": "ThreadSetNameResponse",
 }
 _OURS_ALONE = {"serverInfo"}
+_PLAN = {"mode": "plan", "settings": {"model": "offline", "developer_instructions": None}}
+_MESSAGE = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
+
+
+pytestmark = needs_newest_codex
 
 
 @pytest.fixture(scope="module")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> Json:
     out = tmp_path_factory.mktemp("schema")
-    codex: Any = importlib.import_module("codex_cli_bin")
-    argv = [
-        str(codex.bundled_codex_path()),
-        "app-server",
-        "generate-json-schema",
-        "--experimental",
-    ]
+    argv = [str(newest_codex()), "app-server", "generate-json-schema", "--experimental"]
     subprocess.run([*argv, "--out", str(out)], check=True)
     found: Json = json.loads((out / "codex_app_server_protocol.schemas.json").read_text())
     return found
@@ -99,9 +98,21 @@ async def _a_bit_of_everything(client: StdioClient, workspace: Path) -> None:
         "thread/turns/list": {"itemsView": "full"},
         "thread/items/list": {},
         "thread/readState/update": {"expectedRevision": "r", "operation": {"type": "read"}},
+        "thread/settings/update": {"collaborationMode": _PLAN},
+        "thread/inject_items": {"items": [_MESSAGE]},
+        "thread/backgroundTerminals/list": {},
+        "thread/backgroundTerminals/clean": {},
+        "thread/backgroundTerminals/terminate": {"processId": "1"},
     }
     for method, more in requests.items():
         await client.request(method, {**named, **more})
+    review = await client.request(
+        "review/start", {**named, "target": {"type": "custom", "instructions": "look"}}
+    )
+    await completed(client, review["turn"]["id"])
+    for kind in ("", "/stream"):
+        await client.request(f"thread/search{kind}", {"searchTerm": "hello"})
+        await client.request(f"thread/search{kind}/cancel", {"requestId": 1})
     forked = await client.request("thread/fork", named)
     other = {"threadId": forked["thread"]["id"]}
     for method in ("unsubscribe", "archive", "unarchive", "delete"):

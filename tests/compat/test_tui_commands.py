@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.compat.cores import running_core
 from tests.compat.real_codex import codex_home, needs_newest_codex, newest_codex
 from tests.compat.terminal import HAND_S, WAIT_S, Screen, needs_tmux, terminal
+from tests.e2e.clients import Client
 from tests.e2e.proxy import Proxy, trace_proxy
 
 pytestmark = [needs_newest_codex, needs_tmux]
@@ -14,8 +15,6 @@ pytestmark = [needs_newest_codex, needs_tmux]
 NOBODY = "http://127.0.0.1:9/v1"
 
 READY = "Ask Codex to do anything"
-
-WORKING = "esc to interrupt"
 
 BAD = re.compile(r"failed|panic|not served|Could not|Unknown|-32\d\d\d", re.IGNORECASE)
 """What a line of the screen must not say; what our own texts say is not among it."""
@@ -68,10 +67,13 @@ async def _typed(screen: Screen, words: str) -> None:
     await screen.press("Enter")
 
 
-async def _idle(screen: Screen) -> None:
+async def _idle(other: Client) -> None:
     """Wait until no turn runs: some commands are refused meanwhile."""
     async with asyncio.timeout(WAIT_S):
-        while WORKING in await screen.visible():  # noqa: ASYNC110 - tmux tells nobody
+        while True:
+            threads = (await other.request("thread/list", {}))["data"]
+            if all(thread["status"]["type"] != "active" for thread in threads):
+                return
             await asyncio.sleep(HAND_S)
 
 
@@ -102,6 +104,7 @@ async def test_every_command_of_the_tui_does_something_and_none_fails(tmp_path: 
     async with (
         running_core("ours", tmp_path) as core,
         trace_proxy("--log-level", "debug", env=core.env) as proxy,
+        proxy.client() as other,
         terminal([str(newest_codex()), "--remote", proxy.url], here / "workspace", env) as screen,
     ):
         await screen.shows(READY)
@@ -112,7 +115,7 @@ async def test_every_command_of_the_tui_does_something_and_none_fails(tmp_path: 
             if keys:
                 await _closed(screen, keys, shown)
             await screen.shows(READY)
-            await _idle(screen)
+            await _idle(other)
         assert _unserved(proxy) == []
         await _typed(screen, "/quit")
         await screen.ended()

@@ -115,7 +115,7 @@ async def test_a_core_that_keeps_crashing_ends_the_proxy_with_one_line() -> None
             assert await client.closed() == 1011
         assert await proxy.exit_code() == 1
         assert proxy.stderr.splitlines()[-1] == (
-            "trace-proxy: no core stays up: exit code 7; run the command after -- by hand to see why"
+            "trace-proxy: a core does not stay up: exit code 7; run its command by hand to see why"
         )
         assert len(proxy.log("core.started")) == 4
 
@@ -127,7 +127,7 @@ async def test_a_core_that_never_starts_ends_the_proxy_with_one_line() -> None:
     ) as proxy:
         assert await proxy.exit_code() == 1
         assert proxy.stderr.splitlines()[-1] == (
-            "trace-proxy: no core starts: exit code 7; run the command after -- by hand to see why"
+            "trace-proxy: cannot start the core: exit code 7; run its command by hand to see why"
         )
 
 
@@ -154,7 +154,7 @@ async def test_a_core_that_never_says_hello_is_given_up() -> None:
         assert await proxy.exit_code() == 1
         reasons = [event["reason"] for event in proxy.log("core.hung")]
         assert reasons == ["no answer to initialize"] * 2
-        assert proxy.stderr.splitlines()[-1].startswith("trace-proxy: no core starts: ")
+        assert proxy.stderr.splitlines()[-1].startswith("trace-proxy: cannot start the core: ")
 
 
 async def test_a_stopped_core_is_a_hung_core() -> None:

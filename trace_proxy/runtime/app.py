@@ -30,6 +30,8 @@ from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, ListenStdio
+from trace_proxy.settings.grammar import unknown_variables
+from trace_proxy.settings.secrets import shown_command
 from trace_proxy.state.connection import Peer
 
 SWITCH_INTERVAL_S: Final = 0.001
@@ -62,6 +64,8 @@ def run(config: Config) -> int:
     """
     sink = log_setup.configure(config.logging, record_content=config.tracing.record_content)
     try:
+        for name in unknown_variables(os.environ):
+            _log.warning("config.unknown_variable", name=name[:200])
         entrance = Entrance(config)
         find_command(config.pool.command)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -89,7 +93,7 @@ async def _main(config: Config, entrance: Entrance) -> int:
         version=our_version,
     )
     metrics = Metrics()
-    processes = Processes(config.limits, metrics)
+    processes = Processes(config.limits, metrics, config.pool.core_stderr)
     loop = asyncio.get_running_loop()
 
     def deliver(name: SignalName) -> None:
@@ -210,7 +214,7 @@ class Program:
         _log.info(
             "proxy.ready",
             listen=listen,
-            core=" ".join(self._config.pool.command),
+            core=" ".join(shown_command(self._config.pool.command)),
             cores=self._config.pool.cores,
             traces=self._traces,
         )

@@ -22,11 +22,18 @@ class RuntimeEffects:
         clients: Who is sent to.
         processes: Who is written to.
         meters: Who measures.
-        serving: Called when a core is up, or waits for its one client.
+        serving: Called when a core waits for its one client.
+        core_up: Called when a core is up.
     """
 
     def __init__(
-        self, clients: Clients, processes: Processes, meters: Meters, serving: Callable[[], None]
+        self,
+        clients: Clients,
+        processes: Processes,
+        meters: Meters,
+        *,
+        serving: Callable[[], None],
+        core_up: Callable[[], None],
     ) -> None:
         self.send = clients.send
         self.fan_out = clients.fan_out
@@ -45,6 +52,7 @@ class RuntimeEffects:
         self.notification_dropped = meters.notification_dropped
         self.log = meters.log
         self._serving = serving
+        self._core_up = core_up
 
     def core_waits(self, core: CoreSession) -> None:  # noqa: ARG002 - there is one
         """A core's process runs, and its one client may speak."""
@@ -53,4 +61,4 @@ class RuntimeEffects:
     def core_ready(self, core: CoreSession) -> None:
         """A core is up, with its threads."""
         _log.info("core.ready", core=core.index, epoch=core.epoch)
-        self._serving()
+        self._core_up()

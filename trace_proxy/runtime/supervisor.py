@@ -35,6 +35,9 @@ from trace_proxy.state.connection import Connection, Peer
 TICK_S: Final = 0.25
 """How often slow clients and hung cores are looked for; their bounds are seconds."""
 
+SETTLED_S: Final = 0.1
+"""A core that cannot go on is gone by then; longer would keep who waits for us waiting."""
+
 DRAINING_TICK_S: Final = 0.05
 """The same while draining: a tenth of what an idle drain may take."""
 
@@ -86,7 +89,9 @@ class Supervisor:
         self.drain = Drain(timeout_s=config.drain_timeout_s)
         self.meters = Meters(telemetry, metrics)
         self._clients = Clients(config.limits, metrics, self._flushed)
-        effects = RuntimeEffects(self._clients, processes, self.meters, self.serving)
+        effects = RuntimeEffects(
+            self._clients, processes, self.meters, serving=self.serving, core_up=self.core_up
+        )
         self._machine = machine(config, effects, telemetry, self.drain, version)
         self._board = self._machine.board
         self.intake = Intake(self._machine, self._clients, metrics, config.limits)
@@ -193,6 +198,14 @@ class Supervisor:
     def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
         """A client's handshake had a trace context that is none."""
         self.meters.context_rejected(connection, rejection)
+
+    def core_up(self) -> None:
+        """A core answers: ready is said when it still does a moment later."""
+        self._loop.call_later(SETTLED_S, self._settled)
+
+    def _settled(self) -> None:
+        if self._machine.ready:
+            self.serving()
 
     def serving(self) -> None:
         """The first core is up, or clients bring their own."""

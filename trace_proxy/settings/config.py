@@ -19,6 +19,7 @@ from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUn
 __all__ = [
     "Authentication",
     "Config",
+    "CoreStderr",
     "Delivery",
     "Limits",
     "Listen",
@@ -95,6 +96,14 @@ class LogLevel(Enum):
         return cls.WARNING if value == "warn" else None
 
 
+class CoreStderr(Enum):
+    """What is shown of a core's stderr: all, the last lines when it fails, or nothing."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    TAIL = "tail"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The cores: what to start, how many, and when to give one up (drain-and-queues.md, "Cores").
@@ -108,6 +117,7 @@ class Pool:
         restart_backoff_max_s: Longest wait between two restarts.
         max_restarts: So many within the window, and the core has failed for good.
         restart_window_s: That window.
+        core_stderr: What is shown of their stderr.
     """
 
     command: tuple[str, ...] = DEFAULT_COMMAND
@@ -118,6 +128,7 @@ class Pool:
     restart_backoff_max_s: float = 8.0  # long enough to cost nothing, short enough to wait for
     max_restarts: int = 5  # five crashes in three minutes are no accident
     restart_window_s: float = 180.0
+    core_stderr: CoreStderr = CoreStderr.PASS
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:

@@ -23,9 +23,12 @@ from trace_proxy.settings.config import (
     Tracing,
 )
 from trace_proxy.settings.limits import Limits
-from trace_proxy.settings.options import OPTIONS, Option
+from trace_proxy.settings.options import OPTIONS, PREFIX, Option
 
 DISTRIBUTION: Final = "trace-proxy"
+
+TESTS: Final = ("TRACE_PROXY_TEST_", "TRACE_PROXY_REQUIRE_")
+"""What the tests are told by the environment; their children inherit it."""
 
 _DESCRIPTION: Final = """\
 Share one or more app-server processes among many websocket clients, trace every
@@ -129,6 +132,16 @@ def read_config(argv: Sequence[str], environment: Mapping[str, str]) -> Config:
         return _config(sections)
     except ConfigurationError as error:
         raise ConfigurationError(_name_sources(str(error), from_environment)) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like options of ours and are none: mistyped, most likely."""
+    known = {option.variable for option in OPTIONS}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(PREFIX) and not name.startswith(TESTS) and name not in known
+    )
 
 
 def _split(argv: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...] | None]:

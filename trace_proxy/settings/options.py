@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from trace_proxy.settings.config import (
+    CoreStderr,
     Delivery,
     LogFormat,
     LogLevel,
@@ -137,6 +138,16 @@ OPTIONS: Final = (
         read=read_member(Delivery),
         metavar=_choices(Delivery),
         default="subscribers",
+    ),
+    Option(
+        name="core-stderr",
+        group=_CLIENTS,
+        help="what is shown of a core's stderr: all, its last lines when it fails, or nothing",
+        section="pool",
+        field="core_stderr",
+        read=read_member(CoreStderr),
+        metavar=_choices(CoreStderr),
+        default="pass",
     ),
     Option(
         name="drain-timeout",

@@ -24,7 +24,7 @@ from trace_proxy.relay.shared.answers import Answers
 from trace_proxy.relay.shared.core_messages import CoreMessages
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
-from trace_proxy.relay.shared.pool import Pool, Restarts
+from trace_proxy.relay.shared.pool import EARLY_S, Pool, Restarts
 from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content
@@ -170,14 +170,21 @@ class Hub:
         self.board.now_ns = now_ns
         self.pool.started(core)
 
-    def core_lost(self, core: CoreSession, now_ns: int, now_s: float) -> float | None:
+    def core_lost(
+        self,
+        core: CoreSession,
+        now_ns: int,
+        now_s: float,
+        exit_code: int | None = None,
+        lived_s: float = EARLY_S,
+    ) -> float | None:
         """A core's process is gone, or could not be started.
 
         Returns:
             Seconds until it shall be started again, None for never.
         """
         self.board.now_ns = now_ns
-        return self.pool.lost(core, now_s)
+        return self.pool.lost(core, now_s, exit_code, lived_s)
 
     def core_lines(
         self, core: CoreSession, lines: Iterator[envelope.Decoded], now_ns: int

@@ -46,6 +46,16 @@ def _is_reference(greeting: bytes) -> bool:
     return hello.codex_home is not None and hello.server_info is msgspec.UNSET
 
 
+CONFIGURATION: Final = 2
+"""The exit code of a program whose options are wrong, by an old custom (and argparse's)."""
+
+EARLY_S: Final = 2.0
+"""Who exits with an error before has not started; a real core needs some 0.3 s."""
+
+MAX_EARLY: Final = 2
+"""Once may be an accident: a port, a lock, a disk that was full for a moment."""
+
+
 class Restarts:
     """When a core that died may start again, and when it has failed for good.
 
@@ -54,9 +64,12 @@ class Restarts:
         max_s: Longest delay.
         most: Restarts within the window before it is given up.
         window_s: The window.
+
+    A core that says by its exit code that its options are wrong is not started again, nor
+    one that could not start twice in a row: the third time would be no better.
     """
 
-    __slots__ = ("_max_s", "_min_s", "_most", "_times", "_window_s")
+    __slots__ = ("_early", "_max_s", "_min_s", "_most", "_times", "_window_s")
 
     def __init__(self, *, min_s: float, max_s: float, most: int, window_s: float) -> None:
         self._min_s = min_s
@@ -64,9 +77,22 @@ class Restarts:
         self._most = most
         self._window_s = window_s
         self._times: deque[float] = deque()
+        self._early = 0
 
-    def died(self, now_s: float) -> float | None:
-        """Seconds until the next start, None when there will be none."""
+    def died(
+        self, now_s: float, exit_code: int | None = None, lived_s: float = EARLY_S
+    ) -> float | None:
+        """Seconds until the next start, None when there will be none.
+
+        Args:
+            now_s: The clock.
+            exit_code: What it exited with; negative for a signal, None where it is not known.
+            lived_s: How long it ran.
+        """
+        early = exit_code is not None and exit_code > 0 and lived_s < EARLY_S
+        self._early = self._early + 1 if early else 0
+        if exit_code == CONFIGURATION or self._early >= MAX_EARLY:
+            return None
         while self._times and now_s - self._times[0] > self._window_s:
             self._times.popleft()
         if len(self._times) >= self._most:
@@ -200,8 +226,14 @@ class Pool:
         self._greetings.greeted(core)
         self._board.effects.core_ready(core)
 
-    def lost(self, core: CoreSession, now_s: float) -> float | None:
-        """Its process is gone; settle all that it held.
+    def lost(
+        self,
+        core: CoreSession,
+        now_s: float,
+        exit_code: int | None = None,
+        lived_s: float = EARLY_S,
+    ) -> float | None:
+        """Its process is gone; settle all that it held. How it went is for `Restarts`.
 
         Returns:
             Seconds until it shall be started again, None when it has failed for good
@@ -225,18 +257,20 @@ class Pool:
             if not board.subscribers.has(thread):
                 board.forget_thread(thread)
         self._forget_handles(core)
-        delay_s = self._next_start(core, now_s)
+        delay_s = self._next_start(core, now_s, exit_code, lived_s)
         if self.failed:
             self._greetings.give_up()
         return delay_s
 
-    def _next_start(self, core: CoreSession, now_s: float) -> float | None:
+    def _next_start(
+        self, core: CoreSession, now_s: float, exit_code: int | None, lived_s: float
+    ) -> float | None:
         if self._board.drain.state not in (State.STARTING, State.SERVING):
             core.failed()
             for thread in self._board.placement.of(core):
                 self._board.placement.forget(thread)
             return None
-        delay_s = self._restarts[core.index].died(now_s)
+        delay_s = self._restarts[core.index].died(now_s, exit_code, lived_s)
         if delay_s is None:
             core.failed()
             self._move(list(self._board.placement.of(core)))

@@ -54,7 +54,7 @@ class _PrivateOwner(CoreOwner):
         limits = processes.limits
         self._most_bytes = limits.soft_client_queue_bytes // 2
         self._most_messages = limits.soft_client_queue_messages // 2
-        self.process = CoreProcess(core.index, self, limits)
+        self.process = CoreProcess(core.index, self, limits, processes.core_stderr)
 
     def core_lines(self, lines: list[bytes | Oversized]) -> None:
         """Hand lines on; stop reading while the client has enough to take."""
@@ -160,7 +160,5 @@ class PrivateCores:
         log("core.exited", core=core.index, exit_code=code, stopped=process.ending)
         self._machine.core_lost(core, code, time.time_ns())
         if alone and code and not process.ending:
-            self._no_core_left(
-                f"the core ended with code {code}; run the command after -- by hand to see why"
-            )
+            self._no_core_left(f"the core ended: {process.epitaph()}")
         self._work_changed()

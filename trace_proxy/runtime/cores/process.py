@@ -8,10 +8,12 @@ hub, which stops giving, and the child's output is always read.
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
 import termios
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -20,6 +22,7 @@ import structlog
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.errors import StartError
+from trace_proxy.settings.config import CoreStderr
 from trace_proxy.settings.limits import Limits
 
 _LAUNCH: Final = str(Path(__file__).with_name("launch_script.py"))
@@ -31,6 +34,17 @@ _SPAWN_DESCRIPTORS: Final = 12
 
 _EXIT_GRACE_S: Final = 0.2
 """For the last lines of a core that has exited: a grandchild may hold its pipes open."""
+
+TAIL_LINES: Final = 20
+"""A traceback's end, and what led to it."""
+
+MAX_SHOWN_BYTES: Final = 4096
+"""Of one line; core-server's own longest is 1,000 characters."""
+
+MAX_QUOTED_CHARACTERS: Final = 500
+"""Of its last line in ours, which shall stay one that a terminal shows whole."""
+
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 _log = structlog.get_logger("trace_proxy.core")
 
@@ -70,19 +84,26 @@ class CoreProcess(asyncio.SubprocessProtocol):
         index: Its place in the pool, for the log.
         owner: Who hears of it.
         limits: Bounds of lines and of stderr.
+        core_stderr: What is shown of its stderr.
 
     Attributes:
         greeted_at_s: When it was first written to, loop time; None before.
         ending: It was told to end.
     """
 
-    def __init__(self, index: int, owner: Owner, limits: Limits) -> None:
+    def __init__(
+        self,
+        index: int,
+        owner: Owner,
+        limits: Limits,
+        core_stderr: CoreStderr = CoreStderr.PASS,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.index = index
         self._owner = owner
         self._loop = loop
         self._splitter = LineSplitter(limits.max_core_line_bytes)
-        self._stderr = StderrLog(index, limits, loop.time)
+        self._stderr = StderrLog(index, limits, loop.time, core_stderr)
         self._out: list[bytes] = []
         self._flushing = False
         self._exited = asyncio.Event()
@@ -223,7 +244,15 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._transport.close()
         code = self.exit_code
         assert code is not None
+        self._stderr.close(failed=code != 0 and not self.ending)
         return code
+
+    def epitaph(self) -> str:
+        """Why it ended: its exit code, and its own last words where it may be quoted."""
+        code = self.exit_code
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        last = self._stderr.last
+        return f"{how}: {last}" if last else f"{how}; run its command by hand to see why"
 
     def close_stdin(self) -> None:
         """End its input, after what is queued: the polite request to exit."""
@@ -278,30 +307,81 @@ def _require_descriptors() -> None:
 
 
 class StderrLog:
-    """A core's stderr: always read, never kept; its lengths are logged at a bounded rate."""
+    """A core's stderr: always read, and shown as the operator wants it.
 
-    def __init__(self, index: int, limits: Limits, clock: Callable[[], float]) -> None:
+    `pass` shows each line at a bounded rate and counts the others, `tail` the last ones of
+    a core that failed, `none` nothing: then its words are in none of our messages either.
+
+    Args:
+        index: The core's place in the pool.
+        limits: Longest line, and lines a second.
+        clock: Monotonic seconds.
+        shown: What is shown.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        limits: Limits,
+        clock: Callable[[], float],
+        shown: CoreStderr = CoreStderr.PASS,
+    ) -> None:
         self._index = index
         self._clock = clock
+        self._shown = shown
         self._per_second = limits.max_core_stderr_lines_per_second
         self._splitter = LineSplitter(limits.max_core_stderr_bytes)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._second = 0
         self._lines = 0
         self.suppressed = 0
 
+    @property
+    def last(self) -> str:
+        """Its last line, cleaned and cut; empty where it said none or may not be quoted."""
+        if self._shown is CoreStderr.NONE or not self._tail:
+            return ""
+        return self._tail[-1][:MAX_QUOTED_CHARACTERS]
+
     def feed(self, data: bytes) -> None:
         """Take a piece of output."""
-        for line in self._splitter.feed(data):
-            text = line.head if isinstance(line, Oversized) else line
-            if text.strip():
-                self._log(len(text))
+        self._take(self._splitter.feed(data))
 
-    def _log(self, size: int) -> None:
+    def close(self, *, failed: bool) -> None:
+        """It has said all."""
+        self._take(self._splitter.close())
+        if failed and self._shown is CoreStderr.TAIL:
+            for line in self._tail:
+                _log.warning("core.stderr", core=self._index, line=line)
+        self._count()
+
+    def _take(self, lines: list[bytes | Oversized]) -> None:
+        for line in lines:
+            head = line.head if isinstance(line, Oversized) else line
+            if text := _readable(head):
+                self._tail.append(text)
+                if self._shown is CoreStderr.PASS:
+                    self._log(text)
+
+    def _log(self, text: str) -> None:
         second = int(self._clock())
         if second != self._second:
+            self._count()
             self._second, self._lines = second, 0
         self._lines += 1
         if self._lines <= self._per_second:
-            _log.debug("core.stderr", core=self._index, bytes=size)
-        else:
-            self.suppressed += 1
+            _log.info("core.stderr", core=self._index, line=text)
+
+    def _count(self) -> None:
+        """Say how many lines of the last second were not shown."""
+        more = self._lines - self._per_second
+        if more > 0:
+            self.suppressed += more
+            self._lines = 0
+            _log.warning("core.stderr_suppressed", core=self._index, lines=more)
+
+
+def _readable(line: bytes) -> str:
+    """A line as text: colours left out, what cannot be printed as a blank, cut."""
+    text = _ESCAPES.sub("", line[:MAX_SHOWN_BYTES].decode(errors="replace"))
+    return "".join(char if char.isprintable() else " " for char in text).strip()

@@ -17,6 +17,7 @@ from core_server.jsonrpc.framing import Oversized
 from trace_proxy.runtime.cores.orphans import Keeping
 from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
+from trace_proxy.settings.config import CoreStderr
 from trace_proxy.settings.limits import Limits
 from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 
@@ -32,14 +33,18 @@ class Processes:
     Args:
         limits: How long a core may take for what.
         metrics: Faults are counted there.
+        core_stderr: What is shown of their stderr.
 
     Attributes:
-        limits, metrics: As given; owners of single processes use them too.
+        limits, metrics, core_stderr: As given; owners of single processes use them too.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, limits: Limits, metrics: Metrics, core_stderr: CoreStderr = CoreStderr.PASS
+    ) -> None:
         self.limits = limits
         self.metrics = metrics
+        self.core_stderr = core_stderr
         self._keeping = Keeping()
         self._running: dict[int, CoreProcess] = {}
 

@@ -7,7 +7,6 @@ When a core may start again and what becomes of what it held is decided by
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
 
 import structlog
 
@@ -19,8 +18,6 @@ from trace_proxy.runtime.cores.processes import CoreOwner, Processes
 from trace_proxy.state.core_session import CoreSession
 
 _log = structlog.get_logger("trace_proxy.core")
-
-_BY_HAND: Final = "run the command after -- by hand to see why"
 
 
 class SharedCores:
@@ -61,8 +58,10 @@ class SharedCores:
     async def run(self, core: CoreSession) -> None:
         """The lives of one core, until it has failed or the proxy stops."""
         while True:
-            why = await self._live(core)
-            delay_s = self._hub.core_lost(core, time.time_ns(), self._loop.time())
+            born_s = self._loop.time()
+            code, why = await self._live(core)
+            now_s = self._loop.time()
+            delay_s = self._hub.core_lost(core, time.time_ns(), now_s, code, now_s - born_s)
             self._work_changed()
             if self._drain.state in (State.CLOSING, State.STOPPED):
                 return
@@ -72,19 +71,21 @@ class SharedCores:
                 return
             self._processes.metrics.core_restarts += 1
 
-    async def _live(self, core: CoreSession) -> str:
-        """One life; returns why it ended."""
+    async def _live(self, core: CoreSession) -> tuple[int | None, str]:
+        """One life; returns its exit code and why it ended."""
         owner = _SharedOwner(core, self._hub, self._processes)
-        process = CoreProcess(core.index, owner, self._processes.limits)
+        process = CoreProcess(
+            core.index, owner, self._processes.limits, self._processes.core_stderr
+        )
         try:
             await process.start(self._command)
         except OSError as error:  # no memory, no process, no descriptor left
-            return f"not started: {error.strerror}"
+            return None, f"not started: {error.strerror}"
         self._processes.started(process)
         self._hub.core_started(core, time.time_ns())
         code = await process.wait()
         self._processes.ended(process)
-        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return code, process.epitaph()
 
     async def _drain_begins(self, within_s: float) -> bool:
         try:
@@ -103,8 +104,8 @@ class SharedCores:
         elif self._pool.failed:
             starting = self._drain.state is State.STARTING
             _log.error("cores.failed", reason=why)
-            first = "no core starts" if starting else "no core stays up"
-            self._no_core_left(f"{first}: {why}; {_BY_HAND}")
+            first = "cannot start the core" if starting else "a core does not stay up"
+            self._no_core_left(f"{first}: {why}")
 
     def drain_began(self) -> None:
         """From now on nothing is restarted."""
