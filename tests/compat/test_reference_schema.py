@@ -26,6 +26,7 @@ _NAMES = {
     "command/exec/write": "CommandExecWriteResponse",
     "mcpServerStatus/list": "ListMcpServerStatusResponse",
     "thread/name/set": "ThreadSetNameResponse",
+    "thread/inject_items": "ThreadInjectItemsResponse",
 }
 _OURS_ALONE = {"serverInfo"}
 _PLAN = {"mode": "plan", "settings": {"model": "offline", "developer_instructions": None}}

@@ -16,7 +16,7 @@ NOBODY = "http://127.0.0.1:9/v1"
 
 READY = "Ask Codex to do anything"
 
-BAD = re.compile(r"failed|panic|not served|Could not|Unknown|-32\d\d\d", re.IGNORECASE)
+BAD = re.compile(r"failed|panic|not served|Could not|-32\d\d\d", re.IGNORECASE)
 """What a line of the screen must not say; what our own texts say is not among it."""
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from functools import partial
 
@@ -117,7 +118,7 @@ async def test_a_core_that_keeps_crashing_ends_the_proxy_with_one_line() -> None
         assert proxy.stderr.splitlines()[-1] == (
             "trace-proxy: a core does not stay up: exit code 7; run its command by hand to see why"
         )
-        assert len(proxy.log("core.started")) == 4
+        assert len(proxy.log("core.started")) == 3, "what cannot start twice is not tried again"
 
 
 async def test_a_core_that_never_starts_ends_the_proxy_with_one_line() -> None:
@@ -129,6 +130,33 @@ async def test_a_core_that_never_starts_ends_the_proxy_with_one_line() -> None:
         assert proxy.stderr.splitlines()[-1] == (
             "trace-proxy: cannot start the core: exit code 7; run its command by hand to see why"
         )
+
+
+async def test_a_core_that_cannot_start_says_why_in_the_last_line() -> None:
+    store = "sqlite:////proc/none/threads.db"
+    core = [sys.executable, "-m", "core_server", "--store", store]
+    async with trace_proxy(core=core, wait=False) as proxy:
+        assert await proxy.exit_code() == 1
+        last = proxy.stderr.splitlines()[-1]
+        assert last.startswith(
+            "trace-proxy: cannot start the core: exit code 1: core-server: thread store"
+        ), last
+        assert len(proxy.log("core.started")) == 2
+        assert proxy.log("proxy.ready") == []
+        told = [event["line"] for event in proxy.log("core.stderr")]
+        assert told == [last.partition("exit code 1: ")[2]] * 2
+
+
+@pytest.mark.parametrize(("shown", "lines"), [("tail", 1), ("none", 0)])
+async def test_wrong_options_of_a_core_are_not_tried_again(shown: str, lines: int) -> None:
+    core = [sys.executable, "-m", "core_server", "--engine", "magic"]
+    async with trace_proxy("--core-stderr", shown, core=core, wait=False) as proxy:
+        assert await proxy.exit_code() == 1
+        last = proxy.stderr.splitlines()[-1]
+        assert ("magic" in last) is (shown == "tail"), last
+        assert len(proxy.log("core.started")) == 1
+        assert len(proxy.log("core.stderr")) == lines
+        assert ("magic" in proxy.stderr) is (shown == "tail")
 
 
 async def test_a_hung_core_is_ended_and_started_again() -> None:
