@@ -1,6 +1,7 @@
 """File changes of a turn: a patch is shown, put to the policy and the client, applied."""
 
 import asyncio
+import os
 from typing import Final
 
 import msgspec
@@ -92,6 +93,8 @@ class PatchRun:
             self._complete("failed")
             return f"The patch was not applied: {error}"
         self._complete("completed")
+        cwd = self._settings.cwd
+        self._narrator.changed("".join(_git_diff(each, cwd) for each in self._changes))
         paths = ", ".join(change.path for change in self._changes)
         return f"Done. Changed: {paths}"
 
@@ -133,6 +136,29 @@ async def _uninterrupted(roots: tuple[str, ...], changes: tuple[FileChange, ...]
     except asyncio.CancelledError:
         await asyncio.wait([work])
         raise
+
+
+def _git_diff(change: FileChange, cwd: str) -> str:
+    """A change as git shows it, with paths below the working directory where they are there."""
+    old, new = (
+        os.path.relpath(path, cwd) if path.startswith(f"{cwd}/") else path
+        for path in (change.path, change.move_to or change.path)
+    )
+    head = f"diff --git a/{old} b/{new}\n"
+    lines = change.diff.splitlines()
+    match change.kind:
+        case "add":
+            body = "".join(f"+{line}\n" for line in lines)
+            hunk = f"@@ -0,0 +1,{len(lines)} @@\n" if lines else ""
+            return f"{head}new file mode 100644\n--- /dev/null\n+++ b/{new}\n{hunk}{body}"
+        case "delete":
+            body = "".join(f"-{line}\n" for line in lines)
+            hunk = f"@@ -1,{len(lines)} +0,0 @@\n" if lines else ""
+            return f"{head}deleted file mode 100644\n--- a/{old}\n+++ /dev/null\n{hunk}{body}"
+        case "update":
+            moved = f"rename from {old}\nrename to {new}\n" if old != new else ""
+            body = change.diff if change.diff.endswith("\n") else f"{change.diff}\n"
+            return f"{head}{moved}--- a/{old}\n+++ b/{new}\n{body}"
 
 
 def _update(change: FileChange) -> FileUpdate:

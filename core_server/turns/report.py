@@ -16,6 +16,7 @@ from core_server.outgoing.notifier import Voice, now_ms
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
 from core_server.protocol.threads import StatusChanged, SystemError_
 from core_server.protocol.turns import (
+    DiffUpdated,
     ErrorNotification,
     ItemCompleted,
     ItemStarted,
@@ -55,6 +56,7 @@ class Narrator:
         self._at_last: list[tuple[str, msgspec.Struct]] = []
         self._born: Durable | None = None
         self._last: Durable | None = None
+        self._diffs: list[str] = []
 
     def say(self, method: str, params: msgspec.Struct, after: Durable | None = None) -> None:
         """Tell subscribers."""
@@ -91,6 +93,12 @@ class Narrator:
         if isinstance(item, AgentMessageItem):
             self.turn.said(item)
         self._tell_completed(item, self._put(item))
+
+    def changed(self, diff: str) -> None:
+        """Files were changed: tell all that the turn changed so far."""
+        self._diffs.append(diff)
+        told = DiffUpdated(self.thread.id, self.turn.id, "".join(self._diffs))
+        self.say("turn/diff/updated", told)
 
     def remember(self, entry: ToolCall | ToolOutput | CompactedHistory) -> None:
         """Write an entry that only engines see."""

@@ -27,6 +27,8 @@ _NAMES = {
     "mcpServerStatus/list": "ListMcpServerStatusResponse",
     "thread/name/set": "ThreadSetNameResponse",
     "thread/inject_items": "ThreadInjectItemsResponse",
+    "thread/search/stream": "ThreadSearchResponse",
+    "thread/search/stream/cancel": "ThreadSearchCancelResponse",
 }
 _OURS_ALONE = {"serverInfo"}
 _PLAN = {"mode": "plan", "settings": {"model": "offline", "developer_instructions": None}}
