@@ -49,7 +49,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("/compact", "Context compacted", ""),
     ("/plan", "Plan mode", ""),
     ("make a plan of it", "• make a plan of it", ""),
-    ("/agents", "another name", "Escape"),
+    ("/agents", "Reasoning:", "Escape"),
     ("/fork", READY, ""),
     ("/new", READY, ""),
     ("/clear", READY, ""),
