@@ -103,7 +103,7 @@ def test_without_any_home_a_store_must_be_named() -> None:
     ended = run(*unknown_user(), env=bare, text=HELLO)
     one_line(ended, 2, "set HOME or XDG_STATE_HOME", "--store memory")
     served = run(*unknown_user(), "--store", "memory", env=bare, text=HELLO)
-    assert (served.code, served.answers, served.err) == (0, [1, 2], "")
+    assert (served.code, served.answers) == (0, [1, 2]), served
 
 
 def test_a_home_that_takes_no_files_is_said_before_anybody_is_answered() -> None:
