@@ -82,6 +82,12 @@ def _options(
         ("listen", "stdio://", None, "where to serve; stdio:// is the only one"),
         ("engine", "offline", ["offline", "openai"], "what answers"),
         ("model", None, None, "model of new threads"),
+        (
+            "wire",
+            "responses",
+            ["responses", "chat"],
+            "what the endpoint of the engine openai speaks",
+        ),
         ("store", store, None, "sqlite:///PATH or memory"),
         ("workspace", str(Path.cwd()), None, "directory where threads work"),
         (
@@ -172,7 +178,9 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         home=str(Path.home()),
     )
     try:
-        engine = build_engine(options.engine, model=options.model, environ=environ)
+        engine = build_engine(
+            options.engine, model=options.model, environ=environ, wire=options.wire
+        )
         store = open_store(options.store)
     except ValueError as error:
         sys.stderr.write(f"core-server: {error}\n")

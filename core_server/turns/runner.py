@@ -19,6 +19,7 @@ from core_server.engines.base import (
     Prompt,
     ToolCall,
     ToolOutput,
+    codex_error_info,
 )
 from core_server.logs import logger
 from core_server.outgoing.notifier import now_ms
@@ -89,7 +90,8 @@ class TurnRunner:
             while self._turn.has_input and not self._turn.stopping:
                 await self._converse()
         except EngineError as error:
-            self._turn.stop(TurnError(str(error), error.info))
+            info = codex_error_info(error.info, error.http_status)
+            self._turn.stop(TurnError(str(error), info, error.details))
         except asyncio.CancelledError:
             self._turn.stop()
             raise

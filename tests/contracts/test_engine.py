@@ -27,7 +27,7 @@ from core_server.engines.base import (
     UserMessage,
 )
 from core_server.engines.offline import OfflineEngine
-from core_server.engines.openai_responses import OpenAIEngine
+from core_server.engines.endpoint.engine import OpenAIEngine
 from tests.responses_api import ResponsesApi
 
 LIMIT_S = 20

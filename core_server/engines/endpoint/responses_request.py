@@ -1,4 +1,4 @@
-"""A prompt as the body of a Responses API request. Pure; the other way is `openai_events`.
+"""A prompt as the body of a Responses API request. Pure; the other way is `responses`.
 
 Every request carries the whole history and `store: false`: nothing of a thread stays
 with the endpoint, and any server that speaks the API will do.
@@ -18,21 +18,20 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
+from core_server.engines.endpoint.tools import TOOLS
+from core_server.engines.endpoint.values import Json, encodable, is_object
 from core_server.engines.history import since_compaction
-from core_server.engines.openai_tools import TOOLS
-
-Json = dict[str, object]
 
 COMPACT_REQUEST = (
     "Summarise the conversation so far for whoever continues it without having seen it: "
     "what was asked, what was done and decided, which files and commands matter, and what "
     "is left to do. Answer with the summary alone."
 )
-_SUMMARY_INTRO = "Summary of the conversation before this point:\n"
+SUMMARY_INTRO = "Summary of the conversation before this point:\n"
 
 # What the endpoint reads where a turn ended before its command did: it wants an output
 # for every call.
-_NO_OUTPUT = "aborted: the turn was interrupted before this call had an output"
+NO_OUTPUT = "aborted: the turn was interrupted before this call had an output"
 
 
 def request_body(prompt: Prompt) -> Json:
@@ -66,6 +65,11 @@ def with_message(body: Json, item: Json) -> Json:
     return {**body, "input": [*items, item]}
 
 
+def said_body(body: Json, text: str) -> Json:
+    """Return the request with one more message, that was said, at its end."""
+    return with_message(body, agent_item(text))
+
+
 def trace_headers(prompt: Prompt) -> dict[str, str]:
     """Return the turn's trace context as HTTP headers; what no header can carry is left out."""
     headers = {"traceparent": prompt.traceparent, "tracestate": prompt.tracestate}
@@ -77,6 +81,13 @@ def trace_headers(prompt: Prompt) -> dict[str, str]:
 def agent_item(text: str) -> Json:
     """Return the input item of something that was already said."""
     return {"type": "message", "role": "assistant", "content": text}
+
+
+def sent_arguments(arguments: str) -> str:
+    """Return a call's arguments as an object: endpoints that parse them refuse anything else."""
+    if is_object(arguments):
+        return arguments
+    return msgspec.json.encode({"unreadable": encodable(arguments)}).decode()
 
 
 def _is_header_value(value: str) -> bool:
@@ -93,7 +104,7 @@ def _input(history: tuple[HistoryEntry, ...]) -> list[Json]:
             continue
         items.append(_item(entry))
         if isinstance(entry, ToolCall) and entry.call_id not in settled:
-            items.append(_item(ToolOutput(entry.call_id, _NO_OUTPUT)))
+            items.append(_item(ToolOutput(entry.call_id, NO_OUTPUT)))
     return items
 
 
@@ -109,12 +120,12 @@ def _item(entry: HistoryEntry) -> Json:
                 "type": "function_call",
                 "call_id": call_id,
                 "name": name,
-                "arguments": arguments,
+                "arguments": sent_arguments(arguments),
             }
         case ToolOutput(call_id, output):
             return {"type": "function_call_output", "call_id": call_id, "output": output}
         case CompactedHistory(summary):
-            content = [_part(TextPart(_SUMMARY_INTRO + summary))]
+            content = [_part(TextPart(SUMMARY_INTRO + summary))]
             return {"type": "message", "role": "user", "content": content}
 
 
@@ -127,8 +138,17 @@ def _part(part: TextPart | ImagePart) -> Json:
 
 
 def _format(output_schema: str) -> Json:
+    return {"type": "json_schema", **schema_format(output_schema)}
+
+
+def schema_format(output_schema: str) -> Json:
+    """Return the members that ask for an answer of a schema, alike on both wires.
+
+    Raises:
+        EngineError: when it is not a JSON object.
+    """
     try:
         schema = msgspec.json.decode(output_schema, type=dict[str, object])
     except msgspec.DecodeError as error:
         raise EngineError(f"outputSchema is not a JSON object: {error}", "badRequest") from None
-    return {"type": "json_schema", "name": "final_output", "strict": True, "schema": schema}
+    return {"name": "final_output", "strict": True, "schema": schema}

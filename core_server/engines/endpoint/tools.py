@@ -67,6 +67,33 @@ TOOLS: tuple[dict[str, object], ...] = (
 )
 
 
+def chat_tools() -> list[dict[str, object]]:
+    """Return the tools for Chat Completions: not strict, what is optional is not required.
+
+    Endpoints there know less of JSON Schema: lists of types are refused by some.
+    """
+    return [{"type": "function", "function": _loose(tool)} for tool in TOOLS]
+
+
+def _loose(tool: dict[str, object]) -> dict[str, object]:
+    parameters = tool["parameters"]
+    assert isinstance(parameters, dict)
+    properties: dict[str, dict[str, object]] = {}
+    required: list[str] = []
+    for name, schema in parameters["properties"].items():
+        properties[name] = schema
+        if isinstance(schema["type"], list):
+            told = schema["description"].replace("null:", "left out:")
+            properties[name] = {"type": schema["type"][0], "description": told}
+        else:
+            required.append(name)
+    return {
+        "name": tool["name"],
+        "description": tool["description"],
+        "parameters": {"type": "object", "properties": properties, "required": required},
+    }
+
+
 def without_nulls(arguments: str) -> str:
     """Return the arguments of a call without members that are null.
 
