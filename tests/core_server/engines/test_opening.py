@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from core_server.engines.offline import OfflineEngine
-from core_server.engines.openai_responses import OpenAIEngine
+from core_server.engines.endpoint.engine import OpenAIEngine
 from core_server.engines.opening import DEFAULT_OPENAI_MODEL, build_engine
 
 URL = "http://127.0.0.1:8000/v1"

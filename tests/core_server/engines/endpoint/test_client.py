@@ -1,6 +1,6 @@
 import pytest
 
-from core_server.engines.openai_client import retry_after_s
+from core_server.engines.endpoint.client import retry_after_s
 
 
 @pytest.mark.parametrize(

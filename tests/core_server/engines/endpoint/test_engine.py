@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
-from core_server.engines import openai_responses
+from core_server.engines.endpoint import engine as engine_module
 from core_server.engines.base import (
     EngineError,
     Event,
@@ -24,8 +24,9 @@ from core_server.engines.base import (
     Usage,
     UserMessage,
 )
-from core_server.engines.openai_failures import HIGH_DEMAND
-from core_server.engines.openai_responses import OpenAIEngine, Patience
+from core_server.engines.endpoint.failures import HIGH_DEMAND
+from core_server.engines.endpoint.address import Address
+from core_server.engines.endpoint.engine import OpenAIEngine, Patience
 from tests.responses_api import Call, Reply, ResponsesApi, Text
 
 KEY = "sk-canary-0123456789"
@@ -51,7 +52,7 @@ async def build(api: ResponsesApi) -> AsyncIterator[Build]:
         base_url: str = "", api_key: str = KEY, patience: Patience = QUICK
     ) -> OpenAIEngine:
         engine = OpenAIEngine(
-            "m", base_url=base_url or api.url, api_key=api_key, patience=patience
+            "m", address=Address(base_url or api.url), api_key=api_key, patience=patience
         )
         engines.append(engine)
         return engine
@@ -458,7 +459,7 @@ async def test_a_package_that_does_not_load_is_an_engine_error(
     def broken(_: OpenAIEngine) -> None:
         raise ImportError("no module")
 
-    monkeypatch.setattr(openai_responses.OpenAIEngine, "_open", broken)
+    monkeypatch.setattr(engine_module.OpenAIEngine, "_open", broken)
 
     _, error = await collect(build())
 

@@ -1,6 +1,6 @@
 import pytest
 
-from core_server.engines.openai_failures import (
+from core_server.engines.endpoint.failures import (
     HIGH_DEMAND,
     Answer,
     Failure,

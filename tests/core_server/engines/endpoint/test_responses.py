@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.engines import openai_events
+from core_server.engines.endpoint import responses as responses_module
 from core_server.engines.base import (
     Event,
     MessageDone,
@@ -17,8 +17,8 @@ from core_server.engines.base import (
     ToolCall,
     Usage,
 )
-from core_server.engines.openai_events import ResponseReader
-from core_server.engines.openai_failures import Failure, disconnected
+from core_server.engines.endpoint.responses import ResponseReader
+from core_server.engines.endpoint.failures import Failure, disconnected
 from tests.responses_events import Call, Json, Reasoning, Reply, Text, stream_events
 
 
@@ -293,7 +293,7 @@ def test_a_known_event_of_the_wrong_shape_breaks_the_stream(event: Json, reason:
 
 
 def test_an_endless_response_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_events, "MAX_RESPONSE_CHARS", 10)
+    monkeypatch.setattr(responses_module, "MAX_RESPONSE_CHARS", 10)
     limit = Failure("the response is longer than 10 characters")
     over = "y" * 11
     endings: list[list[Json]] = [

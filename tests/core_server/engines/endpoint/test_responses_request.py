@@ -14,8 +14,8 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.engines.openai_request import COMPACT_REQUEST, request_body, trace_headers
-from core_server.engines.openai_tools import TOOLS, without_nulls
+from core_server.engines.endpoint.responses_request import COMPACT_REQUEST, request_body, trace_headers
+from core_server.engines.endpoint.tools import TOOLS, without_nulls
 
 HI = UserMessage((TextPart("hi"),))
 HI_ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
