@@ -26,9 +26,9 @@ from core_server.engines.base import (
     Usage,
     UserMessage,
 )
-from core_server.engines.offline import OfflineEngine
 from core_server.engines.endpoint.address import Address
 from core_server.engines.endpoint.engine import OpenAIEngine
+from core_server.engines.offline import OfflineEngine
 from tests.responses_api import ResponsesApi
 
 LIMIT_S = 20

@@ -162,7 +162,7 @@ class OpenAIEngine:
                 return
             wait_s = self._wait_s(failure, tries)
             if wait_s is None:
-                raise failure.error()
+                raise self._last_word(failure)
             repeats = self._patience.max_tries - 1
             yield Retrying(failure.message, failure.info, failure.http_status, tries, repeats)
             await asyncio.sleep(wait_s)
@@ -224,6 +224,14 @@ class OpenAIEngine:
         for secret in self._secrets:
             message = message.replace(secret, "[secret]")
         return msgspec.structs.replace(failure, message=message[:_MAX_MESSAGE_CHARS])
+
+    def _last_word(self, failure: Failure) -> EngineError:
+        error = failure.error()
+        wait_s = failure.retry_after_s
+        if not failure.retry or wait_s is None or wait_s <= self._patience.max_wait_s:
+            return error
+        message = f"{error} (the endpoint asks to wait {wait_s:g} s)"
+        return EngineError(message, error.info, error.http_status, error.details)
 
     def _wait_s(self, failure: Failure, tries: int) -> float | None:
         """How long to wait before the next try; None: there is none."""

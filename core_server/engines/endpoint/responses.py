@@ -103,7 +103,7 @@ class ResponseReader:
     def __repr__(self) -> str:
         state = "completed" if self.completed else "failed" if self.failure else "streaming"
         calls = sum(slot.kind == "call" for slot in self._slots)
-        still = sum(not slot.done for slot in self._slots) - calls
+        still = sum(not slot.done and slot.kind != "call" for slot in self._slots)
         return f"<ResponseReader {state} open={still} calls={calls}>"
 
     def feed(self, event: object, name: str = "") -> list[Event]:
@@ -339,9 +339,9 @@ class ResponseReader:
 
     def _was_said(self, kind: Kind, item: Json) -> bool:
         same = [slot for slot in self._slots if slot.kind == kind]
+        if string(item.get("id")) or string(item.get("call_id")):
+            return False
         if kind == "call":
-            if string(item.get("call_id")):
-                return False
             call = (string(item.get("name")), without_nulls(_arguments(item)))
             return any((slot.asked.name, slot.asked.arguments()) == call for slot in same)
         text = "".join(_texts(item).values())
@@ -448,7 +448,8 @@ class ResponseReader:
     def _fits(self, told: str = "") -> bool:
         self._told_chars += len(told)
         # What is told whole is told up to three times: the part, the item, the response.
-        if max(self._streamed_chars, self._told_chars // 3) > MAX_RESPONSE_CHARS:
+        all_told = max(len(told), self._told_chars // 3)
+        if max(self._streamed_chars, all_told) > MAX_RESPONSE_CHARS:
             self.failure = Failure(f"the response is longer than {MAX_RESPONSE_CHARS} characters")
         return self.failure is None
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.engines.endpoint import responses as responses_module
 from core_server.engines.base import (
     Event,
     MessageDone,
@@ -17,8 +16,9 @@ from core_server.engines.base import (
     ToolCall,
     Usage,
 )
+from core_server.engines.endpoint import responses as responses_module
+from core_server.engines.endpoint.failures import Failure
 from core_server.engines.endpoint.responses import ResponseReader
-from core_server.engines.endpoint.failures import Failure, disconnected
 from tests.responses_events import Call, Json, Reasoning, Reply, Text, stream_events
 
 
@@ -184,8 +184,8 @@ def test_open_models_reasoning_is_read_like_a_summary() -> None:
 @pytest.mark.parametrize(
     ("reply", "failure"),
     [
-        (Reply(end="failed", error=("server_error", "boom")), Failure("boom")),
-        (Reply(end="error", error=("server_error", "boom")), Failure("boom")),
+        (Reply(end="failed", error=("server_error", "boom")), Failure("boom", retry=True)),
+        (Reply(end="error", error=("invalid_prompt", "boom")), Failure("boom")),
         (
             Reply(end="failed", error=("context_length_exceeded", "too long")),
             Failure("too long", "contextWindowExceeded"),
@@ -202,7 +202,10 @@ def test_open_models_reasoning_is_read_like_a_summary() -> None:
             Reply(end="failed", error=("insufficient_quota", "pay")),
             Failure("pay", "usageLimitExceeded"),
         ),
-        (Reply(end="failed", error=("odd", "")), Failure("the endpoint reported odd")),
+        (
+            Reply(end="failed", error=("odd", "")),
+            Failure("the endpoint reported odd and says no more"),
+        ),
         (
             Reply(end="incomplete"),
             Failure("Incomplete response returned, reason: max_output_tokens"),
@@ -228,7 +231,9 @@ def test_a_failure_without_an_error_is_still_one() -> None:
 
     read(machine, {"type": "response.failed", "response": {"error": None}})
 
-    assert machine.failure == Failure("the endpoint reported an error")
+    assert machine.failure == Failure(
+        "the endpoint reported an error and says no more", retry=True
+    )
 
 
 def test_an_incomplete_message_is_kept() -> None:
@@ -264,32 +269,6 @@ def test_unknown_events_are_passed_over(event: object) -> None:
 
     assert machine.feed(event) == []
     assert machine.failure is None
-
-
-@pytest.mark.parametrize(
-    ("event", "reason"),
-    [
-        (
-            {"type": "response.output_text.delta"},
-            (
-                "response.output_text.delta is not as the Responses API says: "
-                "Object missing required field `delta`"
-            ),
-        ),
-        (
-            {"type": "response.output_item.done", "item": []},
-            (
-                "response.output_item.done is not as the Responses API says: "
-                "Expected `object`, got `array` - at `$.item`"
-            ),
-        ),
-    ],
-)
-def test_a_known_event_of_the_wrong_shape_breaks_the_stream(event: Json, reason: str) -> None:
-    machine = reader()
-
-    assert machine.feed(event) == []
-    assert machine.failure == disconnected(reason)
 
 
 def test_an_endless_response_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,30 +319,30 @@ def test_every_item_that_begins_ends_once_with_the_sum_of_its_deltas(
     items: list[Text | Reasoning | Call], data: st.DataObject
 ) -> None:
     events = list(stream_events(Reply(tuple(items)), "x", "m"))
-    # Leaving out any events but the last must not break the promise either.
+    # Leaving out any events but the last must lose nothing: the last one tells it all.
     kept = [event for event in events[:-1] if data.draw(st.booleans())]
     machine = reader()
 
     out = read(machine, *kept, events[-1])
 
-    texts: dict[str, str] = {}
-    for event in out:
-        match event:
-            case MessageStarted(item_id) | ReasoningStarted(item_id):
-                assert item_id not in texts
-                texts[item_id] = ""
-            case TextDelta(item_id, text) | ReasoningDelta(item_id, _, text):
-                texts[item_id] += text
-            case MessageDone(item_id, text):
-                assert texts.pop(item_id) == text
-            case ReasoningDone(item_id, summary):
-                assert texts.pop(item_id) == "".join(summary)
-            case _:
-                pass
+    begun = [
+        event.item_id for event in out if isinstance(event, MessageStarted | ReasoningStarted)
+    ]
+    done = [event.item_id for event in out if isinstance(event, MessageDone | ReasoningDone)]
     assert machine.completed
-    assert texts == {}
-    call_ids = [event.call_id for event in out if isinstance(event, ToolCall)]
-    assert len(call_ids) == len(set(call_ids))
+    assert sorted(begun) == sorted(set(done))
+    assert len(done) == len(set(done))
+    assert sorted(event.text for event in out if isinstance(event, MessageDone)) == sorted(
+        item.text for item in items if isinstance(item, Text) and item.text
+    )
+    assert sorted("".join(event.summary) for event in out if isinstance(event, ReasoningDone)) == (
+        sorted("".join(item.summary) for item in items if isinstance(item, Reasoning))
+    )
+    calls = [event for event in out if isinstance(event, ToolCall)]
+    assert len({call.call_id for call in calls}) == len(calls)
+    assert sorted(call.name for call in calls) == sorted(
+        item.name for item in items if isinstance(item, Call)
+    )
     assert isinstance(out[-1], Usage)
 
 

@@ -14,7 +14,11 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.engines.endpoint.responses_request import COMPACT_REQUEST, request_body, trace_headers
+from core_server.engines.endpoint.responses_request import (
+    COMPACT_REQUEST,
+    request_body,
+    trace_headers,
+)
 from core_server.engines.endpoint.tools import TOOLS, without_nulls
 
 HI = UserMessage((TextPart("hi"),))
