@@ -120,7 +120,7 @@ class Spoken:
                 self.settle(key, text)
         for key, part in self._parts.items():
             events += self._rest(key, part.streamed(), part.text())
-        texts = tuple(part.text() for part in self._parts.values())
+        texts = tuple(self._parts[key].text() for key in sorted(self._parts))
         self.text = "\n".join(texts)
         return [*events, ReasoningDone(self._id, texts)]
 

@@ -251,7 +251,7 @@ class ResponseReader:
             index = whole(event.get("output_index"))
             slot = (
                 self._of_call(kind, item, index)
-                or self._by_text(kind, item)
+                or self._by_text(kind, item, self._slots)
                 or self._new(kind, string(item.get("id")), index)
             )
         return self._finish(slot, item)
@@ -322,20 +322,25 @@ class ResponseReader:
     def _untold(self, output: list[object]) -> list[Event]:
         """What the whole response says: of items that were told of, and of others."""
         events: list[Event] = []
-        counts: dict[Kind, int] = {"message": 0, "reasoning": 0, "call": 0}
-        known = {kind: [slot for slot in self._slots if slot.kind == kind] for kind in counts}
-        for index, item in enumerate(output):
-            if not isinstance(item, dict) or (kind := _kind(item)) is None:
+        items = [item for item in output if isinstance(item, dict)]
+        known = [self._named_in(item) for item in items]
+        left = [slot for slot in self._slots if not any(slot is one for one in known)]
+        for index, item in enumerate(items):
+            if (kind := _kind(item)) is None:
                 continue
-            number, counts[kind] = counts[kind], counts[kind] + 1
-            slot = self._find(kind, string(item.get("id")), None) if item.get("id") else None
-            slot = slot or self._of_call(kind, item, None)
-            if slot is None and number < len(known[kind]):
-                slot = known[kind][number]
+            slot = known[index] or self._by_text(kind, item, left) or _first(kind, left)
             if slot is None and self._was_said(kind, item):
                 continue
+            left = [one for one in left if one is not slot]
             events += self._finish(slot or self._new(kind, string(item.get("id")), index), item)
         return events
+
+    def _named_in(self, item: Json) -> _Slot | None:
+        kind = _kind(item)
+        if kind is None:
+            return None
+        by_id = self._by_id.get((kind, string(item.get("id"))))
+        return by_id or self._of_call(kind, item, None)
 
     def _was_said(self, kind: Kind, item: Json) -> bool:
         same = [slot for slot in self._slots if slot.kind == kind]
@@ -430,10 +435,10 @@ class ResponseReader:
             self._by_id.setdefault((slot.kind, item_id), slot)
             slot.named = True
 
-    def _by_text(self, kind: Kind, item: Json) -> _Slot | None:
+    def _by_text(self, kind: Kind, item: Json, slots: list[_Slot]) -> _Slot | None:
         """The open item that a finished one goes on from, where ids and indexes are no help."""
         text = _arguments(item) if kind == "call" else "".join(_texts(item).values())
-        for slot in self._slots:
+        for slot in slots:
             streamed = slot.asked.said() if kind == "call" else slot.spoken.streamed()
             if slot.kind == kind and not slot.done and streamed and text.startswith(streamed):
                 return slot
@@ -493,6 +498,10 @@ def _kind(item: Json) -> Kind | None:
     if "summary" in item:
         return "reasoning"
     return "message" if "content" in item else None
+
+
+def _first(kind: Kind, slots: list[_Slot]) -> _Slot | None:
+    return next((slot for slot in slots if slot.kind == kind), None)
 
 
 def _named(asked: Asked, item: Json) -> None:

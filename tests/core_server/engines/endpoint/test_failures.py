@@ -178,6 +178,8 @@ def test_the_last_word_of_a_rate_limit_keeps_the_endpoints_in_its_details() -> N
     ],
 )
 def test_what_the_endpoint_reports_is_asked_again_only_if_it_may_get_better(
-    said: Said, again: bool, failure: Failure
+    said: Said,
+    again: bool,  # noqa: FBT001 - a parameter of the table
+    failure: Failure,
 ) -> None:
     assert reported(said, again=again) == failure
