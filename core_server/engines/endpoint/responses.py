@@ -166,7 +166,9 @@ class ResponseReader:
         if not isinstance(item, dict) or (kind := _kind(item)) is None:
             return []
         index = whole(event.get("output_index"))
-        slot = self._find(kind, string(item.get("id")), index) or self._of_call(kind, item, index)
+        slot = self._find(kind, string(item.get("id")), index) or self._of_call(
+            kind, item, index, self._slots
+        )
         if slot is None or (slot.done and not self._is_again(slot, item)):
             slot = self._new(kind, string(item.get("id")), index)
         if kind == "call":
@@ -250,7 +252,7 @@ class ResponseReader:
         if slot is None or (slot.done and not self._is_again(slot, item)):
             index = whole(event.get("output_index"))
             slot = (
-                self._of_call(kind, item, index)
+                self._of_call(kind, item, index, self._slots)
                 or self._by_text(kind, item, self._slots)
                 or self._new(kind, string(item.get("id")), index)
             )
@@ -322,25 +324,24 @@ class ResponseReader:
     def _untold(self, output: list[object]) -> list[Event]:
         """What the whole response says: of items that were told of, and of others."""
         events: list[Event] = []
-        items = [item for item in output if isinstance(item, dict)]
-        known = [self._named_in(item) for item in items]
+        items = [(item, _kind(item)) for item in output if isinstance(item, dict)]
+        known = [
+            self._by_id.get((kind, string(item.get("id")))) if kind is not None else None
+            for item, kind in items
+        ]
+        # Which of the others are new is told by what is left.
         left = [slot for slot in self._slots if not any(slot is one for one in known)]
-        for index, item in enumerate(items):
-            if (kind := _kind(item)) is None:
+        for index, (item, kind) in enumerate(items):
+            if kind is None:
                 continue
-            slot = known[index] or self._by_text(kind, item, left) or _first(kind, left)
+            slot = known[index] or self._of_call(kind, item, None, left)
+            slot = slot or self._by_text(kind, item, left)
+            slot = slot or next((one for one in left if one.kind == kind), None)
             if slot is None and self._was_said(kind, item):
                 continue
             left = [one for one in left if one is not slot]
             events += self._finish(slot or self._new(kind, string(item.get("id")), index), item)
         return events
-
-    def _named_in(self, item: Json) -> _Slot | None:
-        kind = _kind(item)
-        if kind is None:
-            return None
-        by_id = self._by_id.get((kind, string(item.get("id"))))
-        return by_id or self._of_call(kind, item, None)
 
     def _was_said(self, kind: Kind, item: Json) -> bool:
         same = [slot for slot in self._slots if slot.kind == kind]
@@ -416,9 +417,11 @@ class ResponseReader:
             return still[-1]
         return same[-1] if same and not item_id and index is None else None
 
-    def _of_call(self, kind: Kind, item: Json, index: int | None) -> _Slot | None:
+    def _of_call(
+        self, kind: Kind, item: Json, index: int | None, slots: list[_Slot]
+    ) -> _Slot | None:
         call_id = string(item.get("call_id"))
-        for slot in self._slots:
+        for slot in slots:
             if kind == slot.kind == "call" and call_id and slot.asked.call_id == call_id:
                 return slot if index is None or slot.index in {None, index} else None
         return None
@@ -498,10 +501,6 @@ def _kind(item: Json) -> Kind | None:
     if "summary" in item:
         return "reasoning"
     return "message" if "content" in item else None
-
-
-def _first(kind: Kind, slots: list[_Slot]) -> _Slot | None:
-    return next((slot for slot in slots if slot.kind == kind), None)
 
 
 def _named(asked: Asked, item: Json) -> None:
