@@ -230,7 +230,7 @@ class ResponseReader:
 
     def _content_done(self, event: Json) -> list[Event]:
         part = event.get("part")
-        if member(part, "type") not in {"output_text", "text", "refusal"}:
+        if string(member(part, "type")) not in {"output_text", "text", "refusal"}:
             return []
         return self._text_done({**event, "text": part})
 
@@ -515,7 +515,14 @@ def _texts(item: Json) -> dict[PartKey, str]:
     """The texts of a whole item, by part."""
     texts: dict[PartKey, str] = {}
     if _kind(item) == "message":
-        texts["text", 0] = text_of(item.get("content")) or ""
+        content = item.get("content")
+        if isinstance(content, list):  # a part that stands there twice was said once
+            content = [
+                part
+                for part, before in zip(content, [None, *content], strict=False)
+                if part != before
+            ]
+        texts["text", 0] = text_of(content) or ""
         return texts
     for kind in ("summary", "content"):
         parts = item.get(kind)
