@@ -178,6 +178,8 @@ class ChatReader:
             return
         asked = self._which(whole(call.get("index")), call_id, name)
         asked.named(name, asked.call_id or call_id)
+        if isinstance(arguments, dict) and asked.said() not in {"", text}:
+            self.junk("arguments in pieces that are no text")
         # Some send a call whole, and some of these twice.
         if not is_object(asked.said()):
             asked.piece(text)

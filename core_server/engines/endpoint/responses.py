@@ -253,7 +253,7 @@ class ResponseReader:
             index = whole(event.get("output_index"))
             slot = (
                 self._of_call(kind, item, index, self._slots)
-                or self._by_text(kind, item, self._slots)
+                or self._by_text(kind, item, index, self._slots)
                 or self._new(kind, string(item.get("id")), index)
             )
         return self._finish(slot, item)
@@ -335,7 +335,7 @@ class ResponseReader:
             if kind is None:
                 continue
             slot = known[index] or self._of_call(kind, item, None, left)
-            slot = slot or self._by_text(kind, item, left)
+            slot = slot or self._by_text(kind, item, None, left)
             slot = slot or next((one for one in left if one.kind == kind), None)
             if slot is None and self._was_said(kind, item):
                 continue
@@ -438,10 +438,17 @@ class ResponseReader:
             self._by_id.setdefault((slot.kind, item_id), slot)
             slot.named = True
 
-    def _by_text(self, kind: Kind, item: Json, slots: list[_Slot]) -> _Slot | None:
+    def _by_text(
+        self, kind: Kind, item: Json, index: int | None, slots: list[_Slot]
+    ) -> _Slot | None:
         """The open item that a finished one goes on from, where ids and indexes are no help."""
         text = _arguments(item) if kind == "call" else "".join(_texts(item).values())
+        call_id = string(item.get("call_id"))
         for slot in slots:
+            if index is not None and slot.index not in {None, index}:
+                continue
+            if call_id and slot.asked.call_id not in {"", call_id}:
+                continue
             streamed = slot.asked.said() if kind == "call" else slot.spoken.streamed()
             if slot.kind == kind and not slot.done and streamed and text.startswith(streamed):
                 return slot
