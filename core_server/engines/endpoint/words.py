@@ -10,10 +10,6 @@ _WORDS = ("message", "msg", "detail", "details", "error_description", "descripti
 _NESTED = ("error", "errors", "title", "reason", "cause")
 _MAX_DEPTH = 6
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_HEADING = re.compile(r"<h1[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[^>]*>")
-_UNSEEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
 _MAX_PAGE_CHARS = 300
 
@@ -50,15 +46,46 @@ def said_in_body(body: bytes) -> Said:
 
 
 def page_words(text: str) -> str:
-    """Return the title and heading of a page, else the beginning of its text."""
-    text = _UNSEEN.sub(" ", text)
-    found = [_text(match[1]) for one in (_TITLE, _HEADING) if (match := one.search(text))]
+    """Return the title and heading of a page, else the beginning of its text.
+
+    In one pass each: a page is as long and as broken as its server likes.
+    """
+    for begin, end in (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>")):
+        text = _without(text, begin, end)
+    found = (_text(_inside(text, name)) for name in ("title", "h1"))
     words = ": ".join(dict.fromkeys(one for one in found if one))
     return words[:_MAX_PAGE_CHARS] or _text(text)[:_MAX_PAGE_CHARS]
 
 
+def _lower(text: str) -> str:
+    # A few letters are two in lower case; places must stay what they are.
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
+
+
+def _inside(text: str, name: str) -> str:
+    lower = _lower(text)
+    begin = lower.find(">", lower.find(f"<{name}")) if f"<{name}" in lower else -1
+    end = lower.find(f"</{name}", begin)
+    return text[begin + 1 : end] if 0 <= begin < end else ""
+
+
+def _without(text: str, begin: str, end: str) -> str:
+    lower, kept, at = _lower(text), [], 0
+    while (here := lower.find(begin, at)) >= 0:
+        kept.append(text[at:here])
+        there = lower.find(end, here)
+        if there < 0:
+            return "".join(kept)
+        at = there + len(end)
+    return "".join([*kept, text[at:]])
+
+
 def _text(markup: str) -> str:
-    return " ".join(_plain(unescape(_TAG.sub(" ", markup))).split())
+    first, *rest = markup.split("<")
+    # What stands behind a tag's end; a tag without end hides the rest of its piece.
+    texts = [first, *(piece.partition(">")[2] for piece in rest)]
+    return " ".join(_plain(unescape(" ".join(texts))).split())
 
 
 def _plain(text: str) -> str:
@@ -72,8 +99,10 @@ def _words(value: object, depth: int) -> str:
         return ""
     if isinstance(value, list):
         return "; ".join(words for one in value[:10] if (words := _words(one, depth - 1)))
+    if not isinstance(value, dict):
+        return ""
     for name in (*_WORDS, *_NESTED):
-        if words := _words(member(value, name), depth - 1):
+        if words := _words(value.get(name), depth - 1):
             return words
     return ""
 

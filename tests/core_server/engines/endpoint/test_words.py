@@ -44,6 +44,12 @@ def test_the_words_of_an_error_are_found(body: bytes, words: str, code: str) -> 
     assert (said.words, said.code) == (words, code)
 
 
+def test_a_page_of_any_length_is_read_at_once() -> None:
+    """Each of these took ten seconds and more by regular expressions."""
+    for piece in (b"<", b"<!--", b"<script", b"<title", b"<title>", b"{", b'{"error":'):
+        assert len(said_in_body(piece * (60_000 // len(piece))).words) <= 60_000
+
+
 NAMES = st.sampled_from(["error", "message", "code", "type", "detail"])
 
 
