@@ -15,7 +15,7 @@ class TurnError(Wire, frozen=True):
     """Why a turn failed, or why a sample is tried again."""
 
     message: str
-    codex_error_info: str | dict[str, object] | None = None
+    codex_error_info: str | dict[str, dict[str, int | None]] | None = None
     additional_details: str | None = None
     misalignment: None = None
 

@@ -89,8 +89,8 @@ class ChatReader:
         choice = _first(event.get("choices"))
         self._usage = usage_of(event.get("usage")) or usage_of(choice.get("usage")) or self._usage
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            delta = choice.get("message")
+        if not isinstance(delta, dict) and choice.get("message") is not None:
+            delta = choice["message"]
         events = self._delta(delta) if isinstance(delta, dict) else []
         if delta is not None and not isinstance(delta, dict):
             self.junk("a delta that is no object")

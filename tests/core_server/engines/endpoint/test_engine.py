@@ -1,11 +1,13 @@
 """The engine against a real endpoint on loopback: streams, retries, cuts, cancellation."""
 
 import asyncio
+import gzip
 import logging
 import socket
 import traceback
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
@@ -27,6 +29,7 @@ from core_server.engines.endpoint import engine as engine_module
 from core_server.engines.endpoint.address import Address
 from core_server.engines.endpoint.engine import OpenAIEngine, Patience
 from core_server.engines.endpoint.failures import HIGH_DEMAND
+from core_server.engines.opening import WIRES, build_engine
 from tests.responses_api import Call, Raw, Reply, ResponsesApi, Text
 
 KEY = "sk-canary-0123456789"
@@ -85,8 +88,11 @@ async def collect(engine: OpenAIEngine) -> tuple[list[Event], EngineError]:
 
 
 @asynccontextmanager
-async def page_server(page: bytes) -> AsyncIterator[str]:
-    """Answer every request with 200 and this body."""
+async def page_server(
+    page: bytes,
+    then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None,
+) -> AsyncIterator[str]:
+    """Answer every request with 200 and this body, and what `then` writes until the client goes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -94,8 +100,12 @@ async def page_server(page: bytes) -> AsyncIterator[str]:
         await reader.readexactly(length)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
         writer.write(b"Connection: close\r\n\r\n" + page)
+        with suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(2):
+                await (then(reader, writer) if then is not None else writer.drain())
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
@@ -458,6 +468,175 @@ async def test_the_key_is_in_no_error_of_a_stream(
 
     assert KEY not in repr(events) + str(error)
     assert str(error) == "bad key: [secret]"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type", "words"),
+    [
+        (400, b"<html><title>Bad Gateway</title></html>", "text/html", "Bad Gateway"),
+        (400, b"", "", "400 Bad Request: (no text)"),
+        (401, b'{"detail": "Invalid token"}', "application/json", "Invalid token"),
+        (403, b"blocked by policy", "text/plain", "blocked by policy"),
+        (404, b'{"object":"error","message":"no model m"}', "application/json", "no model m"),
+        (404, b"{not json", "application/json", "{not json"),
+        (405, b"[]", "application/json", "405 Method Not Allowed: (no text)"),
+        (413, b'"too big"', "application/json", "too big"),
+        (422, b'{"detail":[{"loc":["body"],"msg":"field required"}]}', "", "field required"),
+        (451, b"\xff\xfe\x00", "application/octet-stream", "\ufffd"),
+    ],
+)
+async def test_a_refusal_of_any_shape_is_told_in_its_words(
+    api: ResponsesApi, build: Build, status: int, body: bytes, content_type: str, words: str
+) -> None:
+    api.script(Raw(body, content_type, status))
+
+    events, error = await collect(build())
+
+    assert (events, len(api.seen)) == ([], 1)
+    assert words in str(error)
+    assert error.http_status == status
+
+
+async def test_a_query_of_the_address_goes_along(api: ResponsesApi) -> None:
+    environ = {"OPENAI_BASE_URL": f"{api.url}?api-version=2026-01-01&x=%20"}
+    for wire in WIRES:
+        engine = build_engine("openai", model="m", environ=environ, wire=wire)
+        async with asyncio.timeout(LIMIT_S):
+            assert [event async for event in engine.sample(prompt())]
+        await engine.close()
+
+    assert [seen.target for seen in api.seen] == [
+        "/v1/responses?api-version=2026-01-01&x=%20",
+        "/v1/chat/completions?api-version=2026-01-01&x=%20",
+    ]
+
+
+async def test_a_proxy_is_used_where_there_is_one(api: ResponsesApi) -> None:
+    environ = {
+        "OPENAI_BASE_URL": "http://models.invalid/v1",
+        "HTTP_PROXY": api.url.removesuffix("/v1"),
+    }
+    engine = build_engine("openai", model="m", environ=environ)
+
+    assert messages([event async for event in engine.sample(prompt())]) == ["Hello from the model"]
+    await engine.close()
+    assert api.seen[0].headers["host"] == "models.invalid"
+
+
+async def test_a_redirect_that_keeps_the_method_is_followed_on_this_host(
+    api: ResponsesApi, build: Build
+) -> None:
+    for status in (307, 308):
+        api.script(Raw(b"", "", status, {"Location": "/v1/responses?moved=1"}), HELLO)
+        assert messages(await ask(build())) == ["hello you"]
+
+    assert [seen.target for seen in api.seen] == ["/v1/responses", "/v1/responses?moved=1"] * 2
+    assert api.seen[1].body == api.seen[0].body
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "told"),
+    [
+        (301, "https://other.invalid/v1/responses?key=q", "https://other.invalid/v1/responses"),
+        (302, "/login", "/login"),
+        (307, "http://u:p@other.invalid/v1", "http://other.invalid/v1"),
+        (308, "", "(no text)"),
+    ],
+)
+async def test_any_other_redirect_is_told_and_the_key_stays_here(
+    api: ResponsesApi, build: Build, status: int, location: str, told: str
+) -> None:
+    api.script(Raw(b"", "", status, {"Location": location} if location else {}))
+
+    _, error = await collect(build())
+
+    assert f"unexpected status {status}" in str(error)
+    assert told in str(error)
+    assert "key=q" not in str(error)
+    assert len(api.seen) == 1
+
+
+async def test_redirects_in_a_circle_end(api: ResponsesApi, build: Build) -> None:
+    api.script(*[Raw(b"", "", 307, {"Location": f"/v1/responses?n={n}"}) for n in range(9)])
+
+    _, error = await collect(build())
+
+    assert "unexpected status 307 Temporary Redirect" in str(error)
+    assert len(api.seen) == 4
+
+
+async def test_comments_keep_a_stream_alive_but_not_for_ever(build: Build) -> None:
+    async def comments(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(b": still thinking\n\n")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with page_server(b"", comments) as url:
+        patience = replace(QUICK, max_tries=1, quiet_timeout_s=0.3)
+        events, error = await collect(build(base_url=url, patience=patience))
+
+    assert events == []
+    assert str(error) == "stream disconnected before completion: no event for 0.3 s"
+
+
+async def test_usage_is_not_waited_for_when_a_chat_answer_is_complete() -> None:
+    frame = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.drain()
+        await reader.read()
+
+    async with page_server(frame, nothing) as url:
+        patience = replace(QUICK, ending_timeout_s=0.1)
+        engine = OpenAIEngine("m", address=Address(url), wire="chat", patience=patience)
+        assert messages(await ask(engine)) == ["hi"]
+        await engine.close()
+
+
+async def test_a_compressed_stream_is_read(api: ResponsesApi, build: Build) -> None:
+    page = b'data: {"type":"response.output_text.delta","delta":"hi"}\n\n'
+    page += b'data: {"type":"response.completed","response":{}}\n\n'
+    api.script(Raw(gzip.compress(page), headers={"Content-Encoding": "gzip"}))
+    assert messages(await ask(build())) == ["hi"]
+
+    api.script(Raw(b"no gzip at all", headers={"Content-Encoding": "gzip"}))
+    _, error = await collect(build(patience=replace(QUICK, max_tries=1)))
+    assert error.info == "responseStreamDisconnected"
+
+
+@pytest.mark.parametrize("pad", [0, 1_990])
+async def test_no_secret_is_in_any_text_in_any_shape(
+    api: ResponsesApi, pad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "canary/+secret=1"
+    host = api.url.removeprefix("http://")
+    environ = {
+        "OPENAI_BASE_URL": f"http://me:canary-password@{host}?code=canary-in-query",
+        "OPENAI_API_KEY": secret,
+    }
+    shapes = [secret, quote(secret, safe=""), "canary-password", "canary-in-query"]
+    body = ("x" * pad + " ".join(shapes)).encode()
+    for raw in (Raw(body, "text/plain", 400), Raw(body, "text/plain"), Raw(body, "", 500)):
+        api.script(*[raw] * 2)
+        engine = build_engine("openai", model="m", environ=environ)
+        assert isinstance(engine, OpenAIEngine)
+        monkeypatch.setattr(engine, "_patience", replace(QUICK, max_tries=2))
+        events, error = await collect(engine)
+        api.forget()
+        told = repr(events) + str(error) + str(error.details) + repr(engine)
+        assert "canary" not in told
+        await engine.close()
+
+
+async def test_a_key_that_is_a_word_does_not_make_words_unreadable(
+    api: ResponsesApi, build: Build
+) -> None:
+    api.script(Reply(status=404, error=("x", "model ollama not found")))
+
+    _, error = await collect(build(api_key="ollama"))
+
+    assert "model ollama not found" in str(error)
 
 
 async def test_a_package_that_does_not_load_is_an_engine_error(
