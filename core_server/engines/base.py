@@ -214,7 +214,9 @@ _INFO_WITH_STATUS = frozenset(
 )
 
 
-def codex_error_info(info: str, http_status: int | None) -> str | dict[str, dict[str, int | None]]:
+def codex_error_info(
+    info: str, http_status: int | None
+) -> str | dict[str, dict[str, int | str | None]]:
     """`codexErrorInfo` as clients read it, of an `EngineError` or a `Retrying`."""
     if info in _INFO_WITH_STATUS:
         return {info: {"httpStatusCode": http_status}}

@@ -9,13 +9,15 @@ from core_server.protocol.wire import AskForApproval, Reviewer, SandboxPolicy, W
 
 TurnStatus = Literal["inProgress", "completed", "interrupted", "failed"]
 ItemsView = Literal["notLoaded", "summary", "full"]
+ErrorInfo = str | dict[str, dict[str, int | str | None]]
+"""A kind of error: its name, or an object of its name and what is known besides."""
 
 
 class TurnError(Wire, frozen=True):
     """Why a turn failed, or why a sample is tried again."""
 
     message: str
-    codex_error_info: str | dict[str, dict[str, int | None]] | None = None
+    codex_error_info: ErrorInfo | None = None
     additional_details: str | None = None
     misalignment: None = None
 

@@ -94,7 +94,16 @@ async def page_server(
 ) -> AsyncIterator[str]:
     """Answer every request with 200 and this body, and what `then` writes until the client goes."""
 
+    ended: list[asyncio.Event] = []
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.Event())
+        try:
+            await serve(reader, writer)
+        finally:
+            ended.pop().set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
@@ -110,6 +119,9 @@ async def page_server(
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with asyncio.timeout(LIMIT_S):
+            while ended:
+                await ended[-1].wait()
 
 
 def retries(events: list[Event]) -> list[Retrying]:
