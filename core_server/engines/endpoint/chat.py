@@ -87,7 +87,8 @@ class ChatReader:
             self.failure = _is_responses()
             return []
         choice = _first(event.get("choices"))
-        self._usage = usage_of(event.get("usage")) or usage_of(choice.get("usage")) or self._usage
+        counts = event.get("usage") or choice.get("usage")
+        self._usage = usage_of(counts, event.get("id")) or self._usage
         delta = choice.get("delta")
         if not isinstance(delta, dict) and choice.get("message") is not None:
             delta = choice["message"]

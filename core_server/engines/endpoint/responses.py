@@ -43,6 +43,9 @@ MAX_RESPONSE_CHARS = 4 * 1024 * 1024
 
 Kind = Literal["message", "reasoning", "call"]
 
+# The longest that the kinds of endpoint give is 195.
+_MAX_ID_CHARS = 256
+
 _KINDS: dict[str, Kind] = {
     "message": "message",
     "reasoning": "reasoning",
@@ -310,7 +313,7 @@ class ResponseReader:
         if end == "incomplete":
             reason = string(member(member(response, "incomplete_details"), "reason"))
             self.failure = incomplete(reason)
-            return [*events, *usage_of(member(response, "usage"))]
+            return [*events, *_usage(response)]
         if self._junk and not output:
             self.failure = unreadable(self._junk)
         if any(slot.doubtful for slot in self._slots):
@@ -319,7 +322,7 @@ class ResponseReader:
         if self.failure is not None:
             return events
         self.completed = True
-        return [*events, *calls, *usage_of(member(response, "usage"))]
+        return [*events, *calls, *_usage(response)]
 
     def _untold(self, output: list[object]) -> list[Event]:
         """What the whole response says: of items that were told of, and of others."""
@@ -539,8 +542,17 @@ def _texts(item: Json) -> dict[PartKey, str]:
     return texts
 
 
-def usage_of(value: object) -> list[Event]:
-    """Return the token counts that an endpoint tells of, on either wire, if it does."""
+def _usage(response: object) -> list[Event]:
+    return usage_of(member(response, "usage"), member(response, "id"))
+
+
+def usage_of(value: object, response_id: object) -> list[Event]:
+    """Return the token counts that an endpoint tells of, on either wire, if it does.
+
+    Args:
+        value: What it tells.
+        response_id: What it calls the response, if that is text.
+    """
     read = _count(value, "input_tokens", "prompt_tokens")
     written = _count(value, "output_tokens", "completion_tokens")
     if read is None and written is None:
@@ -555,6 +567,7 @@ def usage_of(value: object) -> list[Event]:
             output_tokens=written or 0,
             cached_input_tokens=whole(member(of_read, "cached_tokens")) or 0,
             reasoning_output_tokens=whole(member(of_written, "reasoning_tokens")) or 0,
+            response_id=string(response_id)[:_MAX_ID_CHARS],
         )
     ]
 

@@ -69,7 +69,7 @@ def test_a_response_is_read_item_by_item() -> None:
         TextDelta("msg_2", " there"),
         MessageDone("msg_2", "hi there"),
         ToolCall("c1", "shell", '{"a":1}'),
-        Usage(100, 20, 10, 5),
+        Usage(100, 20, 10, 5, "chatcmpl-x"),
     ]
     assert repr(machine) == "<ChatReader completed reason='tool_calls' calls=1>"
 

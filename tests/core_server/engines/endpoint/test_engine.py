@@ -93,7 +93,6 @@ async def page_server(
     then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None,
 ) -> AsyncIterator[str]:
     """Answer every request with 200 and this body, and what `then` writes until the client goes."""
-
     ended: list[asyncio.Event] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -302,7 +301,7 @@ async def test_a_cut_message_has_no_done_and_the_next_try_starts_a_new_one(
         TextDelta(second, "hello"),
         TextDelta(second, " you"),
         MessageDone(second, "hello you"),
-        Usage(100, 20, 10, 5),
+        Usage(100, 20, 10, 5, "resp_0002"),
     ]
     assert api.seen[1].body == api.seen[0].body
 

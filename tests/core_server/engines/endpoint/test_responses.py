@@ -51,7 +51,7 @@ def test_a_response_is_read_item_by_item() -> None:
         TextDelta("msg_2", " there"),
         MessageDone("msg_2", "hi there"),
         ToolCall("c1", "shell", '{"a":1}'),
-        Usage(100, 20, 10, 5),
+        Usage(100, 20, 10, 5, "resp_x"),
     ]
     assert repr(machine) == "<ResponseReader completed open=0 calls=1>"
 
@@ -62,7 +62,10 @@ def test_a_tool_call_waits_for_the_end_of_the_response() -> None:
 
     assert read(machine, *before) == []
     assert repr(machine) == "<ResponseReader streaming open=0 calls=1>"
-    assert read(machine, completed) == [ToolCall("c1", "shell", "{}"), Usage(100, 20, 10, 5)]
+    assert read(machine, completed) == [
+        ToolCall("c1", "shell", "{}"),
+        Usage(100, 20, 10, 5, "resp_x"),
+    ]
 
 
 @pytest.mark.parametrize("call_id", ["used", ""])
