@@ -7,12 +7,15 @@ validation, so they would have to be checked again anyway.
 """
 
 import asyncio
+import contextlib
 import math
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import openai
@@ -48,6 +51,34 @@ _MAX_HOPS = 3
 
 # An error answer tells the cause in its head, and no endpoint fills our memory.
 _MAX_ERROR_BYTES = 64 * 1024
+
+
+class _RefusedError(Exception):
+    """An answer with an error status."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, url: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.url = url
+
+
+_ALL_ERRORS: tuple[type[Exception], ...] = (_RefusedError, *_ERRORS)
+
+
+async def _refuse(response: Any) -> None:
+    """Read the head of an error answer; the package would read all of it, without end."""
+    if response.status_code < HTTPStatus.MULTIPLE_CHOICES:
+        return
+    body = bytearray()
+    with contextlib.suppress(*_ERRORS):  # what came before tells enough
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) >= _MAX_ERROR_BYTES:
+                break
+    url = str(response.request.url)
+    raise _RefusedError(response.status_code, response.headers, bytes(body), url)
 
 
 class OpenAnswer:
@@ -119,6 +150,7 @@ class EndpointClient:
                 proxy=address.proxy,
                 verify=True if tls is None else tls,
                 follow_redirects=False,
+                event_hooks={"response": [_refuse]},
                 timeout=openai.Timeout(None, connect=connect_timeout_s),
             ),
         )
@@ -147,17 +179,20 @@ class EndpointClient:
         for hop in range(_MAX_HOPS + 1):
             try:
                 return await self._open(path, body, headers)
-            except openai.APIStatusError as error:
-                target = self._next(error, path)
-                if target is None or hop == _MAX_HOPS:
-                    raise SampleFailedError(self._refused(error)) from None
-                path = target
             except TimeoutError:
                 reason = f"no answer for {self._idle_timeout_s:g} s"
                 raise SampleFailedError(disconnected(reason)) from None
-            except _ERRORS as error:
-                # Not `from error`: it holds the request with its key.
-                raise SampleFailedError(self._failure(error)) from None
+            except _ALL_ERRORS as error:
+                # Older packages make it the cause of a connection error.
+                cause = error if isinstance(error, _RefusedError) else error.__cause__
+                if not isinstance(cause, _RefusedError):
+                    # Not `from error`: it holds the request with its key.
+                    raise SampleFailedError(self._failure(error)) from None
+                refusal = cause
+            target = self._next(refusal)
+            if target is None or hop == _MAX_HOPS:
+                raise SampleFailedError(self._refused(refusal))
+            path = target
         raise AssertionError("the last hop returns or raises")
 
     async def _open(
@@ -173,15 +208,14 @@ class EndpointClient:
                 stream_cls=openai.AsyncStream[object],
             )
 
-    def _next(self, error: openai.APIStatusError, path: str) -> str | None:
+    def _next(self, refusal: _RefusedError) -> str | None:
         """Where to ask instead; never another host: the key and the history are for this one."""
-        location = error.response.headers.get("location", "")
-        if error.status_code not in _KEEPING or not location:
+        location = refusal.headers.get("location", "")
+        if refusal.status not in _KEEPING or not location:
             return None
-        here = str(error.response.request.url)
-        target = urljoin(here, location)
-        same = urlsplit(here)[:2] == urlsplit(target)[:2]
-        return target if same and target not in {here, path} else None
+        target = urljoin(refusal.url, location)
+        same = urlsplit(refusal.url)[:2] == urlsplit(target)[:2]
+        return target if same and target != refusal.url else None
 
     def _failure(self, error: Exception) -> Failure:
         if isinstance(error, openai.APITimeoutError):
@@ -191,14 +225,13 @@ class EndpointClient:
         reason = str(error.__cause__ or error) or type(error).__name__
         return not_connected(f"{self._shown}: {reason}")
 
-    def _refused(self, error: openai.APIStatusError) -> Failure:
-        response = error.response
-        location = response.headers.get("location", "")
+    def _refused(self, refusal: _RefusedError) -> Failure:
+        location = refusal.headers.get("location", "")
         return refused(
             Answer(
-                status=error.status_code,
-                body=response.content[:_MAX_ERROR_BYTES],
-                retry_after_s=retry_after_s(response.headers, now_s=time.time()),
+                status=refusal.status,
+                body=refusal.body[:_MAX_ERROR_BYTES],
+                retry_after_s=retry_after_s(refusal.headers, now_s=time.time()),
                 url=self.url,
                 location=shown(urljoin(self.url, location)) if location else "",
             )

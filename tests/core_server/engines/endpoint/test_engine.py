@@ -91,8 +91,9 @@ async def collect(engine: OpenAIEngine) -> tuple[list[Event], EngineError]:
 async def page_server(
     page: bytes,
     then: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None,
+    status: str = "200 OK",
 ) -> AsyncIterator[str]:
-    """Answer every request with 200 and this body, and what `then` writes until the client goes."""
+    """Answer every request with this body, and what `then` writes until the client goes."""
     ended: list[asyncio.Event] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +107,7 @@ async def page_server(
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Type: text/event-stream\r\n".encode())
         writer.write(b"Connection: close\r\n\r\n" + page)
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(2):
@@ -506,6 +507,18 @@ async def test_a_refusal_of_any_shape_is_told_in_its_words(
     assert (events, len(api.seen)) == ([], 1)
     assert words in str(error)
     assert error.http_status == status
+
+
+async def test_an_error_answer_without_end_is_not_read_to_its_end(build: Build) -> None:
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(b"words " * 1000)
+            await writer.drain()
+
+    async with page_server(b"<title>Oh</title>", endless, status="404 Not Found") as url:
+        _, error = await collect(build(base_url=url))
+
+    assert "unexpected status 404 Not Found: Oh" in str(error)
 
 
 async def test_a_query_of_the_address_goes_along(api: ResponsesApi) -> None:
