@@ -10,7 +10,7 @@ without choices, if it comes. Calls are held back until the response is complete
 
 from collections.abc import Callable
 
-from core_server.engines.base import Event, ToolCall
+from core_server.engines.base import Event
 from core_server.engines.endpoint.failures import (
     Failure,
     disconnected,
@@ -18,7 +18,7 @@ from core_server.engines.endpoint.failures import (
     reported,
     unreadable,
 )
-from core_server.engines.endpoint.items import Asked, Spoken
+from core_server.engines.endpoint.items import Asked, Spoken, tool_calls
 from core_server.engines.endpoint.responses import MAX_RESPONSE_CHARS, usage_of
 from core_server.engines.endpoint.values import (
     Json,
@@ -53,7 +53,7 @@ class ChatReader:
 
     def __init__(self, new_id: Callable[[str], str], taken_call_ids: frozenset[str]) -> None:
         self._new_id = new_id
-        self._taken = set(taken_call_ids)
+        self._taken = taken_call_ids
         self._message: Spoken | None = None
         self._reasoning: Spoken | None = None
         self._calls: list[tuple[int | None, Asked]] = []
@@ -223,16 +223,10 @@ class ChatReader:
         return [*events, *calls, *self._usage]
 
     def _held(self) -> list[Event]:
-        calls: list[Event] = []
-        for _, asked in self._calls:
-            if not asked.name:
-                self.failure = unreadable("a tool call without a name")
-            call_id = asked.call_id
-            if not call_id or call_id in self._taken:
-                call_id = self._new_id("call")
-            self._taken.add(call_id)
-            calls.append(ToolCall(call_id, asked.name, asked.arguments()))
-        return calls
+        asked = [one for _, one in self._calls]
+        if not all(one.name for one in asked):
+            self.failure = unreadable("a tool call without a name")
+        return tool_calls(asked, self._taken, self._new_id)
 
     def _fits(self, text: str) -> bool:
         self._chars += len(text)

@@ -6,6 +6,7 @@ order. A message begins with its first text, so an empty one is none.
 """
 
 import re
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -17,6 +18,7 @@ from core_server.engines.base import (
     ReasoningDone,
     ReasoningStarted,
     TextDelta,
+    ToolCall,
 )
 from core_server.engines.endpoint.tools import without_nulls
 from core_server.engines.endpoint.values import encodable, is_object, without_last_half
@@ -184,3 +186,23 @@ class Asked:
             if is_object(text):
                 return without_nulls(text)
         return next((text for text in reversed(said) if text.strip()), "{}")
+
+
+def tool_calls(
+    asked: Sequence[Asked], taken_call_ids: frozenset[str], new_id: Callable[[str], str]
+) -> list[Event]:
+    """Return what was asked for, each under a call id that is new in the thread.
+
+    Args:
+        asked: All of them named.
+        taken_call_ids: Call ids that the thread has already used.
+        new_id: Gives a new id for a prefix.
+    """
+    taken, calls = set(taken_call_ids), list[Event]()
+    for one in asked:
+        call_id = one.call_id
+        if not call_id or call_id in taken:
+            call_id = new_id("call")
+        taken.add(call_id)
+        calls.append(ToolCall(call_id, one.name, one.arguments()))
+    return calls

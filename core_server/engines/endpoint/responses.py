@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from core_server.engines.base import Event, ToolCall, Usage
+from core_server.engines.base import Event, Usage
 from core_server.engines.endpoint.failures import (
     Failure,
     disconnected,
@@ -26,7 +26,7 @@ from core_server.engines.endpoint.failures import (
     reported,
     unreadable,
 )
-from core_server.engines.endpoint.items import Asked, PartKey, Spoken
+from core_server.engines.endpoint.items import Asked, PartKey, Spoken, tool_calls
 from core_server.engines.endpoint.tools import without_nulls
 from core_server.engines.endpoint.values import (
     Json,
@@ -94,7 +94,7 @@ class ResponseReader:
 
     def __init__(self, new_id: Callable[[str], str], taken_call_ids: frozenset[str]) -> None:
         self._new_id = new_id
-        self._taken = set(taken_call_ids)
+        self._taken = taken_call_ids
         self._slots: list[_Slot] = []
         self._by_id: dict[tuple[Kind, str], _Slot] = {}
         self._streamed_chars = 0
@@ -370,18 +370,10 @@ class ResponseReader:
         return slot.spoken.finish({})
 
     def _calls(self) -> list[Event]:
-        calls: list[Event] = []
-        for slot in self._slots:
-            if slot.kind != "call":
-                continue
-            if not slot.asked.name:
-                self.failure = unreadable("a tool call without a name")
-            call_id = slot.asked.call_id
-            if not call_id or call_id in self._taken:
-                call_id = self._new_id("call")
-            self._taken.add(call_id)
-            calls.append(ToolCall(call_id, slot.asked.name, slot.asked.arguments()))
-        return calls
+        asked = [slot.asked for slot in self._slots if slot.kind == "call"]
+        if not all(one.name for one in asked):
+            self.failure = unreadable("a tool call without a name")
+        return tool_calls(asked, self._taken, self._new_id)
 
     def _error(self, event: Json) -> list[Event]:
         self.failure = reported(said_in(event), again=False)
