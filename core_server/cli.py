@@ -91,6 +91,12 @@ class _Option:
 OPTIONS: Final = (
     _Option("listen", "where to serve; stdio:// is the only one", "stdio://", metavar="URL"),
     _Option("engine", "what answers", "offline", ("offline", "openai")),
+    _Option(
+        "wire",
+        "what the endpoint of the engine openai speaks",
+        "responses",
+        ("responses", "chat"),
+    ),
     _Option("model", "model of new threads", shown="the engine's own", metavar="NAME"),
     _Option(
         "store",
@@ -409,7 +415,9 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         home=_shown(_home(environ) or "/"),
     )
     try:
-        engine = build_engine(options.engine, model=options.model, environ=environ)
+        engine = build_engine(
+            options.engine, model=options.model, environ=environ, wire=options.wire
+        )
         store = open_store(options.store)
         store.check()
     except ValueError as error:

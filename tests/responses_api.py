@@ -1,10 +1,10 @@
-"""A small model endpoint that speaks the Responses API, for tests.
+"""A small model endpoint that speaks the Responses API and Chat Completions, for tests.
 
 In a test: `async with ResponsesApi() as api`, then `api.url` and `api.script(Reply(...))`;
 `api.seen` holds what was asked. As a process: `python -m tests.responses_api` prints its
 URL and serves until its stdin ends; `POST /script` takes a JSON list of replies,
 `GET /seen` gives the requests. A request that nothing was scripted for is answered by its
-last text: see `responses_events.reply_to`. It is no model and checks no key.
+last text: see `responses_events.reply_to`. A `Raw` is answered byte for byte. It is no model and checks no key.
 """
 
 import asyncio
@@ -18,9 +18,11 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
+from tests.chat_events import stream_chunks
 from tests.responses_events import (
     Call,
     Json,
+    Raw,
     Reasoning,
     Reply,
     Text,
@@ -28,7 +30,7 @@ from tests.responses_events import (
     stream_events,
 )
 
-__all__ = ["Call", "Reasoning", "Reply", "ResponsesApi", "Seen", "Text"]
+__all__ = ["Call", "Raw", "Reasoning", "Reply", "ResponsesApi", "Seen", "Text"]
 
 
 class Seen:
@@ -38,13 +40,17 @@ class Seen:
         headers: Lower-case names.
         body: Decoded.
         peer_port: Tells its connection from others.
+        target: Path and query, as asked.
         gone: Set when the client went before the answer's end.
     """
 
-    def __init__(self, headers: dict[str, str], body: Json, peer_port: int) -> None:
+    def __init__(
+        self, headers: dict[str, str], body: Json, peer_port: int, target: str = ""
+    ) -> None:
         self.headers = headers
         self.body = body
         self.peer_port = peer_port
+        self.target = target
         self.gone = asyncio.Event()
 
 
@@ -54,11 +60,12 @@ class ResponsesApi:
     def __init__(self) -> None:
         self.url = ""
         self.seen: list[Seen] = []
-        self._replies: deque[Reply] = deque()
+        self._replies: deque[Reply | Raw] = deque()
         self._arrived = asyncio.Condition()
         self._calls = 0
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/responses", self._respond)
+        app.router.add_post("/v1/chat/completions", self._respond)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/script", self._take_script)
         app.router.add_get("/seen", self._give_seen)
@@ -76,9 +83,13 @@ class ResponsesApi:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
-    def script(self, *replies: Reply) -> None:
+    def script(self, *replies: Reply | Raw) -> None:
         """Answer the next requests so."""
         self._replies.extend(replies)
+
+    def forget(self) -> None:
+        """Drop the answers that nobody asked for."""
+        self._replies.clear()
 
     async def nth_seen(self, count: int) -> Seen:
         """Wait for the request of that number, from 1."""
@@ -90,14 +101,17 @@ class ResponsesApi:
         body = msgspec.json.decode(await request.read(), type=dict[str, object])
         headers = {name.lower(): value for name, value in request.headers.items()}
         assert request.transport is not None
-        seen = Seen(headers, body, request.transport.get_extra_info("peername")[1])
+        port = request.transport.get_extra_info("peername")[1]
+        seen = Seen(headers, body, port, request.raw_path)
         reply = self._replies.popleft() if self._replies else reply_to(body)
         async with self._arrived:
             self.seen.append(seen)
             self._arrived.notify_all()
-        if reply.status != 200:
-            return _error_answer(reply)
         try:
+            if isinstance(reply, Raw):
+                return await _raw_answer(request, reply)
+            if reply.status != 200:
+                return _error_answer(reply)
             return await self._stream(request, reply, str(body.get("model")))
         except (ConnectionResetError, asyncio.CancelledError):
             seen.gone.set()
@@ -108,13 +122,13 @@ class ResponsesApi:
         answer = web.StreamResponse(headers=headers)
         await answer.prepare(request)
         self._calls += 1
-        events = list(_numbered(stream_events(reply, f"{self._calls:04}", model)))
-        for event in events[: reply.after]:
+        serial = f"{self._calls:04}"
+        chat = request.path.endswith("/chat/completions")
+        frames = _chat_frames if chat else _responses_frames
+        for frame in frames(reply, serial, model)[: reply.after]:
             if reply.delay_s:
                 await asyncio.sleep(reply.delay_s)
-            await answer.write(
-                f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
-            )
+            await answer.write(frame)
         if reply.end in {"stall", "linger"}:
             await asyncio.Event().wait()
         if reply.end == "cut" and request.transport is not None:
@@ -131,6 +145,36 @@ class ResponsesApi:
     async def _give_seen(self, _request: web.Request) -> web.Response:
         seen = [{"headers": one.headers, "body": one.body} for one in self.seen]
         return web.json_response(seen)
+
+
+def _responses_frames(reply: Reply, serial: str, model: str) -> list[bytes]:
+    events = _numbered(stream_events(reply, serial, model))
+    return [
+        f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+        for event in events
+    ]
+
+
+def _chat_frames(reply: Reply, serial: str, model: str) -> list[bytes]:
+    chunks = stream_chunks(reply, serial, model)
+    frames = [b"data: " + msgspec.json.encode(chunk) + b"\n\n" for chunk in chunks]
+    done = [b"data: [DONE]\n\n"] if reply.end in {"completed", "incomplete", "linger"} else []
+    return [*frames, *done]
+
+
+async def _raw_answer(request: web.Request, reply: Raw) -> web.StreamResponse:
+    answer = web.StreamResponse(status=reply.status, headers=reply.headers)
+    if reply.content_type:
+        answer.headers["Content-Type"] = reply.content_type
+    await answer.prepare(request)
+    at = 0
+    for cut in (*sorted(reply.cuts), len(reply.body)):
+        if piece := reply.body[at:cut]:
+            await answer.write(piece)
+            at = cut
+    if reply.cut and request.transport is not None:
+        request.transport.close()
+    return answer
 
 
 def _numbered(events: Iterator[Json]) -> Iterator[Json]:

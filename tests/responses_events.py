@@ -65,6 +65,26 @@ class Reply(msgspec.Struct, frozen=True):
     usage: tuple[int, int, int, int] | None = (100, 10, 20, 5)
 
 
+class Raw(msgspec.Struct, frozen=True, tag="raw"):
+    """An answer byte for byte.
+
+    Attributes:
+        body: Its bytes.
+        content_type: Empty for none.
+        status: HTTP status.
+        headers: More headers.
+        cuts: Where the body is cut into writes.
+        cut: The connection breaks behind it.
+    """
+
+    body: bytes
+    content_type: str = "text/event-stream"
+    status: int = 200
+    headers: dict[str, str] = {}
+    cuts: tuple[int, ...] = ()
+    cut: bool = False
+
+
 _HELLO = (Text("Hello from the model"),)
 
 
@@ -76,7 +96,7 @@ def reply_to(body: Json) -> Reply:
     """
     kind, text = _last_input(body)
     word, _, rest = text.partition(":")
-    if kind == "function_call_output":
+    if kind in {"function_call_output", "tool"}:
         return Reply(_HELLO)
     if match := re.fullmatch(r"http(\d{3})", text):
         return Reply(status=int(match[1]))
@@ -100,7 +120,7 @@ def _reply_to_word(word: str, rest: str) -> Reply:
             words = max(1, round(float(rest) / 0.2))
             reply = Reply((Text("word " * words),), delay_s=0.2)
         case "fail":
-            reply = Reply(end="failed", error=("server_error", rest))
+            reply = Reply(end="failed", error=("invalid_prompt", rest))
         case "cut" | "eof" | "stall" | "incomplete":
             reply = Reply(_HELLO, end=word, after=None if word == "incomplete" else 5)
         case _:
@@ -255,12 +275,14 @@ def _usage(usage: tuple[int, int, int, int] | None) -> Json | None:
 
 
 def _last_input(body: Json) -> tuple[str, str]:
-    """Return kind and text of the last input item."""
-    items = body.get("input")
+    """Return kind and text of the last input item, or message."""
+    items = body.get("input", body.get("messages"))
     if isinstance(items, str):
         return "message", items
     item = items[-1] if isinstance(items, list) and items else {}
     content = item.get("content") or ""
     if isinstance(content, list):
         content = "\n".join(part.get("text", "") for part in content)
-    return str(item.get("type", "message")), content
+    kind = "tool" if item.get("role") == "tool" else str(item.get("type", "message"))
+    # Chat requests make one of two messages in a row; the latest is asked.
+    return kind, content.rpartition("\n\n")[2]

@@ -74,7 +74,7 @@ async def test_the_official_client_reads_it(api: ResponsesApi) -> None:
         ("call: f {}", Reply((Call("f", "{}"),))),
         ("call: f", Reply((Call("f", "{}"),))),
         ("slow: 0.4", Reply((Text("word word "),), delay_s=0.2)),
-        ("fail: no", Reply(end="failed", error=("server_error", "no"))),
+        ("fail: no", Reply(end="failed", error=("invalid_prompt", "no"))),
         ("http503", Reply(status=503)),
         ("cut", Reply((Text("Hello from the model"),), end="cut", after=5)),
         ("incomplete", Reply((Text("Hello from the model"),), end="incomplete")),

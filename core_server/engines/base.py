@@ -156,11 +156,15 @@ class Retrying(msgspec.Struct, frozen=True):
         message: What went wrong, one line.
         info: As `EngineError.info`.
         http_status: The endpoint's answer, where there was one.
+        attempt: Which of the repeats this is, from 1.
+        attempts: How many there are at most.
     """
 
     message: str
     info: str
     http_status: int | None = None
+    attempt: int = 1
+    attempts: int = 1
 
 
 Event = (
@@ -183,12 +187,20 @@ class EngineError(Exception):
         info: Name of the `codexErrorInfo`: `internalServerError`, `usageLimitExceeded`,
             `unauthorized`, `badRequest`, `contextWindowExceeded`, `other`, ….
         http_status: The endpoint's answer, where there was one.
+        details: More of it, where the message is one that clients know.
     """
 
-    def __init__(self, message: str, info: str = "other", http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        info: str = "other",
+        http_status: int | None = None,
+        details: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.info = info
         self.http_status = http_status
+        self.details = details
 
 
 # These names of `codexErrorInfo` are objects on the wire; all others plain strings.

@@ -15,6 +15,8 @@ from core_server.protocol.wire import (
 
 TurnStatus = Literal["inProgress", "completed", "interrupted", "failed"]
 ItemsView = Literal["notLoaded", "summary", "full"]
+ErrorInfo = str | dict[str, dict[str, int | str | None]]
+"""A kind of error: its name, or an object of its name and what is known besides."""
 
 ErrorInfo = str | dict[str, dict[str, int | str | None]]
 """A kind of error: its name, or an object of its name and what is known besides."""

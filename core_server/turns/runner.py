@@ -102,7 +102,7 @@ class TurnRunner:
                 await self._converse()
         except EngineError as error:
             info = codex_error_info(error.info, error.http_status)
-            self._turn.stop(TurnError(str(error), info))
+            self._turn.stop(TurnError(str(error), info, error.details))
         except StorageError as error:
             self._turn.stop(TurnError(f"storage failed: {error}", "other"))
         except asyncio.CancelledError:

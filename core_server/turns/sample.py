@@ -128,9 +128,9 @@ class Sample:
             case ReasoningDone(item_id, summary):
                 started = self._started.get(item_id, now_ms())
                 narrator.completed(ReasoningItem(item_id, started, now_ms(), summary))
-            case Retrying(message, info, http_status):
+            case Retrying():
                 self._asked_ms = None  # the engine tells not when it asks again
-                narrator.retrying(TurnError(message, codex_error_info(info, http_status)))
+                narrator.retrying(_reconnecting(event))
             case _:
                 pass
 
@@ -146,6 +146,13 @@ class Sample:
             narrator.say("item/reasoning/summaryPartAdded", told)
         delta = ReasoningTextDelta(*ids, event.text, event.index)
         narrator.say("item/reasoning/summaryTextDelta", delta)
+
+
+def _reconnecting(event: Retrying) -> TurnError:
+    # In the words and with the one info of the reference server, which clients look for.
+    info = codex_error_info("responseStreamDisconnected", event.http_status)
+    message = f"Reconnecting... {event.attempt}/{event.attempts}"
+    return TurnError(message, info, event.message)
 
 
 def _counts(usage: Usage) -> TokenCounts:

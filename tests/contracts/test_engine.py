@@ -26,8 +26,9 @@ from core_server.engines.base import (
     Usage,
     UserMessage,
 )
+from core_server.engines.endpoint.address import Address
+from core_server.engines.endpoint.engine import OpenAIEngine
 from core_server.engines.offline import OfflineEngine
-from core_server.engines.openai_responses import OpenAIEngine
 from tests.responses_api import ResponsesApi
 
 LIMIT_S = 20
@@ -45,7 +46,7 @@ class Case:
     slow: str
 
 
-@pytest.fixture(params=["offline", "openai"])
+@pytest.fixture(params=["offline", "responses", "chat"])
 async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     async with AsyncExitStack() as stack:
         engine: Engine
@@ -56,7 +57,7 @@ async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
             )
         else:
             api = await stack.enter_async_context(ResponsesApi())
-            engine = OpenAIEngine("some-model", base_url=api.url)
+            engine = OpenAIEngine("some-model", address=Address(api.url), wire=request.param)
             yield Case(
                 engine,
                 "text: {}".format,

@@ -23,6 +23,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         "listen": "stdio://",
         "engine": "offline",
         "model": None,
+        "wire": "responses",
         "store": f"sqlite:///{tmp_path}/core-server/threads.db",
         "workspace": str(Path.cwd()),
         "approval_policy": "on-request",

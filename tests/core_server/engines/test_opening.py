@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from core_server.engines.endpoint.engine import OpenAIEngine
 from core_server.engines.offline import OfflineEngine
-from core_server.engines.openai_responses import OpenAIEngine
 from core_server.engines.opening import DEFAULT_OPENAI_MODEL, build_engine
 
 URL = "http://127.0.0.1:8000/v1"
@@ -33,7 +33,7 @@ def test_the_openai_engine_needs_a_key_or_an_address(environ: dict[str, str]) ->
     assert isinstance(engine, OpenAIEngine)
     assert engine.provider == "openai"
     assert [model.id for model in engine.models] == [DEFAULT_OPENAI_MODEL]
-    assert repr(engine) == f"<OpenAIEngine model='{DEFAULT_OPENAI_MODEL}'>"
+    assert repr(engine) == f"<OpenAIEngine model='{DEFAULT_OPENAI_MODEL}' path=/responses>"
     assert build_engine("openai", model="m", environ=environ).models[0].id == "m"
 
 
