@@ -162,7 +162,7 @@ async def test_a_new_authority_is_trusted_and_the_old_one_for_the_overlap(
     (tmp_path / "clients.pem").write_bytes(authority.path.read_bytes())
     old = authority.trusted(authority.issue("old", user="old"))
     new = authority.trusted(second.issue("new", user="new"))
-    async with trace_proxy(*tls, "--auth-overlap-seconds", "4", core=fake_core("fake")) as proxy:
+    async with trace_proxy(*tls, "--auth-overlap-seconds", "6", core=fake_core("fake")) as proxy:
         port = port_of(proxy.url)
         assert (await ask(port, tls=old)).status == 101
         with pytest.raises((OSError, asyncio.IncompleteReadError)):
