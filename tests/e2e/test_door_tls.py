@@ -1,6 +1,7 @@
 """TLS and mutual TLS on a real listener, with certificates of a private authority."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ async def test_a_clients_certificate_is_its_user(authority: Authority) -> None:
     assert user.startswith("CN=alice\\, of CANARY,")
     assert 'user_id="CN=alice' in metrics
     for span in spans:
-        if span.name == "turn/start":
+        if span.name == "turn/start" or "invoke_agent" in span.name:
             assert span.attributes["user.id"] == user
 
 
@@ -161,7 +162,7 @@ async def test_a_new_authority_is_trusted_and_the_old_one_for_the_overlap(
     (tmp_path / "clients.pem").write_bytes(authority.path.read_bytes())
     old = authority.trusted(authority.issue("old", user="old"))
     new = authority.trusted(second.issue("new", user="new"))
-    async with trace_proxy(*tls, "--auth-overlap-seconds", "4", core=fake_core("fake")) as proxy:
+    async with trace_proxy(*tls, "--auth-overlap-seconds", "6", core=fake_core("fake")) as proxy:
         port = port_of(proxy.url)
         assert (await ask(port, tls=old)).status == 101
         with pytest.raises((OSError, asyncio.IncompleteReadError)):
@@ -191,3 +192,21 @@ async def test_a_listener_with_tls_has_a_page_of_its_own_and_default_ports(
         for origin, status in (("https", 101), ("http", 403)):
             more = {"Origin": f"{origin}://127.0.0.1:{port}"}
             assert (await ask(port, more=more, tls=authority.trusted())).status == status
+
+
+async def test_who_never_finishes_a_handshake_is_cut_and_nobody_waits_for_him(
+    authority: Authority,
+) -> None:
+    tls = [*options(authority.issue()), "--handshake-timeout", "2"]
+    async with trace_proxy(*tls, core=fake_core("fake")) as proxy:
+        port = port_of(proxy.url)
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+        slow[0][1].write(b"\x16\x03\x01")  # the beginning of a ClientHello
+        began_s = asyncio.get_running_loop().time()
+        assert (await ask(port, tls=authority.trusted())).status == 101
+        assert asyncio.get_running_loop().time() - began_s < 2
+        async with asyncio.timeout(WAIT_S):
+            for reader, writer in slow:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()

@@ -3,7 +3,7 @@
 Any web page can make the browser open `ws://127.0.0.1`: the browser's `Origin` gives it
 away, so an `Origin` is refused unless it is our own page's or exactly listed. A page can
 also point its own name at 127.0.0.1 (DNS rebinding): `Host` gives that away, so a `Host`
-is refused unless it is an address or name that is ours (security.md, rows 1, 2 and 6).
+is refused unless it is an address or name that is ours.
 
 This module judges header values; it does not authenticate, and reads no request itself.
 """

@@ -153,7 +153,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """Who may come in besides this machine's own programs (security.md).
+    """Who may come in besides this machine's own programs.
 
     Attributes:
         allow_origins: Web pages that may connect, each as the browser writes its origin.

@@ -30,6 +30,7 @@ SERVER_PORT: Final = "server.port"
 
 SESSION_ID: Final = "session.id"
 USER_ID: Final = "user.id"
+"""Of a connection that has shown who it is."""
 
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"

@@ -79,6 +79,14 @@ class Certificates:
         return [] if self._authorities is None else self._authorities.good(now_s)
 
     @property
+    def trusted(self) -> int:
+        """How many client authorities a handshake now trusts."""
+        return 0 if self._newest is None else len(self._newest.get_ca_certs())
+
+    def __repr__(self) -> str:
+        return f"<Certificates trusted={self.trusted}>"
+
+    @property
     def context(self) -> ssl.SSLContext:
         """For a listener, once: it hands each handshake on to the newest context."""
         assert self._newest is not None, "take() comes first"
@@ -170,7 +178,10 @@ def subject_of(certificate: object) -> str | None:
 
 
 def _escaped(value: str) -> str:
-    text = "".join(f"\\{char}" if char in _ESCAPED else char for char in value)
-    if text[:1] in (" ", "#"):
-        text = "\\" + text
-    return text[:-1] + "\\ " if text.endswith(" ") and len(text) > 1 else text
+    last = len(value) - 1
+    return "".join(
+        f"\\{char}"
+        if char in _ESCAPED or (char == " " and at in (0, last)) or (char == "#" and at == 0)
+        else char
+        for at, char in enumerate(value)
+    )

@@ -21,7 +21,7 @@ from trace_proxy.runtime.telemetry.metrics.instruments import Distribution, Inst
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-_SUFFIXES = {"s": "_seconds", "By": "_bytes", "": ""}
+_SUFFIXES = {"s": "_seconds", "By": "_bytes", "{token}": "", "": ""}
 
 
 class Scrape:
