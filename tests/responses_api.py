@@ -12,7 +12,7 @@ import contextlib
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import msgspec
@@ -55,10 +55,15 @@ class Seen:
 
 
 class ResponsesApi:
-    """The endpoint on a free port of 127.0.0.1."""
+    """The endpoint on a free port of 127.0.0.1.
 
-    def __init__(self) -> None:
+    Args:
+        answer: To a request that nothing was scripted for.
+    """
+
+    def __init__(self, answer: Callable[[Json], Reply] = reply_to) -> None:
         self.url = ""
+        self._answer = answer
         self.seen: list[Seen] = []
         self._replies: deque[Reply | Raw] = deque()
         self._arrived = asyncio.Condition()
@@ -103,7 +108,7 @@ class ResponsesApi:
         assert request.transport is not None
         port = request.transport.get_extra_info("peername")[1]
         seen = Seen(headers, body, port, request.raw_path)
-        reply = self._replies.popleft() if self._replies else reply_to(body)
+        reply = self._replies.popleft() if self._replies else self._answer(body)
         async with self._arrived:
             self.seen.append(seen)
             self._arrived.notify_all()

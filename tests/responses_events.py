@@ -32,6 +32,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     name: str
     arguments: str
     call_id: str = ""
+    namespace: str = ""
 
 
 End = Literal["completed", "linger", "failed", "incomplete", "error", "eof", "cut", "stall"]
@@ -94,7 +95,7 @@ def reply_to(body: Json) -> Reply:
     `text`, `think`, `run CMD`, `call NAME JSON`, `slow SECONDS`, `fail MESSAGE`; the
     bare words `http500`, `cut`, `eof`, `stall`, `incomplete`; else a greeting.
     """
-    kind, text = _last_input(body)
+    kind, text = last_input(body)
     word, _, rest = text.partition(":")
     if kind in {"function_call_output", "tool"}:
         return Reply(_HELLO)
@@ -217,6 +218,8 @@ def _call_events(item: Call, index: int, serial: str) -> Generator[Json, None, J
         "arguments": "",
         "status": "in_progress",
     }
+    if item.namespace:
+        opened["namespace"] = item.namespace
     yield {"type": "response.output_item.added", "output_index": index, "item": opened}
     where: Json = {"item_id": item_id, "output_index": index}
     yield {
@@ -274,7 +277,7 @@ def _usage(usage: tuple[int, int, int, int] | None) -> Json | None:
     }
 
 
-def _last_input(body: Json) -> tuple[str, str]:
+def last_input(body: Json) -> tuple[str, str]:
     """Return kind and text of the last input item, or message."""
     items = body.get("input", body.get("messages"))
     if isinstance(items, str):

@@ -18,9 +18,6 @@ ItemsView = Literal["notLoaded", "summary", "full"]
 ErrorInfo = str | dict[str, dict[str, int | str | None]]
 """A kind of error: its name, or an object of its name and what is known besides."""
 
-ErrorInfo = str | dict[str, dict[str, int | str | None]]
-"""A kind of error: its name, or an object of its name and what is known besides."""
-
 
 class TurnError(Wire, frozen=True):
     """Why a turn failed, or why a sample is tried again."""

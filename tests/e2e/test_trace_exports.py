@@ -329,3 +329,28 @@ async def test_every_metric_is_there_with_a_sensible_value() -> None:
         assert after[f'trace_proxy_transferred_bytes_total{{direction="{direction}"}}'] > 300
     started = 'rpc_server_call_duration_seconds_count{error_type="",rpc_method="turn/start"}'
     assert after[started] == 2
+
+
+async def test_without_reads_what_only_looks_leaves_no_span() -> None:
+    async with traced("--trace-reads", "off") as stage, stage.scene() as scene:
+        for method in ("thread/list", "model/list", "thread/loaded/list"):
+            await scene.request(method, {})
+        await scene.turn("hello")
+        await scene.request("thread/read", {"threadId": scene.thread})
+        await scene.request("thread/name/set", {"threadId": scene.thread, "name": "n"})
+        await scene.becomes(
+            "trace-proxy: turn/start [server]",
+            "  core-server: invoke_agent core-server [internal]",
+            "trace-proxy: thread/name/set [server]",
+        )
+
+
+async def test_readiness_says_what_runs_and_not_more_than_it_knows_of_the_collector() -> None:
+    late = {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
+    async with traced(env=late) as stage, stage.scene() as scene:
+        turn = await scene.begin_turn("/slow 30")
+        told = json.loads((await stage.proxy.get("/readyz"))[1])
+        assert (told["turns"], told["traces"]["reachable"]) == (1, None)
+        await scene.request("turn/interrupt", {"threadId": scene.thread, "turnId": turn})
+        await scene.end_turn()
+        assert json.loads((await stage.proxy.get("/readyz"))[1])["turns"] == 0

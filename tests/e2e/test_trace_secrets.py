@@ -5,6 +5,7 @@ Every canary is its own word, so that a find says which way it came out.
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -161,20 +162,31 @@ async def test_content_is_recorded_when_it_is_asked_for_and_the_log_warns() -> N
             lambda spans: any(each.trace_id == trace_id for each in spans)
         )
     assert warned["level"] == "warning"
+    keys = {
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.tool.call.arguments",
+        "gen_ai.tool.call.result",
+        "trace_proxy.content.params",
+        "trace_proxy.content.result",
+    }
     content = {
-        span.name: {key for key in span.attributes if key.startswith("trace_proxy.content.")}
-        for span in (request, turn, tool, approval)
+        span.name: keys & span.attributes.keys() for span in (request, turn, tool, approval)
     }
-    asked_and_told = {"trace_proxy.content.params", "trace_proxy.content.result"}
     assert content == {
-        request.name: asked_and_told,
-        turn.name: {"trace_proxy.content.output"},
-        tool.name: {"trace_proxy.content.item"},
-        approval.name: asked_and_told,
+        request.name: set(),
+        turn.name: {"gen_ai.input.messages", "gen_ai.output.messages"},
+        tool.name: {"gen_ai.tool.call.arguments", "gen_ai.tool.call.result"},
+        approval.name: {"trace_proxy.content.params", "trace_proxy.content.result"},
     }
-    assert f"/run echo {CANARY}-output" in request.attributes["trace_proxy.content.params"]
-    assert f"{CANARY}-output" in tool.attributes["trace_proxy.content.item"]
-    assert "exit code 0" in turn.attributes["trace_proxy.content.output"]
+    (asked,) = json.loads(turn.attributes["gen_ai.input.messages"])
+    assert asked["parts"][0]["content"] == f"/run echo {CANARY}-output"
+    assert "exit code 0" in turn.attributes["gen_ai.output.messages"]
+    assert (
+        f"{CANARY}-output" in json.loads(tool.attributes["gen_ai.tool.call.arguments"])["command"]
+    )
+    result = json.loads(tool.attributes["gen_ai.tool.call.result"])
+    assert f"{CANARY}-output" in result["aggregatedOutput"]
     assert '"accept"' in approval.attributes["trace_proxy.content.result"]
     (failed,) = [span for span in spans if span.trace_id == trace_id]
     assert len(failed.attributes["trace_proxy.content.params"]) == 1024

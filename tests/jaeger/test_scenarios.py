@@ -21,8 +21,10 @@ from tests.jaeger.jaeger import Edge, Jaeger
 COMMAND_TREE = [
     "{front}: turn/start [server]",
     "  {back}: invoke_agent core-server [internal]",
+    "    {back}: chat offline [client]",
     "    {back}: execute_tool shell [internal] ERROR",
     "      client: approval command [client]",
+    "    {back}: chat offline [client]",
 ]
 
 
@@ -68,14 +70,17 @@ async def test_a_turn_is_read_back_by_its_id_with_everything_on_it(
     async with proxy.client() as client:
         context = {"traceparent": traceparent(trace_id)}
         thread = await run(client, "/run false", context, "accept")
-        spans = await jaeger.trace(trace_id, until=4)
+        spans = await jaeger.trace(trace_id, until=6)
     assert tree(spans) == names.drawn(COMMAND_TREE)
     by_name = {span.name: span for span in spans}
     assert by_name["execute_tool shell"].attributes["process.exit.code"] == 1
-    assert by_name["execute_tool shell"].message == "The tool failed."
+    assert by_name["execute_tool shell"].message == "The command failed."
     assert by_name["invoke_agent core-server"].attributes["gen_ai.usage.output_tokens"] > 0
     assert by_name["turn/start"].attributes["trace_proxy.client.name"] == "e2e"
     assert {span.attributes.get("gen_ai.conversation.id") for span in spans} == {thread}
+    agents = [span for span in spans if span.service == names.back]
+    assert {span.attributes["gen_ai.provider.name"] for span in agents} == {"offline"}
+    assert {span.scope for span in agents} == {"trace_proxy.gen_ai"}
 
 
 async def test_services_operations_and_errors_are_found_as_the_readme_says(
@@ -88,7 +93,7 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
         await client.error("thread/read", {"threadId": "nonsense"})
         await client.request("model/list", {})
         await jaeger.trace(failed, until=2)
-        await jaeger.trace(trace_id, until=4)
+        await jaeger.trace(trace_id, until=6)
     assert await jaeger.services() >= {names.front, names.back}
     assert await jaeger.operations(names.front) >= {
         ("initialize", "server"),
@@ -98,16 +103,18 @@ async def test_services_operations_and_errors_are_found_as_the_readme_says(
     assert await jaeger.operations(names.back) == {
         ("invoke_agent core-server", "internal"),
         ("execute_tool shell", "internal"),
-        ("approval command", "client"),
+        ("chat offline", "client"),
     }
+    assert ("approval command", "client") in await jaeger.operations("client")
     # `error=true` finds nothing in Jaeger's memory storage: it compares text with a flag.
-    both = await jaeger.search(names.back, {"error.type": "failed"}, at_least=2)
-    assert both == {failed, trace_id}
+    assert await jaeger.search(names.back, {"error.type": "other"}) == {failed}
+    assert await jaeger.search(names.back, {"error.type": "exit_code"}) == {trace_id}
     refused = await jaeger.search(names.front, {"error.type": "-32600"})
     assert len(refused) == 1
     assert await jaeger.search(names.back, {"process.exit.code": "1"}) == {trace_id}
     assert await jaeger.search(names.back, {"gen_ai.conversation.id": thread}) == {failed}
-    assert trace_id in await jaeger.search(names.front, {"trace_proxy.client.name": "e2e"})
+    for service in (names.front, names.back):
+        assert trace_id in await jaeger.search(service, {"trace_proxy.client.name": "e2e"})
 
 
 def exported_client_span(jaeger: Jaeger, service: str) -> tuple[trace.Span, TracerProvider]:
@@ -131,12 +138,13 @@ async def test_the_service_graph_leads_from_the_client_over_the_proxy_to_the_cor
     await asyncio.to_thread(span.end)
     await asyncio.to_thread(provider.shutdown)
 
-    spans = await jaeger.trace(trace_id, until=3)
+    spans = await jaeger.trace(trace_id, until=4)
 
     assert tree(spans) == [
         f"{names.client}: ask [client]",
         f"  {names.front}: turn/start [server]",
         f"    {names.back}: invoke_agent core-server [internal]",
+        f"      {names.back}: chat offline [client]",
     ]
     edges = {edge for edge in await jaeger.dependencies() if edge.parent.startswith(("cl", "fr"))}
     ours = {edge for edge in edges if edge.parent in {names.client, names.front}}
@@ -150,13 +158,14 @@ async def test_a_handshake_in_b3_joins_the_trace_of_who_sent_it(
     async with proxy.client(headers={"b3": f"{trace_id}-00f067aa0ba902b7-1"}) as client:
         await client.turn(await client.thread(), "hello")
         await client.wait_for("turn/completed")
-        spans = await jaeger.trace(trace_id, until=4)
+        spans = await jaeger.trace(trace_id, until=5)
     assert tree(spans) == names.drawn(
         [
             "{front}: initialize [server]",
             "{front}: thread/start [server]",
             "{front}: turn/start [server]",
             "  {back}: invoke_agent core-server [internal]",
+            "    {back}: chat offline [client]",
         ]
     )
 
@@ -193,7 +202,7 @@ async def read_through_jaeger(
             url = f"{jaeger.otlp_url}/v1/traces"
             async with session.post(url, data=line, headers=headers) as response:
                 assert response.status == 200, await response.text()
-    return await jaeger.trace(trace_id, until=4)
+    return await jaeger.trace(trace_id, until=6)
 
 
 async def test_every_line_of_a_trace_file_is_otlp_that_jaeger_takes(

@@ -259,6 +259,8 @@ class Turns:
             del self._starters[turn.thread]
         turn.agent = self.agent(turn.thread)
         turn.agent_name = turn.agent.name or _server_name(turn.core.greeting) or self._core_name
+        if turn.agent.spawner is not None and turn.root is None:  # a person talks to a subagent
+            turn.links = (turn.agent.spawner[0],)
         turn.index = turn.agent.turns
         turn.agent.turns += 1
         self._by_id[turn.turn_id] = turn
@@ -381,9 +383,6 @@ class Turns:
             parent = starter.context
             begun = Turn(thread, turn_id, core, self._child(parent), parent, now_ns)
         begun.asker = starter.attributes
-        spawner = self.agent(thread).spawner
-        if spawner is not None:  # a subagent, and a person who talks to it
-            begun.links = (spawner[0],)
         self.begin(begun)
 
     def _first_name(self, thread: str, turn: _Turn) -> str:
@@ -412,8 +411,6 @@ class Turns:
         elif root is not None:
             parent = root.context
         begun = Turn(thread, turn_id, core, self._child(parent), parent, now_ns)
-        if spawner is not None and parent is None:
-            begun.links = (spawner[0],)
         if root is not None:
             begun.root = root.root or root
             begun.root.subagents += 1
@@ -458,6 +455,9 @@ class Turns:
         for thread in item.agents:
             agent = self.agent(thread)
             agent.spawner = tool.context, turn.turn_id
+            running = self._by_thread.get(thread)
+            if running is not None and running.parent == turn.context:
+                running.parent = tool.context  # it was quicker than the item that names it
             agent.model = text_of(item.model) or agent.model or turn.agent.model
             agent.provider = agent.provider or turn.agent.provider
             agent.name = _name(text_of(item.agent_path).rpartition("/")[2]) or agent.name

@@ -437,6 +437,119 @@ def test_unsampled_turns_leave_no_spans_and_are_measured() -> None:
     assert [each.status for each in proxy.effects.turns] == ["completed"]
 
 
+def spawned(proxy: Proxy, what: str, thread: str = "t2", **members: Json) -> None:
+    """An item that sets another agent to work; only the end names its thread, as on the wire."""
+    receivers = [thread] if what == "completed" else []
+    item(
+        proxy,
+        what,
+        type="collabAgentToolCall",
+        id="s",
+        tool="spawnAgent",
+        **{"receiverThreadIds": receivers, "status": what, "model": "small", **members},
+    )
+
+
+def child(proxy: Proxy, what: str, turn: str = "c", thread: str = "t2", root: str = "u") -> None:
+    told = {"id": turn, "rootTurnId": root, "status": "completed"}
+    proxy.core.notify(f"turn/{what}", {"threadId": thread, "turn": told})
+
+
+@pytest.mark.parametrize("order", ["item first", "turn first"])
+def test_a_subagents_turn_is_below_the_tool_and_its_tokens_are_the_roots_too(
+    proxy: Proxy, client: Client, order: str
+) -> None:
+    proxy.turn(client)
+    proxy.spans()
+    spawned(proxy, "started")
+    if order == "item first":
+        spawned(proxy, "completed")
+        child(proxy, "started")
+    else:
+        child(proxy, "started")
+        spawned(proxy, "completed")
+    for thread, turn, tokens in (("t2", "c", 7), ("t", "u", 5)):
+        used = usage(tokens, tokens, threadId=thread, turnId=turn)
+        proxy.core.notify("thread/tokenUsage/updated", used)
+    child(proxy, "completed")
+    completed(proxy)
+    tool, sub, root = proxy.spans()
+    assert (tool.name, tool.parent) == ("execute_tool spawnAgent", root.context)
+    assert (sub.parent, sub.context.trace_id) == (tool.context, root.context.trace_id)
+    assert sub.attributes["gen_ai.request.model"] == "small"
+    assert sub.shared["trace_proxy.client.name"] == "client"
+    assert sub.attributes["gen_ai.usage.input_tokens"] == 7
+    assert root.attributes["gen_ai.usage.input_tokens"] == 12
+    assert root.attributes["trace_proxy.turn.subagent_input_tokens"] == 7
+    assert root.attributes["trace_proxy.turn.subagents"] == 1
+    assert [each.turn.input_tokens for each in proxy.effects.turns] == [7, 5], "measured once"
+
+
+def test_a_subagents_turn_after_its_senders_is_linked_and_one_that_a_person_began_too(
+    proxy: Proxy, client: Client
+) -> None:
+    proxy.turn(client)
+    spawned(proxy, "started")
+    spawned(proxy, "completed")
+    completed(proxy)
+    tool = proxy.spans()[-2]
+    child(proxy, "started")
+    child(proxy, "completed")
+    (late,) = proxy.spans()
+    assert (late.parent, late.links) == (None, (tool.context,))
+    assert late.context.trace_id != tool.context.trace_id
+    proxy.turn(client, "t2", "d")
+    child(proxy, "completed", "d")
+    request, asked_for = proxy.spans()
+    assert (asked_for.parent, asked_for.links) == (request.context, (tool.context,))
+
+
+def test_a_grandchilds_tokens_are_the_roots_and_an_unnamed_child_is_below_its_root(
+    proxy: Proxy, client: Client
+) -> None:
+    proxy.turn(client)
+    proxy.spans()
+    child(proxy, "started", "c", "t2")
+    child(proxy, "started", "g", "t3", root="c")
+    used = usage(7, 7, threadId="t3", turnId="g")
+    proxy.core.notify("thread/tokenUsage/updated", used)
+    child(proxy, "completed", "g", "t3")
+    child(proxy, "completed", "c", "t2")
+    completed(proxy)
+    grandchild, sub, root = proxy.spans()
+    assert (sub.parent, grandchild.parent) == (root.context, sub.context)
+    assert root.attributes["gen_ai.usage.input_tokens"] == 7
+    assert root.attributes["trace_proxy.turn.subagents"] == 2
+
+
+def test_a_subagent_of_the_second_kind_is_called_by_its_path(proxy: Proxy, client: Client) -> None:
+    proxy.turn(client)
+    proxy.spans()
+    for kind, path in (("started", "/root/kid"), ("completed", "/root/kid"), (5, None)):
+        what = {"type": "subAgentActivity", "id": "a", "kind": kind, "agentThreadId": "t2"}
+        item(proxy, "started", **what, agentPath=path)
+        item(proxy, "completed", **what, agentPath=path)
+    child(proxy, "started")
+    child(proxy, "completed")
+    tool, sub = proxy.spans()
+    assert (tool.name, tool.attributes["trace_proxy.tool.status"]) == (
+        "execute_tool spawn_agent",
+        "completed",
+    )
+    assert (sub.name, sub.parent) == ("invoke_agent kid", tool.context)
+
+
+def test_a_review_has_one_turn_though_it_has_two_names(proxy: Proxy, client: Client) -> None:
+    client.request(1, "review/start", {"threadId": "t"})
+    answer = {"turn": {"id": "U1"}, "reviewThreadId": "t"}
+    proxy.core.answer(proxy.core.got()[0]["id"], answer)
+    child(proxy, "started", "U2", "t", root="U1")
+    child(proxy, "completed", "U1", "t", root="U1")
+    request, review = proxy.spans()
+    assert (review.parent, review.shared["trace_proxy.turn.id"]) == (request.context, "U1")
+    assert len(proxy.hub.board.turns) == 0
+
+
 def usage(total: int, last: int, **more: Json) -> Json:
     counts = {"inputTokens": last, "outputTokens": 0}
     return {"tokenUsage": {"last": counts, "total": {"inputTokens": total}}, **more}
