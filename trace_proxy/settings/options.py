@@ -11,9 +11,11 @@ from typing import Final
 
 from trace_proxy.settings.config import (
     Delivery,
+    Framing,
     LogFormat,
     LogLevel,
     Sessions,
+    Spoken,
     TrustContext,
     WsAuth,
     parse_listen,
@@ -127,6 +129,38 @@ OPTIONS: Final = (
         read=read_member(Sessions),
         metavar=_choices(Sessions),
         default="shared",
+    ),
+    Option(
+        name="framing",
+        group=_CORES,
+        help="how a core of one client speaks: newline-delimited JSON, or (LSP) messages "
+        "behind Content-Length headers; on the websocket it is one message a frame",
+        section="pool",
+        field="framing",
+        read=read_member(Framing),
+        metavar=_choices(Framing),
+        default="lines",
+    ),
+    Option(
+        name="protocol",
+        group=_CORES,
+        help="what a core of one client speaks; auto: its client's first request tells",
+        section="pool",
+        field="protocol",
+        read=read_member(Spoken),
+        metavar=_choices(Spoken),
+        default="auto",
+    ),
+    Option(
+        name="subprotocol",
+        group=_CLIENTS,
+        help="a websocket subprotocol to select when a client offers it, beside mcp and acp "
+        "of --sessions per-connection; repeatable",
+        section="pool",
+        field="subprotocols",
+        read=read_text,
+        metavar="NAME",
+        many=True,
     ),
     Option(
         name="delivery",
