@@ -94,7 +94,7 @@ async def test_a_permission_hangs_below_its_command(
             "trace-proxy: session/prompt [server]",
             f"  core-server: {AGENT} [internal]",
             f"    core-server: execute_tool execute [internal]{'' if made else ' ERROR'}",
-            "      core-server: session/request_permission [client]",
+            "      client: session/request_permission [client]",
         ]
         named = {each.name: each for each in spans}
         asked = named["session/request_permission"].attributes

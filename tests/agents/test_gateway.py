@@ -54,8 +54,8 @@ async def test_one_trace_goes_from_the_gateway_through_us_into_the_agent() -> No
             "  core-server: invoke_agent scripted [internal]",
             "    core-server: execute_tool search [internal]",
             "    core-server: execute_tool edit [internal]",
-            "      core-server: session/request_permission [client]",
-            "    core-server: fs/read_text_file [client] ERROR",
+            "      client: session/request_permission [client]",
+            "    client: fs/read_text_file [client] ERROR",
         ]
         named = {each.name: each for each in spans}
         assert named["session/prompt"].parent_span_id == PARENT_SPAN

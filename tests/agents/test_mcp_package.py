@@ -61,7 +61,7 @@ async def test_tools_prompts_and_elicitations_are_spans() -> None:
         "trace-proxy: tools/call add [server]",
         "trace-proxy: tools/call fail [server] ERROR",
         "trace-proxy: tools/call ask [server]",
-        "  core-server: elicitation/create [client]",
+        "  client: elicitation/create [client]",
         "trace-proxy: prompts/get greeting [server]",
     ]
     named = {each.name: each.attributes for each in stage.collector.spans}

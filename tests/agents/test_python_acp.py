@@ -41,7 +41,7 @@ async def test_prompts_tools_and_permissions_are_one_trace(permit: str) -> None:
             "trace-proxy: session/prompt [server]",
             "  core-server: invoke_agent Echo agent [internal]",
             f"    core-server: execute_tool execute [internal]{'' if permit else ' ERROR'}",
-            "      core-server: session/request_permission [client]",
+            "      client: session/request_permission [client]",
         ]
         turn = next(each for each in spans if each.name == "invoke_agent Echo agent")
         carried = json.loads(gateway.text)["meta"]
