@@ -199,7 +199,9 @@ async def test_python_lsp_server_completes_and_ends_in_order(
     await client.wait_for("textDocument/publishDiagnostics", timeout_s=60)  # it is idle now
     stage.proxy.signal(signal.SIGTERM)
     assert await client.closed() == 1012
-    assert (await stage.proxy.logged("core.exited"))["exit_code"] == 0
+    exited = await stage.proxy.logged("core.exited")
+    assert exited["stopped"]
+    assert exited["exit_code"] in (0, -signal.SIGTERM)  # its linters may take longer than it gets
     assert await stage.proxy.exit_code() == 0
     await stage.collector.wait_for(2)
     assert tree(stage.collector.spans) == [
