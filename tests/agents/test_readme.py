@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def command(name: str) -> tuple[list[str], str, list[str]]:
     return [*words[1:at], *words[at + 2 : end]], words[at + 1], words[end + 1 :]
 
 
-async def greeted(client: WebsocketClient, params: dict[str, object]) -> object:
+async def greeted(client: WebsocketClient, params: Mapping[str, object]) -> object:
     return await client.request("initialize", params, jsonrpc="2.0")
 
 
@@ -71,5 +72,5 @@ async def test_lsp_in_the_browser(tmp_path: Path) -> None:
         trace_proxy(*options, core=core) as proxy,
         proxy.client(initialize=False, origin="https://editor.example.com") as client,
     ):
-        params = {"processId": None, "rootUri": None, "capabilities": {}}
+        params: dict[str, object] = {"processId": None, "rootUri": None, "capabilities": {}}
         assert await greeted(client, params)
