@@ -19,6 +19,7 @@ from tests.agents.real import program
 from tests.e2e.clients import WebsocketClient
 from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import clean_environment, telemetry
 from trace_proxy.runtime.app import Program
+from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
@@ -46,7 +47,9 @@ async def proxy_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     )
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Program(config, supervisor, processes, "none").run())
+            tasks.create_task(
+                Program(config, supervisor, processes, "none", Entrance(config)).run()
+            )
             await supervisor.ready.wait()
             yield supervisor
             supervisor.on_signal("TERM")
