@@ -262,6 +262,7 @@ def foreign(
     *,
     known: bool,
     new_work: bool = False,
+    watched: bool = False,
     target: str = "",
     attributes: Mapping[str, str] | None = None,
 ) -> Traits:
@@ -271,6 +272,7 @@ def foreign(
         method: As sent.
         known: Whether that protocol has it.
         new_work: Whether it is refused while draining.
+        watched: Whether its requests and answers tell more than that they are there.
         target: What stands behind it in the name of its spans.
         attributes: What these say beside the usual.
     """
@@ -281,7 +283,7 @@ def foreign(
         label=method if known else "_OTHER",
         span_name=name if known else "jsonrpc",
         new_work=new_work,
-        about_threads=False,
+        about_threads=watched,
         about_turns=False,
         starts_turn=False,
         tells=False,

@@ -75,6 +75,7 @@ class AcpWatch(Watch):
     METHODS = acp.METHODS
     SERVER_REQUESTS = acp.SERVER_REQUESTS
     NEW_WORK = acp.NEW_WORK
+    WATCHED = acp.METHODS
     CARRIES_CONTEXT = True
 
     def __init__(self, board: Board, pair: Pair, targets: set[str]) -> None:

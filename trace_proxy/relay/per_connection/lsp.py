@@ -30,6 +30,7 @@ class LspWatch(Watch):
     METHODS = lsp.METHODS
     SERVER_REQUESTS = lsp.SERVER_REQUESTS
     HEADERS = True
+    WATCHED = frozenset({INITIALIZE, lsp.SHUTDOWN})
 
     _initialized = False
     _shut_down = False

@@ -34,6 +34,7 @@ class McpWatch(Watch):
     METHODS = mcp.METHODS
     SERVER_REQUESTS = mcp.SERVER_REQUESTS
     NEW_WORK = mcp.NEW_WORK
+    WATCHED = frozenset({INITIALIZE, mcp.CALL})
     CARRIES_CONTEXT = True
 
     def __init__(self, board: Board, pair: Pair, targets: set[str]) -> None:
@@ -54,10 +55,13 @@ class McpWatch(Watch):
         if method == mcp.CALL:
             attributes[semconv.OPERATION] = "execute_tool"
         room = target in self.targets or len(self.targets) < TARGETS_KEPT
-        new_work = method in self.NEW_WORK
-        shown = name if room else ""
         learned = foreign(
-            method, known=True, new_work=new_work, target=shown, attributes=attributes
+            method,
+            known=True,
+            new_work=method in self.NEW_WORK,
+            watched=method in self.WATCHED,
+            target=name if room else "",
+            attributes=attributes,
         )
         if room:
             self.targets.add(target)

@@ -34,7 +34,7 @@ from trace_proxy.relay.per_connection.lsp import LspWatch
 from trace_proxy.relay.per_connection.mcp import McpWatch
 from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, key_of, seen
 from trace_proxy.relay.per_connection.server_requests import PairRequests
-from trace_proxy.relay.per_connection.watch import Watch
+from trace_proxy.relay.per_connection.watch import FINE, Watch
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans import semconv
 from trace_proxy.spans.content import Content
@@ -178,21 +178,23 @@ class PassThrough:
         assert message.id is not UNSET
         method = message.method
         params = None if message.params is UNSET else bytes(message.params)
-        if method == INITIALIZE or connection.key in self._undecided:
+        if method == INITIALIZE or (self._undecided and connection.key in self._undecided):
             self._introduced(pair, method, params)
         watch = self._watches[connection.key]
         trace = None if message.trace is UNSET else bytes(message.trace)
         span = request_spans.begin_request(
             connection, method, trace, board.now_ns, board.ids, meta_of(params)
         )
-        for rejection in span.resolution.rejections:
-            board.effects.context_rejected(connection, rejection)
+        if span.resolution.rejections:
+            for rejection in span.resolution.rejections:
+                board.effects.context_rejected(connection, rejection)
         if board.content is not None:
             span = board.content.of_request(span, params)
         traits = watch.traits(method, params)
         pending = Pending(connection, bytes(message.id), traits, len(line), None, span)
-        watch.about(pending, params)
-        context = watch.context_for(pending)
+        if traits.about_threads:
+            watch.about(pending, params)
+        context = watch.context_for(pending) if watch.CARRIES_CONTEXT else None
         if context is not None:
             line = with_context(line, format_traceparent(context), context.state)
         refused = self._admit(pending) or self._give(pair, line)
@@ -200,7 +202,8 @@ class PassThrough:
             board.refuse(pending, refused)
             return
         pair.ask(key, pending)
-        watch.sent(pending)
+        if traits.about_threads:
+            watch.sent(pending)
 
     def _introduced(self, pair: Pair, method: str, params: bytes | None) -> None:
         """Learn what a client is called, and what protocol it speaks, as soon as it tells."""
@@ -331,10 +334,12 @@ class PassThrough:
             return
         board = self.board
         answer = envelope.CoreMessage(result=message.result, error=message.error)
-        verdict = watch.answered(pending, answer)
+        verdict = watch.answered(pending, answer) if pending.traits.about_threads else FINE
         if board.content is not None and pending.span is not None:
             board.content.of_answer(pending.span, answer)
-        error = envelope.error_code(answer) or verdict.error or None
+        error: int | str | None = verdict.error or None
+        if message.error is not UNSET:
+            error = envelope.error_code(answer)
         board.settled(pending, core=watch.pair.core, error=error, turn_id=verdict.turn_id)
 
 

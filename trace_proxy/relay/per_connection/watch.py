@@ -55,6 +55,9 @@ class Watch:
     NEW_WORK: ClassVar[frozenset[str]] = frozenset()
     """Refused while draining."""
 
+    WATCHED: ClassVar[frozenset[str]] = frozenset()
+    """Those whose requests are told to `about`, `sent`, `answered` and `lost`."""
+
     CARRIES_CONTEXT: ClassVar[bool] = False
     """Whether requests that are known by name are handed on with a context in `_meta`."""
 
@@ -78,6 +81,7 @@ class Watch:
                 method,
                 known=method in self.METHODS,
                 new_work=method in self.NEW_WORK,
+                watched=method in self.WATCHED,
                 attributes=self.attributes(method),
             )
             if method in self.METHODS:
