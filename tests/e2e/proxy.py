@@ -145,11 +145,11 @@ class Proxy:
         """Who is left of its descendants after so long; empty as it should be."""
         return await nobody_left(self.mark, within_s)
 
-    async def connect(self, **options: Any) -> aiohttp.ClientWebSocketResponse:
+    async def connect(self, path: str = "", **options: Any) -> aiohttp.ClientWebSocketResponse:
         """Open a websocket."""
         options.setdefault("max_msg_size", MAX_MESSAGE_BYTES)
         socket: aiohttp.ClientWebSocketResponse = await self._session.ws_connect(
-            self.url, **options
+            self.url + path, **options
         )
         return socket
 

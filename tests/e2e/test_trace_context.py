@@ -8,7 +8,7 @@ import pytest
 
 from tests.collector import CollectedSpan
 from tests.e2e.proxy import Client, Json, fake_core, turn_params
-from tests.e2e.traces import Stage, in_order, traced
+from tests.e2e.traces import Stage, in_order, new_trace_id, traced, traceparent
 from tests.responses_api import ResponsesApi
 
 TRACES = {
@@ -247,3 +247,14 @@ async def test_the_model_is_asked_in_the_trace_of_the_turn() -> None:
     assert seen.headers["traceparent"] == f"00-{turn.trace_id}-{turn.span_id}-01"
     assert seen.headers["tracestate"] == "vendor=message"
     assert turn.parent_span_id == request.span_id
+
+
+async def test_a_context_in_meta_counts_where_the_message_has_no_trace() -> None:
+    async with traced() as stage, stage.scene() as scene:
+        meta = {"traceparent": traceparent(scene.trace_id)}
+        await scene.client.request("thread/loaded/list", {"_meta": meta})
+        other = {"traceparent": traceparent(new_trace_id())}
+        await scene.client.request("model/list", {"_meta": other}, trace=meta)
+        await scene.becomes(
+            "trace-proxy: thread/loaded/list [server]", "trace-proxy: model/list [server]"
+        )

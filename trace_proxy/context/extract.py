@@ -24,7 +24,9 @@ from trace_proxy.context.span_record import SpanContext
 ExtractB3 = Callable[[Mapping[str, str]], SpanContext | None]
 """The B3 propagator, which lives in a shell: clean headers in, context out."""
 
-_NOTHING = Extracted()
+NOTHING = Extracted()
+"""No context, and nothing to complain about."""
+
 _HEADERS = frozenset({"traceparent", "tracestate", b3.SINGLE, *b3.MULTI})
 
 
@@ -72,7 +74,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 def from_message(trace: object) -> Extracted:
     """Read a message's decoded `trace` member; null, or no traceparent, is no context."""
     if trace is None:
-        return _NOTHING
+        return NOTHING
     if not isinstance(trace, dict):
         return Extracted(None, (Rejection(Source.MESSAGE, Reason.WRONG_TYPE),))
     return _extract(Source.MESSAGE, trace.get("traceparent"), trace.get("tracestate"))
@@ -103,7 +105,7 @@ def _from_odd_message(raw: bytes | msgspec.Raw) -> Extracted:
 def from_environment(environ: Mapping[str, str], propagators: Propagators) -> Extracted:
     """Read `TRACEPARENT` and `TRACESTATE`; an empty variable is an unset one."""
     if not propagators.w3c:
-        return _NOTHING
+        return NOTHING
     parent, state = environ.get("TRACEPARENT"), environ.get("TRACESTATE")
     return _extract(Source.ENV, parent or None, state)
 
@@ -111,7 +113,7 @@ def from_environment(environ: Mapping[str, str], propagators: Propagators) -> Ex
 def _extract(source: Source, traceparent: object, tracestate: object) -> Extracted:
     """Read a W3C pair; a bad tracestate is dropped alone, without a parent it is not read."""
     if traceparent is None:
-        return _NOTHING
+        return NOTHING
     if not isinstance(traceparent, str):
         return Extracted(None, (Rejection(source, Reason.WRONG_TYPE),))
     state = _read_state(tracestate)

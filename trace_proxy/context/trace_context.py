@@ -1,6 +1,6 @@
 """Which trace context wins: a message's, its connection's, the process's, or a new root.
 
-    message `trace` > handshake traceparent > handshake b3, x-b3-* > TRACEPARENT > new root
+    message `trace` > message `_meta` > handshake traceparent > handshake b3, x-b3-* > TRACEPARENT > new root
 
 What is invalid at one level is reported as a `Rejection` and the next level is tried;
 no request fails for its trace. Valid contexts of the handshake that lost become links.
@@ -23,6 +23,7 @@ from trace_proxy.context.carrier import (
     Source,
 )
 from trace_proxy.context.extract import (
+    NOTHING,
     Propagators,
     from_environment,
     from_handshake,
@@ -133,12 +134,24 @@ def resolve(trace: object, inherited: Inherited) -> Resolution:
     return _decide(from_message(trace), inherited)
 
 
-def resolve_raw(trace: bytes | msgspec.Raw, inherited: Inherited) -> Resolution:
+def resolve_raw(
+    trace: bytes | msgspec.Raw | None, inherited: Inherited, meta: bytes | None = None
+) -> Resolution:
     """Decide for a request whose `trace` member is still JSON text.
 
-    A request without the member needs no call: `inherited.default` is the answer.
+    A request without any needs no call: `inherited.default` is the answer.
+
+    Args:
+        trace: The member; None without one.
+        inherited: What its connection has.
+        meta: JSON of `params._meta`, which may hold a context too (MCP SEP-414): the next
+            level below `trace`.
     """
-    return _decide(from_message_raw(trace), inherited)
+    found = NOTHING if trace is None else from_message_raw(trace)
+    if meta is not None and found.context is None:
+        below = from_message_raw(meta)
+        found = Extracted(below.context, (*found.rejections, *below.rejections))
+    return _decide(found, inherited)
 
 
 def _decide(message: Extracted, inherited: Inherited) -> Resolution:

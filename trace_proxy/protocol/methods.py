@@ -5,6 +5,7 @@ relayed like any other and shows as `_OTHER` in metrics and spans, so that a cli
 cannot invent unbounded names. What their params mean is the core's business.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -196,6 +197,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
         handles: Its family in `HANDLES`, if it has one.
         guarded: `initialize`, or something that `experimentalApi` opens.
         special: It is handled before it is sent: merged, handles or `thread/unsubscribe`.
+        attributes: What the spans of its requests say beside the usual.
     """
 
     name: str
@@ -211,6 +213,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
     handles: HandleFamily | None
     guarded: bool
     special: bool
+    attributes: Mapping[str, str] = {}
 
 
 _TRAITS: dict[str, Traits] = {}
@@ -252,6 +255,44 @@ def _learn(method: str) -> Traits:
     if len(_TRAITS) < TRAITS_KEPT and len(method) < MAX_KEPT_CHARS:
         _TRAITS[method] = learned
     return learned
+
+
+def foreign(
+    method: str,
+    *,
+    known: bool,
+    new_work: bool = False,
+    watched: bool = False,
+    target: str = "",
+    attributes: Mapping[str, str] | None = None,
+) -> Traits:
+    """What there is to know about a method of another protocol than this one.
+
+    Args:
+        method: As sent.
+        known: Whether that protocol has it.
+        new_work: Whether it is refused while draining.
+        watched: Whether its requests and answers tell more than that they are there.
+        target: What stands behind it in the name of its spans.
+        attributes: What these say beside the usual.
+    """
+    name = f"{method} {target}" if target else method
+    return Traits(
+        name=method,
+        json=msgspec.json.encode(method),
+        label=method if known else "_OTHER",
+        span_name=name if known else "jsonrpc",
+        new_work=new_work,
+        about_threads=watched,
+        about_turns=False,
+        starts_turn=False,
+        tells=False,
+        merged=False,
+        handles=None,
+        guarded=False,
+        special=False,
+        attributes=attributes or {},
+    )
 
 
 def label(method: str) -> str:

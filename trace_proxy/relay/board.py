@@ -40,6 +40,7 @@ class Board:
     Attributes:
         effects: The way out.
         ids: Randomness and sampling.
+        core_name: What an agent is called that has said no name.
         cores: The pool, by index.
         content: Puts content on spans, None when none may be recorded.
         connections: All clients, by key.
@@ -65,6 +66,7 @@ class Board:
     ) -> None:
         self.effects = effects
         self.ids = ids
+        self.core_name = core_name
         self.cores = cores
         self.admission = admission
         self.drain = drain

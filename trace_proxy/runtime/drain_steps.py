@@ -116,9 +116,9 @@ class DrainSteps:
                 if turn is not None:
                     self._machine.interrupt(turn)
             case drain_commands.InterruptTurns():
-                _log.warning("drain.deadline", turns=len(turns))
-                for turn in turns:
-                    self._machine.interrupt(turn)
+                requests = self._board.in_flight
+                _log.warning("drain.deadline", turns=len(turns), requests=requests)
+                self._machine.deadline()
             case drain_commands.Exit():
                 self.exit_code = command.code
                 self._ending.over()

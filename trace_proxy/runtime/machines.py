@@ -1,6 +1,9 @@
 """Which machine decides, with its bounds: cores that are shared, or one for each client."""
 
+from typing import Final
+
 from trace_proxy.drain import Drain
+from trace_proxy.protocol.program import Program
 from trace_proxy.queues.admission import Admission, AdmissionBounds
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.effects import Effects
@@ -8,10 +11,15 @@ from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.runtime.telemetry.setup import Telemetry
-from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions
+from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions, Spoken
 from trace_proxy.settings.limits import Limits
 from trace_proxy.spans.content import Content
 from trace_proxy.state.core_session import CoreSession
+
+_PROGRAMS: Final[dict[Spoken, Program | None]] = {
+    Spoken.AUTO: None,
+    **{Spoken(program.value): program for program in Program},
+}
 
 
 def machine(
@@ -38,6 +46,7 @@ def machine(
             core_queue_bounds=_pair_queue_bounds(limits),
             content=content,
             core_name=config.tracing.core_service_name,
+            program=_PROGRAMS[pool.protocol],
         )
     cores = [CoreSession(i, CoreQueue(_core_queue_bounds(limits))) for i in range(pool.cores)]
     restarts = [

@@ -121,7 +121,7 @@ class Supervisor:
                 self._machine,
                 processes,
                 self._clients,
-                command,
+                self._config.pool,
                 work_changed=self._work_changed,
                 no_core_left=self.no_core_left,
             )

@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "CoreStderr",
     "Delivery",
+    "Framing",
     "Limits",
     "Listen",
     "ListenStdio",
@@ -32,6 +33,7 @@ __all__ = [
     "Pool",
     "Security",
     "Sessions",
+    "Spoken",
     "Tls",
     "Tracing",
     "TrustContext",
@@ -66,6 +68,36 @@ class Delivery(Enum):
 
     SUBSCRIBERS = "subscribers"
     BROADCAST = "broadcast"
+
+
+class Framing(Enum):
+    """How messages stand on a core's stdin and stdout."""
+
+    LINES = "lines"
+    CONTENT_LENGTH = "content-length"
+
+
+class Spoken(Enum):
+    """What a core of one client speaks; `auto`: its client's first request tells."""
+
+    AUTO = "auto"
+    ACP = "acp"
+    MCP = "mcp"
+    LSP = "lsp"
+    CODEX = "codex"
+
+
+_SUBPROTOCOLS: Final = {
+    Spoken.AUTO: ("mcp", "acp"),
+    Spoken.ACP: ("acp",),
+    Spoken.MCP: ("mcp",),
+    Spoken.LSP: (),
+    Spoken.CODEX: (),
+}
+"""Names of websocket subprotocols that clients of these offer."""
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+"""RFC 9110 section 5.6.2; what a subprotocol's name may be (RFC 6455 section 4.1)."""
 
 
 class TrustContext(Enum):
@@ -113,6 +145,9 @@ class Pool:
         cores: Processes in shared mode.
         sessions: Shared, or one core for each connection.
         delivery: Who hears notifications in shared mode.
+        framing: How messages stand on the pipes; lines in shared mode.
+        protocol: What the core of one client speaks.
+        subprotocols: Further names that the websocket handshake may select.
         restart_backoff_min_s: Wait before the first restart; doubles with each.
         restart_backoff_max_s: Longest wait between two restarts.
         max_restarts: So many within the window, and the core has failed for good.
@@ -124,6 +159,9 @@ class Pool:
     cores: int = 1
     sessions: Sessions = Sessions.SHARED
     delivery: Delivery = Delivery.SUBSCRIBERS
+    framing: Framing = Framing.LINES
+    protocol: Spoken = Spoken.AUTO
+    subprotocols: tuple[str, ...] = ()
     restart_backoff_min_s: float = 0.25  # a crash by accident is over before a client notices
     restart_backoff_max_s: float = 8.0  # long enough to cost nothing, short enough to wait for
     max_restarts: int = 5  # five crashes in three minutes are no accident
@@ -149,6 +187,31 @@ class Pool:
             raise ConfigurationError(
                 "--cores goes with --sessions shared: per-connection starts one core per client"
             )
+        if self.sessions is Sessions.SHARED:
+            self._refuse_private()
+        for name in self.subprotocols:
+            if _TOKEN.fullmatch(name) is None:
+                raise ConfigurationError(
+                    f"--subprotocol {name[:200]!r}: use the name that clients offer, "
+                    "letters, digits and !#$%&'*+.^_`|~- without blanks"
+                )
+
+    def _refuse_private(self) -> None:
+        """What clients cannot share, since a core then speaks the app-server's protocol."""
+        if self.framing is not Framing.LINES:
+            raise ConfigurationError(
+                "--framing content-length goes with --sessions per-connection: add that"
+            )
+        if self.protocol not in (Spoken.AUTO, Spoken.CODEX):
+            raise ConfigurationError(
+                f"--protocol {self.protocol.value} goes with --sessions per-connection: add that"
+            )
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """All subprotocols that the websocket handshake may select."""
+        shared = self.sessions is Sessions.SHARED
+        return (*(() if shared else _SUBPROTOCOLS[self.protocol]), *self.subprotocols)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

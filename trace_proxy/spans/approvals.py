@@ -57,7 +57,7 @@ def record(
     """
     if not request.context.flags & 1:
         return None
-    method = methods.server_label(request.method)
+    method = request.label or methods.server_label(request.method)
     attributes: dict[str, AttributeValue] = {
         semconv.RPC_SYSTEM: "jsonrpc",
         semconv.RPC_METHOD: method,

@@ -42,6 +42,13 @@ _NO, _UNDECIDED = Sampling.NO, Sampling.UNDECIDED
 
 _OTHER_SENTENCE: Final = "The request was answered with an error."
 CONNECTION_LOST: Final = "connection_lost"
+TOOL_ERROR: Final = "tool_error"
+"""What a request failed with that has no JSON-RPC code."""
+
+_WORDS: Final = {
+    CONNECTION_LOST: "The connection was lost before the answer.",
+    TOOL_ERROR: "The tool failed.",
+}
 
 DRAIN: Final = "drain"
 """Ended by it: `trace_proxy.ended_by`."""
@@ -97,7 +104,12 @@ def introduce(connection: Connection, initialize: Pending) -> None:
 
 
 def begin_request(
-    connection: Connection, method: str, trace: bytes | None, now_ns: int, ids: Ids
+    connection: Connection,
+    method: str,
+    trace: bytes | None,
+    now_ns: int,
+    ids: Ids,
+    meta: bytes | None = None,
 ) -> RequestSpan:
     """Decide a request's context: whose child, sampled or not.
 
@@ -107,10 +119,11 @@ def begin_request(
         trace: JSON of its `trace` member, None without one.
         now_ns: When it was parsed, Unix nanoseconds.
         ids: Source of ids and of the sampler's decision.
+        meta: JSON of its `params._meta`, read where `trace` says nothing.
     """
-    resolution = (
-        connection.context.default if trace is None else resolve_raw(trace, connection.context)
-    )
+    inherited = connection.context
+    said = trace is not None or meta is not None
+    resolution = resolve_raw(trace, inherited, meta) if said else inherited.default
     context = child_of(resolution, method, ids)
     turn = None
     if method == "turn/start":
@@ -163,9 +176,11 @@ def end_request(
         return None
     traits = pending.traits
     attributes: dict[str, AttributeValue] = {semconv.JSONRPC_REQUEST_ID: _text(pending.id)}
+    if traits.attributes:
+        attributes.update(traits.attributes)
     if pending.thread is not None:
         # Any `gen_ai.*` key makes a span one of an agent's where traces are shown.
-        about = semconv.CONVERSATION_ID if traits.name == "turn/start" else semconv.THREAD_ID
+        about = semconv.CONVERSATION_ID if span.turn is not None else semconv.THREAD_ID
         attributes[about] = pending.thread[: semconv.ID_CHARS]
     if turn_id is not None:
         attributes[semconv.TURN_ID] = turn_id[: semconv.ID_CHARS]
@@ -232,7 +247,7 @@ def _described(
 
 def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:
     if isinstance(error, str):
-        return "The connection was lost before the answer."
+        return _WORDS.get(error, _OTHER_SENTENCE)
     attributes[semconv.RPC_STATUS_CODE] = str(error)
     return _SENTENCES.get(error, _OTHER_SENTENCE)
 

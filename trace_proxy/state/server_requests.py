@@ -37,6 +37,7 @@ class ServerRequest(msgspec.Struct):
         asked: Keys of the connections that have seen it and are still there.
         times: How many have seen it.
         repeats: How often its core may ask it again, since its thread was resumed so often.
+        label: Its method where another protocol than the app-server's knows it.
     """
 
     request_id: int
@@ -51,6 +52,7 @@ class ServerRequest(msgspec.Struct):
     asked: set[int] = msgspec.field(default_factory=set)
     times: int = 0
     repeats: int = 0
+    label: str = ""
 
     def ask(self, connection: Connection) -> bool:
         """Note that a connection is asked; False when it was before."""

@@ -10,6 +10,7 @@ from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.config import (
     Authentication,
     Config,
+    Framing,
     Limits,
     ListenStdio,
     ListenTcp,
@@ -18,6 +19,7 @@ from trace_proxy.settings.config import (
     Pool,
     Security,
     Sessions,
+    Spoken,
     Tls,
     Tracing,
     WsAuth,
@@ -283,3 +285,42 @@ def test_every_bound_can_be_one_but_what_a_document_may_measure_and_a_speed() ->
 
 def test_a_message_of_four_times_the_limit_is_cut() -> None:
     assert Limits(max_message_bytes=10).cut_message_bytes == 40
+
+
+@pytest.mark.parametrize(
+    ("pool", "offered"),
+    [
+        (Pool(), ()),
+        (Pool(subprotocols=("a",)), ("a",)),
+        (Pool(sessions=Sessions.PER_CONNECTION), ("mcp", "acp")),
+        (Pool(sessions=Sessions.PER_CONNECTION, protocol=Spoken.MCP), ("mcp",)),
+        (
+            Pool(sessions=Sessions.PER_CONNECTION, protocol=Spoken.LSP, subprotocols=("b", "a")),
+            ("b", "a"),
+        ),
+    ],
+)
+def test_what_a_program_speaks_says_which_subprotocols_may_be_selected(
+    pool: Pool, offered: tuple[str, ...]
+) -> None:
+    assert pool.offered == offered
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"framing": Framing.CONTENT_LENGTH}, "--framing content-length goes with"),
+        ({"protocol": Spoken.ACP}, "--protocol acp goes with"),
+        ({"subprotocols": ("a b",)}, "--subprotocol 'a b': use the name"),
+        ({"subprotocols": ("ok", "")}, "--subprotocol '': use the name"),
+        ({"subprotocols": ("x" * 65,)}, "--subprotocol 'xxx"),
+        ({"subprotocols": ("a\r\nb",)}, "--subprotocol 'a"),
+    ],
+)
+def test_what_shared_cores_and_headers_cannot_have_is_refused(
+    wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Pool(**wrong)
+    assert str(refused.value).startswith(message)
+    assert str(refused.value).isprintable()

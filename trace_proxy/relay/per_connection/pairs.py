@@ -57,7 +57,9 @@ def key_of(message: Message) -> bytes | None:
     `null` asks for no answer (JSON-RPC 1.0) or names none (2.0 section 5); other types
     than strings and numbers are not allowed (2.0 section 4).
     """
-    raw = b"" if message.id is UNSET else bytes(message.id)
+    if message.id is UNSET:
+        return None
+    raw = bytes(message.id)
     if raw.isdigit() and len(raw) < _NUMBER_CHARS:
         return raw
     if raw[:1] == b'"' or (raw[:1] in b"-0123456789" and 0 < len(raw) < _NUMBER_CHARS):

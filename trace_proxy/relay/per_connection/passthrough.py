@@ -1,35 +1,45 @@
 """One core for each client: everything is passed on as it came, and watched.
 
-For any newline-delimited JSON-RPC program (MCP, LSP over lines, ACP, the app-server):
-no gate, no ids of ours, no member added or taken away; what is JSON goes on, and only
-line breaks between tokens become blanks. Requests, turns and tools are seen from the
-wire: they become spans, and count as work when the proxy drains. What cannot be
-followed (a batch, an id that JSON-RPC does not allow) is passed on all the same.
-`hub` is the machine for clients that share cores.
+For any JSON-RPC program on stdio (MCP, LSP, ACP, the app-server): no gate, no ids of ours,
+what is JSON goes on. Nothing is added but a trace context, and that only where the
+protocol has a place for it (`params._meta` of MCP and ACP).
+What is understood of a message is a watch's business; which one, the first request tells:
+
+    undecided (as the app-server) --first telling request--> acp | mcp | lsp | codex
+
+What cannot be followed (a batch, an id that JSON-RPC does not allow) is passed on all the
+same. `hub` is the machine for clients that share cores.
 """
 
 from typing import Final
 
-import msgspec
 from msgspec import UNSET
 
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.messages import Message
 from trace_proxy.context.ids import Ids
-from trace_proxy.context.trace_context import Inherited
+from trace_proxy.context.trace_context import Inherited, format_traceparent
 from trace_proxy.drain import ENDING, Drain
-from trace_proxy.protocol import envelope, methods, refusal, shapes
+from trace_proxy.protocol import envelope, refusal
+from trace_proxy.protocol.meta import meta_of, with_context
+from trace_proxy.protocol.program import INITIALIZE, Program, client_of, program_of
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
+from trace_proxy.relay.per_connection.acp import AcpWatch
+from trace_proxy.relay.per_connection.codex import CodexWatch
+from trace_proxy.relay.per_connection.lsp import LspWatch
+from trace_proxy.relay.per_connection.mcp import McpWatch
 from trace_proxy.relay.per_connection.pairs import INTERRUPT_KEY, Pair, key_of, seen
 from trace_proxy.relay.per_connection.server_requests import PairRequests
+from trace_proxy.relay.per_connection.watch import FINE, Watch
 from trace_proxy.spans import requests as request_spans
+from trace_proxy.spans import semconv
 from trace_proxy.spans.content import Content
 from trace_proxy.spans.turn_spans import Turn
-from trace_proxy.spans.turns import CORE_NAME, OBSERVED
+from trace_proxy.spans.turns import CORE_NAME
 from trace_proxy.state.connection import Connection, Peer, Pending
 from trace_proxy.state.core_session import CoreSession, Fault
 
@@ -40,7 +50,13 @@ _CORE_EXITED: Final = "the core has exited"
 _CORE_LOST: Final = refusal.core_lost(
     "The core exited before it answered; reconnect to get a new one"
 )
-_AGENT_DELTA: Final = "item/agentMessage/delta"
+
+_WATCHES: Final[dict[Program, type[Watch]]] = {
+    Program.CODEX: CodexWatch,
+    Program.ACP: AcpWatch,
+    Program.MCP: McpWatch,
+    Program.LSP: LspWatch,
+}
 
 
 class PassThrough:
@@ -54,7 +70,8 @@ class PassThrough:
         core_queue_bounds: What may wait for a core that does not read; `max_answers` and
             `max_bytes` count, for requests too: without ids of ours there is no window.
         content: Puts content on spans, None when none may be recorded.
-        core_name: What agents are called in spans.
+        core_name: What agents are called in spans that say no name.
+        program: What all cores speak; None: each client's first request tells.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -67,9 +84,15 @@ class PassThrough:
         core_queue_bounds: CoreQueueBounds,
         content: Content | None = None,
         core_name: str = CORE_NAME,
+        program: Program | None = None,
     ) -> None:
         self.board = Board(effects, ids, [], admission, drain, content, core_name=core_name)
         self.pairs: dict[int, Pair] = {}
+        self._watches: dict[int, Watch] = {}
+        self._program = program
+        self._undecided: set[int] = set()
+        self._targets: set[str] = set()
+        self._farewells: dict[int, tuple[bytes, ...]] = {}
         self._server_requests = PairRequests(self.board)
         self._lane_bounds = core_queue_bounds
         self._next_key = 0
@@ -90,12 +113,21 @@ class PassThrough:
         core = CoreSession(connection.key, CoreQueue(self._lane_bounds))
         self.board.connections[connection.key] = connection
         self.board.cores.append(core)
-        self.pairs[connection.key] = Pair(connection, core)
+        pair = self.pairs[connection.key] = Pair(connection, core)
+        self._watches[connection.key] = _WATCHES[self._program or Program.CODEX](
+            self.board, pair, self._targets
+        )
+        if self._program is None:
+            self._undecided.add(connection.key)
         return connection
 
     def core_of(self, connection: Connection) -> CoreSession:
         """The core of a client, numbered like it."""
         return self.pairs[connection.key].core
+
+    def watch_of(self, core: CoreSession) -> Watch | None:
+        """What is understood of a core and its client; None when the client has left."""
+        return self._watches.get(core.index)
 
     def core_started(self, core: CoreSession) -> None:
         """Its process runs: what waited for it goes out."""
@@ -128,7 +160,9 @@ class PassThrough:
         elif self._give(pair, line) is not None:
             board.effects.close(connection, 1008, "the core reads too slowly")
         elif key is not None:
-            self._server_requests.answered(pair, key, message)
+            self._server_requests.answered(self._watches[pair.connection.key], key, message)
+        elif message.method is not UNSET:
+            self._watches[pair.connection.key].told(message, _params_of(message))
 
     def _give(self, pair: Pair, line: bytes) -> Refusal | None:
         """Write a line now or let it wait; returns why neither is possible."""
@@ -142,48 +176,78 @@ class PassThrough:
         board, connection = self.board, pair.connection
         assert message.method is not UNSET
         assert message.id is not UNSET
+        method = message.method
         params = None if message.params is UNSET else bytes(message.params)
+        if method == INITIALIZE or (self._undecided and connection.key in self._undecided):
+            self._introduced(pair, method, params)
+        watch = self._watches[connection.key]
         trace = None if message.trace is UNSET else bytes(message.trace)
         span = request_spans.begin_request(
-            connection, message.method, trace, board.now_ns, board.ids
+            connection, method, trace, board.now_ns, board.ids, meta_of(params)
         )
+        if span.resolution.rejections:
+            for rejection in span.resolution.rejections:
+                board.effects.context_rejected(connection, rejection)
         if board.content is not None:
             span = board.content.of_request(span, params)
-        pending = Pending(
-            connection, bytes(message.id), methods.traits(message.method), len(line), None, span
-        )
-        pending.thread = envelope.thread_of(params)
+        traits = watch.traits(method, params)
+        pending = Pending(connection, bytes(message.id), traits, len(line), None, span)
+        if traits.about_threads:
+            watch.about(pending, params)
+        context = watch.context_for(pending) if watch.CARRIES_CONTEXT else None
+        if context is not None:
+            line = with_context(line, format_traceparent(context), context.state)
         refused = self._admit(pending) or self._give(pair, line)
         if refused is not None:
             board.refuse(pending, refused)
             return
         pair.ask(key, pending)
-        if pending.method == "turn/start" and pending.thread is not None:
-            board.turns.starter(pending.thread, span)
+        if traits.about_threads:
+            watch.sent(pending)
+
+    def _introduced(self, pair: Pair, method: str, params: bytes | None) -> None:
+        """Learn what a client is called, and what protocol it speaks, as soon as it tells."""
+        connection = pair.connection
+        if method == INITIALIZE:
+            name, version = client_of(params)
+            said = request_spans.attributes_of(connection)
+            if name:
+                said |= {semconv.CLIENT_NAME: name, semconv.CLIENT_VERSION: version}
+            connection.attributes = said
+            connection.shared.clear()
+        program = program_of(method, params)
+        if program is not None and connection.key in self._undecided:
+            self._undecided.discard(connection.key)
+            if program is not Program.CODEX:
+                self._watches[connection.key] = _WATCHES[program](self.board, pair, self._targets)
 
     def _admit(self, pending: Pending) -> Refusal | None:
         board = self.board
         assert pending.connection is not None
         if pending.traits.new_work and not board.drain.accepts_new_work:
+            board.effects.shed("draining")
             return board.drain.refusal(board.clock_s)
         refused = board.admission.admit(pending.connection.load, pending.size)
         pending.counted = refused is None
+        if refused is not None:
+            board.effects.shed("overloaded")
         return refused
 
     def closed(self, connection: Connection, now_ns: int) -> None:
         """A client has left; its core is stopped, so that what it was doing is over too."""
         board = self.board
         board.now_ns = now_ns
-        pair = self._part(connection)
-        drained = board.drain.state in ENDING
+        drained = request_spans.DRAIN if board.drain.state in ENDING else ""
+        pair, watch = self._part(connection)
         for pending in pair.answered_all():
-            pending.ended_by = request_spans.DRAIN if drained else ""
-            board.not_started(pending)
+            pending.ended_by = drained
+            watch.lost(pending, drained)
             board.settled(pending, error=request_spans.CONNECTION_LOST)
         pair.core.lost()
-        self._end_work(pair.core, request_spans.DRAIN if drained else "")
+        watch.ended(drained)
+        self._server_requests.lost(pair.core, drained or "core_lost")
 
-    def _part(self, connection: Connection) -> Pair:
+    def _part(self, connection: Connection) -> tuple[Pair, Watch]:
         """Forget a client that has left, and with it its core."""
         board, pair = self.board, self.pairs.pop(connection.key)
         del board.connections[connection.key]
@@ -191,39 +255,44 @@ class PassThrough:
         for thread in board.subscribers.leave(connection):
             if not board.subscribers.has(thread):
                 board.turns.forget(thread)
-        return pair
+        self._undecided.discard(connection.key)
+        watch = self._watches.pop(connection.key)
+        self._farewells[connection.key] = watch.farewell()
+        return pair, watch
+
+    def farewell(self, core: CoreSession) -> tuple[bytes, ...]:
+        """What its protocol wants a core to be told before its input ends, once.
+
+        All but the last are requests; each wants an answer before the next.
+        """
+        watch = self._watches.get(core.index)
+        return self._farewells.pop(core.index, ()) if watch is None else watch.farewell()
 
     def interrupt(self, turn: Turn) -> None:
-        """Ask a turn to end because of the drain, under the only id that is not a client's."""
-        turn.ended_by = request_spans.DRAIN
-        pair = self.pairs[turn.core.index]
-        pair.interrupts += 1
-        params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
-        line = b'{"id":%b,"method":"turn/interrupt","params":%b}' % (INTERRUPT_KEY, params)
-        line = codec.with_version(line) if pair.connection.strict else line
-        self.board.effects.write(pair.core, line)
+        """Ask a turn to end because of the drain; only the app-server has such."""
+        watch = self._watches[turn.core.index]
+        if isinstance(watch, CodexWatch):
+            self.board.effects.write(turn.core, watch.interrupt(turn))
 
-    def _end_work(self, core: CoreSession, why: str) -> None:
-        board = self.board
-        for turn in board.turns:
-            if turn.core is core:
-                ended = board.turns.end(turn.turn_id, "interrupted", board.now_ns, why)
-                if ended is not None:
-                    board.end_turn(ended)
-        self._server_requests.lost(core, why or "core_lost")
+    def deadline(self) -> None:
+        """The drain waits no longer: ask every core to end its work."""
+        for watch in self._watches.values():
+            for line in watch.deadline():
+                self.board.effects.write(watch.pair.core, line)
 
     def core_lost(self, core: CoreSession, exit_code: int, now_ns: int) -> None:
         """Its process is gone: answer what it still owes, then end its connection."""
         board = self.board
         board.now_ns = now_ns
         core.lost()
-        pair = self.pairs.get(core.index)
-        if pair is None:
+        pair, watch = self.pairs.get(core.index), self._watches.get(core.index)
+        if pair is None or watch is None:
             return  # the client left first
         for pending in pair.answered_all():
-            board.not_started(pending)
+            watch.lost(pending, "core_lost")
             board.refuse(pending, _CORE_LOST)
-        self._end_work(core, "core_lost")
+        watch.ended("core_lost")
+        self._server_requests.lost(core, "core_lost")
         board.effects.close(pair.connection, 1011 if exit_code else 1000, _CORE_EXITED)
 
     def core_line(self, core: CoreSession, line: bytes, now_ns: int) -> Fault | None:
@@ -246,70 +315,33 @@ class PassThrough:
             pair.interrupts -= 1
             return None
         board.effects.send(pair.connection, line)
+        watch = self._watches[core.index]
         if message.method is UNSET:
             if key is not None:
-                self._answered(pair, key, message)
+                self._answered(watch, key, message)
         elif key is not None:
-            self._server_requests.opened(pair, key, message)
+            self._server_requests.opened(watch, key, message)
         else:
-            self._observe(pair, message, line)
+            params = _params_of(message)
+            watch.heard(message, params, line)
+            if message.method == "serverRequest/resolved":
+                self._server_requests.resolved(watch, params)
         return None
 
-    def _answered(self, pair: Pair, key: bytes, message: Message) -> None:
-        pending = pair.answered(key)
+    def _answered(self, watch: Watch, key: bytes, message: Message) -> None:
+        pending = watch.pair.answered(key)
         if pending is None:
             return
-        board, turn_id = self.board, None
-        core_message = envelope.CoreMessage(result=message.result, error=message.error)
-        if message.result is UNSET:
-            board.not_started(pending)
-        else:
-            turn_id = self._note(pair, pending, bytes(message.result))
+        board = self.board
+        answer = envelope.CoreMessage(result=message.result, error=message.error)
+        verdict = watch.answered(pending, answer) if pending.traits.about_threads else FINE
         if board.content is not None and pending.span is not None:
-            board.content.of_answer(pending.span, core_message)
-        error = envelope.error_code(core_message)
-        board.settled(pending, core=pair.core, error=error, turn_id=turn_id)
+            board.content.of_answer(pending.span, answer)
+        error: int | str | None = verdict.error or None
+        if message.error is not UNSET:
+            error = envelope.error_code(answer)
+        board.settled(pending, core=watch.pair.core, error=error, turn_id=verdict.turn_id)
 
-    def _note(self, pair: Pair, pending: Pending, result: bytes) -> str | None:
-        """Learn which threads and turns there are; returns the id of a turn that began."""
-        board, span = self.board, pending.span
-        assert span is not None
-        try:
-            if pending.method in methods.SUBSCRIBING:
-                loaded = shapes.THREAD.decode(result)
-                board.turns.loaded(
-                    loaded.thread.id,
-                    model=loaded.model,
-                    provider=loaded.provider,
-                    name=loaded.thread.agent,
-                )
-                board.subscribers.add(loaded.thread.id, pair.connection)
-                pending.thread = loaded.thread.id
-            elif span.turn is not None and pending.thread is not None:
-                turn_id = shapes.TURN.decode(result).turn.id
-                board.subscribers.add(pending.thread, pair.connection)
-                turn = Turn(
-                    pending.thread, turn_id, pair.core, span.turn, span.context, span.start_ns
-                )
-                board.turns.answered(turn, span)
-                return turn_id
-        except msgspec.DecodeError:  # another protocol with a method of that name
-            board.not_started(pending)
-        return None
 
-    def _observe(self, pair: Pair, message: Message, line: bytes) -> None:
-        """Notice what a notification says of turns and tools."""
-        board, method = self.board, message.method
-        params = b"null" if message.params is UNSET else bytes(message.params)
-        if method == _AGENT_DELTA:
-            routing = envelope.routing(params)
-            if isinstance(routing.turn_id, str) and routing.delta is not UNSET:
-                board.turns.delta(routing.turn_id, routing.delta, board.now_ns)
-        elif method in OBSERVED:
-            board.observed(board.turns.observe(line, pair.core, board.now_ns))
-        elif method == "serverRequest/resolved":
-            self._server_requests.resolved(pair, params)
-        elif method == "thread/closed":
-            thread = envelope.routing(params).thread_id
-            if isinstance(thread, str) and board.subscribers.remove(thread, pair.connection):
-                board.turns.forget(thread)
+def _params_of(message: Message) -> bytes:
+    return b"null" if message.params is UNSET else bytes(message.params)

@@ -223,6 +223,11 @@ class Hub:
         params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
         self.board.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)
 
+    def deadline(self) -> None:
+        """The drain waits no longer: interrupt what runs."""
+        for turn in self.board.turns:
+            self.interrupt(turn)
+
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""
         core.input(writable=writable)

@@ -12,6 +12,7 @@ from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy.context.trace_context import trace_member
 from trace_proxy.protocol import envelope, methods, refusal
+from trace_proxy.protocol.meta import meta_of
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.relay.board import Board
@@ -58,7 +59,7 @@ class Requests:
         params = None if message.params is UNSET else bytes(message.params)
         trace = None if message.trace is UNSET else bytes(message.trace)
         span = request_spans.begin_request(
-            connection, message.method, trace, board.now_ns, board.ids
+            connection, message.method, trace, board.now_ns, board.ids, meta_of(params)
         )
         if board.content is not None:
             span = board.content.of_request(span, params)

@@ -270,7 +270,9 @@ class Listener:
         self, request: web.BaseRequest, peer: Peer, identity: Identity
     ) -> web.StreamResponse:
         # A browser hangs up when nothing of what it offers is selected.
-        opened = handshake.accept(request, bearer_protocol(handshake.offered_protocols(request)))
+        offers, spoken = handshake.offered_protocols(request), self._config.pool.offered
+        selected = next((each for each in offers if each in spoken), None)
+        opened = handshake.accept(request, selected or bearer_protocol(offers))
         connection, client = await self._shake_hands(request, opened, peer)
         house = self._house
         with self._entrance.ends_with_token(client, identity):

@@ -14,7 +14,7 @@ import signal
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -22,6 +22,13 @@ import structlog
 
 from core_server.jsonrpc.framing import LineSplitter, Oversized
 from trace_proxy.errors import StartError
+from trace_proxy.protocol.content_length import (
+    FIRST_BYTES,
+    ContentLengthSplitter,
+    begins_with_header,
+    begins_with_json,
+    framed,
+)
 from trace_proxy.settings.config import CoreStderr
 from trace_proxy.settings.limits import Limits
 
@@ -56,6 +63,14 @@ class Owner(Protocol):
         """Lines came, in order."""
         ...
 
+    def core_skipped(self, sizes: list[int]) -> None:
+        """Lines came where a header should be; so long they were."""
+        ...
+
+    def core_misframed(self) -> None:
+        """Its first output is of the other framing: nothing of it will be understood."""
+        ...
+
     def core_written(self, lines: int, size: int) -> None:
         """So many lines, of so many bytes together, were given to its stdin."""
         ...
@@ -85,6 +100,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         owner: Who hears of it.
         limits: Bounds of lines and of stderr.
         core_stderr: What is shown of its stderr.
+        headers: Whether it speaks messages behind headers instead of lines.
+        goodbye: Waited for before its input is ended.
 
     Attributes:
         greeted_at_s: When it was first written to, loop time; None before.
@@ -97,12 +114,19 @@ class CoreProcess(asyncio.SubprocessProtocol):
         owner: Owner,
         limits: Limits,
         core_stderr: CoreStderr = CoreStderr.PASS,
+        *,
+        headers: bool = False,
+        goodbye: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.index = index
         self._owner = owner
         self._loop = loop
-        self._splitter = LineSplitter(limits.max_core_line_bytes)
+        self._headers = ContentLengthSplitter(limits.max_core_line_bytes) if headers else None
+        self._splitter = self._headers or LineSplitter(limits.max_core_line_bytes)
+        self._first = b""
+        self._known = False
+        self._goodbye = goodbye
         self._stderr = StderrLog(index, limits, loop.time, core_stderr)
         self._out: list[bytes] = []
         self._flushing = False
@@ -125,6 +149,11 @@ class CoreProcess(asyncio.SubprocessProtocol):
     def exit_code(self) -> int | None:
         """What it exited with, negative for a signal; None while it runs."""
         return None if self._transport is None else self._transport.get_returncode()
+
+    @property
+    def spoken(self) -> bool:
+        """Whether it has said anything."""
+        return bool(self._first)
 
     async def start(self, command: tuple[str, ...]) -> None:
         """Start it, in a session of its own: a Ctrl-C for us is none for it.
@@ -164,7 +193,9 @@ class CoreProcess(asyncio.SubprocessProtocol):
         size = sum(map(len, lines))
         self._written_bytes += size + len(lines)
         self._owner.core_written(len(lines), size)
-        if len(lines) == 1 and len(lines[0]) > _WHOLE_BYTES:
+        if self._headers is not None:
+            self._stdin.write(b"".join(map(framed, lines)))
+        elif len(lines) == 1 and len(lines[0]) > _WHOLE_BYTES:
             self._stdin.writelines((lines[0], b"\n"))
         else:
             lines.append(b"")
@@ -194,9 +225,23 @@ class CoreProcess(asyncio.SubprocessProtocol):
             self._stderr.feed(data)
             return
         self._moved_at_s = self._loop.time()
+        if not self._known:
+            self._listen(data)
         lines = self._splitter.feed(data)
+        if self._headers is not None and self._headers.skipped:
+            self._owner.core_skipped(self._headers.skipped)
+            self._headers.skipped.clear()
         if lines:
             self._owner.core_lines(lines)
+
+    def _listen(self, data: bytes) -> None:
+        """See from its first bytes whether it speaks as we believe."""
+        self._first = (self._first + data[:FIRST_BYTES]).lstrip()
+        begins_wrong = begins_with_header if self._headers is None else begins_with_json
+        wrong = begins_wrong(self._first)
+        self._known = wrong or len(self._first) >= FIRST_BYTES
+        if wrong:
+            self._owner.core_misframed()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
         """A pipe was closed."""
@@ -283,6 +328,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
     async def stop(self, *, eof_s: float, term_s: float) -> None:
         """End of input, then TERM, then KILL to the group."""
         self.ending = True
+        if self._goodbye is not None and not self._exited.is_set():
+            await self._goodbye()
         self.close_stdin()
         for wait_s, next_signal in ((eof_s, signal.SIGTERM), (term_s, signal.SIGKILL)):
             try:

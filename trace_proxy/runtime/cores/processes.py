@@ -167,6 +167,16 @@ class CoreOwner(ABC):
         if len(self._faults) > limits.max_core_faults:
             self._give_up("too many faulty lines")
 
+    def core_skipped(self, sizes: list[int]) -> None:
+        """Lines where a header should be."""
+        for size in sizes:
+            if not self._faulty:
+                self._count(Fault("no header", size))
+
+    def core_misframed(self) -> None:
+        """It speaks messages behind headers, or lines where we expect these."""
+        self._give_up("it speaks the other --framing")
+
     def core_written(self, lines: int, size: int) -> None:
         """Count what it was given."""
         metrics = self._processes.metrics
