@@ -45,7 +45,7 @@ function Top({ top, link, now }) {
       ${top.hosts && html`<li>${top.hosts} hosts</li>`}
       <li><b>${top.clients}</b> client${top.clients === 1 ? "" : "s"}</li>
       <li><b>${top.inFlight}</b> in flight</li>
-      <li title=${top.collector.destination}><span class=${`dot ${top.collector.state}`}></span>collector ${top.collector.state}${top.collector.dropped ? `, ${top.collector.dropped} spans dropped` : ""}</li>
+      <li title=${top.collector.kind}><span class=${`dot ${top.collector.state}`}></span>collector ${top.collector.state}${top.collector.dropped ? `, ${top.collector.dropped} spans dropped` : ""}</li>
     </ul>`}
   </header>`;
 }
@@ -71,7 +71,7 @@ function Page() {
   const thread = threads.pane;
   const waiting = Object.keys(view.needs).length;
   const busy = Object.keys(view.live).length + waiting > 0 || (top && top.deadlineMs);
-  const now = useNow(busy ? 250 : 1000) + (top ? top.skewMs : 0);
+  const now = useNow(busy ? 250 : 1000) + view.skewMs;
   useEffect(() => {
     document.title = waiting ? `(${waiting}) trace-proxy` : "trace-proxy";
   }, [waiting]);

@@ -4,11 +4,10 @@
 const WIRE_ROWS = 1000;
 const RETRY_MS = [500, 1000, 2000, 3000];
 const SILENCE_MS = 20000; // the proxy says something every 5 s
-const SECTIONS = ["needs", "live", "recent", "clients"];
 
 const empty = () => ({ top: null, needs: {}, live: {}, recent: {}, clients: {}, wire: [], skipped: 0 });
 
-const state = { ...empty(), link: "connecting", wireOn: true };
+const state = { ...empty(), link: "connecting", wireOn: true, skewMs: 0 };
 const listeners = new Set();
 let stopped = null;
 let wake = () => {};
@@ -48,14 +47,12 @@ export function setWire(on) {
 }
 
 function take(name, data) {
+  state.skewMs = data.nowMs - Date.now();
   if (name === "snapshot") {
-    const { wire } = state;
-    Object.assign(state, empty(), { wire }, data, { wire: data.fresh ? [] : wire });
+    Object.assign(state, empty(), { wire: state.wire, skipped: state.skipped }, { top: data.top }, data.sections);
   } else {
     if (data.top) state.top = data.top;
-    for (const section of SECTIONS) {
-      const change = data[section];
-      if (!change) continue;
+    for (const [section, change] of Object.entries(data.sections || {})) {
       const rows = { ...state[section], ...change.set };
       for (const id of change.gone || []) delete rows[id];
       state[section] = rows;

@@ -246,6 +246,8 @@ class PassThrough:
             pair.interrupts -= 1
             return None
         board.effects.send(pair.connection, line)
+        if board.wire is not None and message.method is not UNSET:
+            board.wire.told(message.method, [pair.connection.key], [len(line)])
         if message.method is UNSET:
             if key is not None:
                 self._answered(pair, key, message)
