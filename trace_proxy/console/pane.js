@@ -17,7 +17,7 @@ const DIRECTIVES = [
 
 function Diff({ text }) {
   const kind = (line) => (line[0] === "+" ? "add" : line[0] === "-" ? "cut" : line[0] === "@" ? "hunk" : "");
-  return html`<pre class="diff">${text.split("\n").map((line) => html`<span class=${kind(line)}>${line}${"\n"}</span>`)}</pre>`;
+  return html`<pre class="diff">${text.trimEnd().split("\n").map((line) => html`<span class=${kind(line)}>${line}${"\n"}</span>`)}</pre>`;
 }
 
 const changes = (item) =>
@@ -27,7 +27,7 @@ const changes = (item) =>
 const inputs = (item) => (item.content || []).map((each) => each.text || each.url || each.path || each.type).join("\n");
 const thought = (item) => item.thought || [...(item.summary || []), ...(item.content || [])].join("\n");
 
-function Item({ item }) {
+function Item({ item, asked }) {
   switch (item.type) {
     case "userMessage":
       return html`<li class="item said"><span class="hidden">You: </span>${inputs(item)}</li>`;
@@ -39,7 +39,7 @@ function Item({ item }) {
       return html`<li class="item tool"><code>$ ${item.command}</code> <${State} item=${item} />
         ${item.aggregatedOutput ? html`<pre>${item.aggregatedOutput}</pre>` : null}</li>`;
     case "fileChange":
-      return html`<li class="item tool"><b>File change</b> <${State} item=${item} />${changes(item)}</li>`;
+      return html`<li class="item tool"><b>File change</b> <${State} item=${item} />${asked ? null : changes(item)}</li>`;
     case "turnDiff":
       return item.diff ? html`<li class="item tool"><b>Changed in this turn</b><${Diff} text=${item.diff} /></li>` : null;
     default:
@@ -108,9 +108,15 @@ function Composer({ thread, draining }) {
 // Follows the end of the text, unless somebody has scrolled up to read.
 function useFollow(list, what) {
   const following = useRef(true);
+  const follow = () => {
+    if (following.current) list.current.scrollTop = list.current.scrollHeight;
+  };
+  useEffect(follow, what);
   useEffect(() => {
-    if (list.current && following.current) list.current.scrollTop = list.current.scrollHeight;
-  }, what);
+    const watch = new ResizeObserver(follow);
+    watch.observe(list.current);
+    return () => watch.disconnect();
+  }, []);
   return (event) => {
     const { scrollTop, scrollHeight, clientHeight } = event.target;
     following.current = scrollHeight - scrollTop - clientHeight < 40;
@@ -123,7 +129,7 @@ export function Pane({ thread, live, recent, top, lost }) {
   const running = live[thread.last];
   const row = running || recent[thread.last];
   const draining = top.state !== "serving" || thread.draining;
-  const begin = html`<button onClick=${newThread} disabled=${draining || lost}>New thread</button>`;
+  const begin = html`<button class=${thread.id ? "" : "primary"} onClick=${newThread} disabled=${draining || lost}>New thread</button>`;
   const aside = html`${row ? html`<${Trace} trace=${row.trace} thread=${thread.id} top=${top} running=${Boolean(running)} />` : null}
     ${begin}${thread.id ? html`<button class="small" onClick=${leave}>Leave</button>` : null}`;
   const note = thread.link === "lost" ? "The connection is lost; it comes back by itself." : thread.note;
@@ -132,7 +138,7 @@ export function Pane({ thread, live, recent, top, lost }) {
     <div class="body" ref=${list} onScroll=${onScroll} tabindex="0" role="log" aria-label="Messages">
       ${thread.id ? null : html`<div class="empty"><p><b>New thread</b> begins a conversation here: type, watch it stream, and follow its trace.</p><p><b>Join</b>, beside any turn, shows what is said in its thread. You then are a client like any other.</p></div>`}
       ${thread.id && !thread.items.length ? html`<p class="empty">Nothing was said yet.</p>` : null}
-      <ul>${thread.items.map((item) => html`<${Item} key=${item.id} item=${item} />`)}</ul>
+      <ul>${thread.items.map((item) => html`<${Item} key=${item.id} item=${item} asked=${thread.asks.some((each) => each.params.itemId === item.id)} />`)}</ul>
       ${thread.asks.map((request) => html`<${Approval} key=${request.id} request=${request} items=${thread.items} />`)}
     </div>
     ${note ? html`<p class="note" role="status">${note}</p>` : null}

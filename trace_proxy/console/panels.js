@@ -93,8 +93,8 @@ export function Needs({ needs, top, now, joined }) {
     ${list.length ? null : html`<${Empty}>Nothing waits for a human. An approval that does shows here, and in this page's title.<//>`}
     <ul>${list.map(([id, row]) => html`<li key=${id} class="row need" data-thread=${row.thread} data-turn=${row.turn} data-request=${id}>
       <strong>${LABELS[row.kind] || row.kind}</strong>
-      <span class="who">${row.client || "nobody here"}</span>
-      <span class="grow"><${Thread} id=${row.thread} joined=${joined} /></span>
+      <span class="grow"><b>${row.client || "nobody here"}</b></span>
+      <span class="where"><${Thread} id=${row.thread} joined=${joined} /></span>
       <time class="wait">${span(now - row.sinceMs)}</time>
     </li>`)}</ul>
   <//>`;
@@ -108,14 +108,13 @@ export function Live({ live, top, now, joined }) {
   return html`<${Panel} title="Live turns" name="live" count=${top.turns} aside=${top.turns > list.length ? `first ${list.length} shown` : ""}>
     ${list.length ? null : html`<${Empty}>No turn runs. Begin one: <b>New thread</b>, or connect any client to <code>${location.host}</code>.<//>`}
     <ul>${list.map(([id, row]) => html`<li key=${id} class="row turn" data-thread=${row.thread} data-turn=${id}>
-      <span class="who">${row.client || "unknown"}</span>
-      <span class="dim">${row.model}</span>
       <span class=${`does ${row.now}`}>${row.now === "tool" ? row.tool : DOES[row.now]}</span>
-      <span class="grow"><${Thread} id=${row.thread} joined=${joined} /></span>
+      <span class="grow"><b>${row.client || "unknown"}</b> <span class="dim">${row.model}</span></span>
+      <span class="where"><${Thread} id=${row.thread} joined=${joined} /></span>
       <span class="dim num" title="tokens in, out">${row.tokens[0]} / ${row.tokens[1]}</span>
       <time class="num">${span(now - row.startMs)}</time>
       <${Lane} split=${grown(row, now)} scaleMs=${scaleMs} />
-      <${Trace} trace=${row.trace} thread=${row.thread} top=${top} running=${true} />
+      <span class="links"><${Trace} trace=${row.trace} thread=${row.thread} top=${top} running=${true} /></span>
     </li>`)}</ul>
   <//>`;
 }
@@ -141,13 +140,12 @@ export function Recent({ recent, top, joined }) {
     ${all.length && !list.length ? html`<${Empty}>No recent turn fits the filter.<//>` : null}
     <ul>${list.map(([id, row]) => html`<li key=${id} class="row turn" data-thread=${row.thread} data-turn=${id}>
       <span class=${`status ${row.status}`}>${row.status}${row.error ? html`<small>${row.error}</small>` : null}</span>
-      <span class="who">${row.client || "unknown"}</span>
-      <span class="dim">${row.model}</span>
-      <span class="grow"><${Thread} id=${row.thread} joined=${joined} /></span>
+      <span class="grow"><b>${row.client || "unknown"}</b> <span class="dim">${row.model}</span></span>
+      <span class="where"><${Thread} id=${row.thread} joined=${joined} /></span>
       <span class="dim num" title="tokens in, out">${row.tokens[0]} / ${row.tokens[1]}</span>
       <time class="num">${span(row.endMs - row.startMs)}</time>
       <${Lane} split=${row.split} />
-      <${Trace} trace=${row.trace} thread=${row.thread} top=${top} />
+      <span class="links"><${Trace} trace=${row.trace} thread=${row.thread} top=${top} /></span>
     </li>`)}</ul>
   <//>`;
 }
@@ -167,11 +165,25 @@ export function Clients({ clients, top }) {
   <//>`;
 }
 
+// A stream of deltas is one row. Newest first.
+function runs(rows) {
+  const shown = [];
+  for (let i = rows.length - 1; i >= 0 && shown.length < WIRE_SHOWN; i--) {
+    const row = rows[i];
+    const last = shown[shown.length - 1];
+    if (last && row.ms === null && last.ms === null && ["way", "method", "connection", "error"].every((each) => last[each] === row[each])) {
+      last.times += 1;
+      last.bytes += row.bytes;
+    } else shown.push({ ...row, times: 1 });
+  }
+  return shown;
+}
+
 export function Wire({ wire, skipped, on }) {
   const [text, setText] = useState("");
   const wanted = text.trim().toLowerCase();
   const fits = (row) => !wanted || `${row.method} ${row.connection} ${row.error}`.toLowerCase().includes(wanted);
-  const list = wire.filter(fits).slice(-WIRE_SHOWN).reverse();
+  const list = runs(wire.filter(fits));
   const tools = html`<label><span class="hidden">Filter the wire</span><input type="search" placeholder="Filter" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
     <button class="small" aria-pressed=${on} onClick=${() => setWire(!on)}>${on ? "Pause" : "Go"}</button>`;
   return html`<${Panel} title="Wire" name="wire" count=${wire.length} aside=${tools}>
@@ -179,9 +191,9 @@ export function Wire({ wire, skipped, on }) {
     ${skipped ? html`<p class="dim">${many(skipped, "message")} not shown: too many at once.</p>` : null}
     <ul>${list.map((row) => html`<li key=${row.id} class="row wire" data-connection=${row.connection}>
       <span class="dim" title=${row.way === "in" ? "from a client" : "to clients"}>${row.way === "in" ? "→" : "←"}</span>
-      <code class="grow">${row.method}</code>
+      <code class="grow">${row.method}${row.times > 1 ? html` <b>×${row.times}</b>` : null}</code>
       ${row.error ? html`<span class="status failed">${row.error}</span>` : null}
-      <span class="dim num" title="connection">#${row.connection}</span>
+      <span class="dim num" title="connection">${row.connection}</span>
       <span class="num">${row.ms === null ? "" : span(row.ms)}</span>
       <span class="num">${bytes(row.bytes)}</span>
     </li>`)}</ul>

@@ -91,4 +91,4 @@ class Wire:
 
 
 def _name(connection: int | None) -> str:
-    return NOBODY if connection is None else str(connection)
+    return NOBODY if connection is None else f"#{connection}"
