@@ -10,7 +10,7 @@ from testcontainers.core.wait_strategies import HttpWaitStrategy
 
 from tests.jaeger.jaeger import Jaeger
 
-IMAGE = "jaegertracing/jaeger:2.13.0"
+IMAGE = "jaegertracing/jaeger:2.21.0"
 _QUERY_PORT, _OTLP_PORT = 16686, 4318
 _START_TIMEOUT_S = 60
 

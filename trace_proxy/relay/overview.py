@@ -57,7 +57,7 @@ class LiveRow(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RecentRow(msgspec.Struct, frozen=True, rename="camel"):
-    """A turn that has ended; `error` says who ended it, or that its core was lost."""
+    """A turn that has ended; `error` says why it failed, who ended it, or that its core was lost."""
 
     client: str
     connection: str
@@ -125,11 +125,13 @@ class Overview:
             client=_asker(turn, semconv.CLIENT_NAME),
             connection=_asker(turn, semconv.CONNECTION_ID),
             thread=_id(turn.thread),
-            model=_id(turn.model),
+            model=_id(turn.agent.model),
             start_ms=turn.start_ns // 1_000_000,
             end_ms=max(now_ns, turn.start_ns) // 1_000_000,
             status=ended.status,
-            error=ended.why or turn.ended_by,
+            error=ended.why
+            or turn.ended_by
+            or ("" if turn.failure is None else turn.failure.kind),
             split=turn.time.split_ms(now_ns),
             tokens=(turn.input_tokens, turn.output_tokens),
             trace=_trace(turn),
@@ -197,7 +199,7 @@ def _live(turn: Turn) -> LiveRow:
         client=_asker(turn, semconv.CLIENT_NAME),
         connection=_asker(turn, semconv.CONNECTION_ID),
         thread=_id(turn.thread),
-        model=_id(turn.model),
+        model=_id(turn.agent.model),
         start_ms=turn.start_ns // 1_000_000,
         at_ms=time.since_ns // 1_000_000,
         now=time.now,
