@@ -128,7 +128,7 @@ export function Pane({ thread, live, recent, top, lost }) {
   const onScroll = useFollow(list, [thread.items, thread.asks]);
   const running = live[thread.last];
   const row = running || recent[thread.last];
-  const draining = top.state !== "serving" || thread.draining;
+  const draining = top.state !== "serving";
   const begin = html`<button class=${thread.id ? "" : "primary"} onClick=${newThread} disabled=${draining || lost}>New thread</button>`;
   const aside = html`${row ? html`<${Trace} trace=${row.trace} thread=${thread.id} top=${top} running=${Boolean(running)} />` : null}
     ${begin}${thread.id ? html`<button class="small" onClick=${leave}>Leave</button>` : null}`;

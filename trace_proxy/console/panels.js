@@ -30,7 +30,6 @@ export function bytes(count) {
   return count < 1048576 ? `${(count / 1024).toFixed(1)} KiB` : `${(count / 1048576).toFixed(1)} MiB`;
 }
 
-const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const tail = (id) => (id && id.length > 12 ? `…${id.slice(-8)}` : id);
 const rows = (section) => Object.entries(section);
 
@@ -54,7 +53,7 @@ const Empty = ({ children }) => html`<p class="empty">${children}</p>`;
 
 export function Thread({ id, joined }) {
   return html`<code class="id" title=${id}>${tail(id)}</code>
-    <button class="small" disabled=${joined === id} onClick=${() => join(id)} aria-label=${joined === id ? "Joined" : "Join"}>${joined === id ? "Joined" : "Join"}</button>`;
+    <button class="small" disabled=${joined === id} onClick=${() => join(id)}>${joined === id ? "Joined" : "Join"}</button>`;
 }
 
 export function Trace({ trace, thread, top, running }) {
@@ -188,7 +187,7 @@ export function Wire({ wire, skipped, on }) {
     <button class="small" aria-pressed=${on} onClick=${() => setWire(!on)}>${on ? "Pause" : "Go"}</button>`;
   return html`<${Panel} title="Wire" name="wire" count=${wire.length} aside=${tools}>
     ${list.length ? null : html`<${Empty}>${wire.length ? "No message fits the filter." : on ? "Messages show here as they pass: method, size, time, never what they say." : "Stopped. Go shows what passes from now on."}<//>`}
-    ${skipped ? html`<p class="dim">${many(skipped, "message")} not shown: too many at once.</p>` : null}
+    ${skipped ? html`<p class="dim">${skipped} not shown: too many at once.</p>` : null}
     <ul>${list.map((row) => html`<li key=${row.id} class="row wire" data-connection=${row.connection}>
       <span class="dim" title=${row.way === "in" ? "from a client" : "to clients"}>${row.way === "in" ? "→" : "←"}</span>
       <code class="grow">${row.method}${row.times > 1 ? html` <b>×${row.times}</b>` : null}</code>

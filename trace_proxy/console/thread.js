@@ -8,7 +8,7 @@ const ITEM_CHARS = 200000; // of one text; beyond it the beginning goes
 const RETRY_MS = 1000;
 const KEYBOARD_MS = 500; // an approval that has just appeared takes no key
 
-const fresh = () => ({ id: "", model: "", provider: "", cwd: "", items: [], asks: [], turn: "", last: "", note: "", link: "none", draining: false });
+const fresh = () => ({ id: "", model: "", provider: "", cwd: "", items: [], asks: [], turn: "", last: "", note: "", link: "none" });
 
 export const pane = fresh();
 const listeners = new Set();
@@ -118,7 +118,6 @@ function grow(id, member, text, type) {
 }
 
 function told(method, params) {
-  if (method === "server/draining") return set({ draining: true });
   if (params.threadId !== pane.id) return;
   switch (method) {
     case "turn/started":
@@ -199,7 +198,6 @@ function show(result) {
     turn: running ? running.id : "",
     last: last ? last.id : "",
     note: "",
-    draining: false,
   });
 }
 

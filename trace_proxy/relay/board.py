@@ -215,7 +215,10 @@ class Board:
         if span is None:
             return
         if self.wire is not None:
-            self.passed(pending, "" if error is None else str(error))
+            key = None if pending.connection is None else pending.connection.key
+            took_ns = self.now_ns - span.start_ns
+            code = "" if error is None else str(error)
+            self.wire.settled(pending.method, key, took_ns, pending.size, code)
         record = request_spans.end_request(
             pending,
             self.now_ns,
@@ -233,13 +236,6 @@ class Board:
         else:
             self.effects.call_ended(label, str(error), duration_s)
             self._log_failure(pending, span.context, label, error)
-
-    def passed(self, pending: Pending, error: str = "") -> None:
-        """Show a request that is over to who watches."""
-        if self.wire is not None and pending.span is not None:
-            key = None if pending.connection is None else pending.connection.key
-            took_ns = self.now_ns - pending.span.start_ns
-            self.wire.settled(pending.method, key, took_ns, pending.size, error)
 
     def _log_failure(
         self, pending: Pending, context: SpanContext, method: str, error: int | str
