@@ -8,7 +8,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -65,13 +65,13 @@ async def stream(proxy: Proxy, query: str = "") -> AsyncIterator[Stream]:
 
 async def ask(
     proxy: Proxy, path: str, method: str = "GET", **headers: str
-) -> tuple[int, bytes, Json]:
+) -> tuple[int, bytes, Mapping[str, str]]:
     """One request, its answer as it came over the wire."""
     async with (
         aiohttp.ClientSession(auto_decompress=False) as session,
         session.request(method, proxy.http_url + path, headers=headers) as response,
     ):
-        return response.status, await response.read(), dict(response.headers)
+        return response.status, await response.read(), response.headers
 
 
 async def test_every_file_is_served_under_the_policy_and_only_if_it_has_changed() -> None:
