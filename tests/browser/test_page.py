@@ -5,12 +5,14 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
 
 from tests.browser.chromium import WAIT_MS, console
+from tests.collector import CollectedSpan
 from tests.e2e.clients import WebsocketClient
 from tests.e2e.proxy import trace_proxy
 from tests.jaeger.jaeger import Jaeger
@@ -23,6 +25,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def turn_and_request(spans: Sequence[CollectedSpan]) -> bool:
+    """Whether a trace has both."""
+    return {"turn/start", "invoke_agent"} <= {span.name.split()[0] for span in spans}
 
 
 async def asked(client: WebsocketClient) -> dict[str, object]:
@@ -52,8 +59,8 @@ async def test_one_types_it_streams_and_the_link_leads_to_a_trace_that_jaeger_ha
         opened = await opening.value
         trace_id = opened.url.rpartition("/")[2]
         assert opened.url == f"{jaeger.query_url}/trace/{trace_id}"
-        spans = await jaeger.trace(trace_id, until=2)
-        assert {span.name for span in spans} == {"turn/start", "invoke_agent"}
+        spans = await jaeger.trace(trace_id, until=turn_and_request)
+        assert {span.trace_id for span in spans} == {trace_id}
         conversation = row.get_by_role("link", name="all", exact=True)
         assert thread in (await conversation.get_attribute("href") or "")
 
