@@ -20,8 +20,8 @@ TURNS_A_SECOND = 1000 / 60
 ASKED_A_SECOND = 50
 """A neighbour's small requests: enough for a 99th percentile, too few to be load."""
 
-HEAP_GROWS = 1.15
-"""Of a heap right after a collection; what is kept of the page itself is bounded."""
+HEAP_GROWS_BYTES = 1_500_000
+"""Noise of a heap right after a collection, whatever the time: what is kept is bounded."""
 
 NEIGHBOUR = 1.2
 NOISE_S = 0.005
@@ -89,7 +89,8 @@ async def _ask(client: WebsocketClient, end_s: float, measured: Measured) -> Non
 
 async def heap_bytes(devtools: CDPSession) -> float:
     """What the page holds, right after a collection."""
-    await devtools.send("HeapProfiler.collectGarbage")
+    for _ in range(3):  # what the first one frees may hold more
+        await devtools.send("HeapProfiler.collectGarbage")
     metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
     return float(next(each["value"] for each in metrics if each["name"] == "JSHeapUsedSize"))
 
@@ -121,7 +122,7 @@ async def test_a_thousand_turns_a_minute_leave_the_heap_flat(seconds: int) -> No
         assert await watched.region("Wire").locator(".row").count() <= 200
     shown = f"{measured.turns} turns, heap {before:,.0f} → {after:,.0f} bytes"
     print(shown)  # noqa: T201 - the figures, for who runs it with -s
-    assert after <= before * HEAP_GROWS, shown
+    assert after <= before + HEAP_GROWS_BYTES, shown
 
 
 @contextlib.asynccontextmanager

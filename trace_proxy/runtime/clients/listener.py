@@ -233,17 +233,16 @@ class Listener:
             admitted = self._entrance.admit(request, _peer(request).address or None)
             if isinstance(admitted, Denial):
                 return self._denial(admitted)
-        if request.path == "/metrics":
-            body = await self._house.scraped()
-            return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
-        if self._console is not None:
-            shown = await self._console.answer(request)
-            if shown is not None:
-                return shown
-        return self._page(request)
+        return await self._page(request)
 
-    def _page(self, request: web.BaseRequest) -> web.Response:
+    async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
+        shown = None if self._console is None else await self._console.answer(request)
+        if shown is not None:
+            return shown
         match request.path:
+            case "/metrics":
+                body = await self._house.scraped()
+                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
             case "/healthz":
                 return web.json_response({"status": "ok"})
             case "/readyz":
