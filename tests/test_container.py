@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.jaeger.conftest import IMAGE
 from trace_proxy.access.policy import OPEN_PATHS
 from trace_proxy.settings.config import Config, ListenTcp
 from trace_proxy.settings.grammar import read_config
@@ -31,12 +32,17 @@ OTEL_NAMES: Final = {
 }
 """https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/."""
 
+PASSED_ON: Final = {
+    *("CORE_SERVER_ENGINE", "CORE_SERVER_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+}
+"""For the core, from who starts compose."""
+
 CLOSING_S: Final = 7
 """drain-and-queues.md: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
 
 
-def parse_yaml(lines: list[str], indent: int = 0) -> Any:
-    """The YAML that compose.yaml keeps to: mappings, lists of scalars, JSON for all else.
+def parse_yaml(lines: list[str], anchors: dict[str, Any], indent: int = 0) -> Any:
+    """The YAML that compose.yaml keeps to: mappings, lists of scalars, merges, JSON for all else.
 
     Consumes `lines`, which have neither comments nor empty lines.
     """
@@ -48,25 +54,41 @@ def parse_yaml(lines: list[str], indent: int = 0) -> Any:
     mapping: dict[str, Any] = {}
     while lines and len(lines[0]) - len(lines[0].lstrip()) == indent:
         key, _, rest = lines.pop(0).strip().partition(":")
-        if rest:
-            mapping[key] = parse_scalar(rest.strip())
+        rest = rest.strip()
+        if key == "<<":
+            mapping |= anchors[rest.removeprefix("*")]
+        elif rest and rest[0] != "&":
+            mapping[key] = parse_scalar(rest)
         else:
-            mapping[key] = parse_yaml(lines, len(lines[0]) - len(lines[0].lstrip()))
+            mapping[key] = parse_yaml(lines, anchors, len(lines[0]) - len(lines[0].lstrip()))
+            anchors[rest.removeprefix("&")] = mapping[key]
     assert not lines or len(lines[0]) - len(lines[0].lstrip()) < indent, lines[0]
     return mapping
 
 
 def parse_scalar(text: str) -> Any:
     """JSON, or a word that needs no quotes."""
-    return text if re.fullmatch(r"[./\w]*[a-z./]", text) and text != "true" else json.loads(text)
+    word = re.fullmatch(r"[./\w]*[a-z./]", text) and text not in {"true", "null"}
+    return text if word else json.loads(text)
 
 
 def compose() -> dict[str, Any]:
     text = (ROOT / "compose.yaml").read_text()
     lines = [line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
-    parsed = parse_yaml(lines)
+    parsed = parse_yaml(lines, {})
     assert isinstance(parsed, dict)
     return parsed
+
+
+def interpolated(text: str) -> str:
+    """As compose reads it where none of its variables is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def environment() -> dict[str, str]:
+    """What the proxy gets from compose alone: null passes a variable on, and none is set."""
+    found = service("trace-proxy")["environment"]
+    return {name: interpolated(value) for name, value in found.items() if value is not None}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -97,13 +119,12 @@ def image_environment() -> dict[str, str]:
 
 
 def configured() -> Config:
-    environment = service("trace-proxy")["environment"]
-    return read_config([], {**image_environment(), **environment})
+    return read_config([], {**image_environment(), **environment()})
 
 
 def published(name: str) -> dict[int, tuple[str, int]]:
     """Port in the container → address and port outside."""
-    ports = [entry.rsplit(":", 2) for entry in service(name)["ports"]]
+    ports = [interpolated(entry).rsplit(":", 2) for entry in service(name)["ports"]]
     return {int(inside): (address, int(outside)) for address, outside, inside in ports}
 
 
@@ -117,7 +138,7 @@ def test_what_the_build_copies_exists_and_is_not_ignored() -> None:
     }
     copied: set[str] = set()
     for rest in arguments("COPY"):
-        if not rest.startswith("--from"):
+        if not rest.startswith("--from="):
             copied |= set(shlex.split(rest)[:-1])
 
     assert copied == allowed
@@ -135,6 +156,7 @@ def test_every_image_is_pinned_and_new_enough() -> None:
     assert least
     assert int(version[1]) >= int(least[1])
     assert re.fullmatch(r"jaegertracing/jaeger:2\.\d+\.\d+", service("jaeger")["image"])
+    assert service("jaeger")["image"] == IMAGE
 
 
 def test_the_image_starts_the_console_script_itself_and_not_as_root() -> None:
@@ -176,7 +198,7 @@ def test_compose_builds_the_dockerfile_that_is_there() -> None:
 
 
 def test_compose_sets_only_variables_that_somebody_reads() -> None:
-    known = {option.variable for option in OPTIONS} | OTEL_NAMES
+    known = {option.variable for option in OPTIONS} | OTEL_NAMES | PASSED_ON
 
     assert set(service("trace-proxy")["environment"]) <= known
     assert any(name.startswith(PREFIX) for name in service("trace-proxy")["environment"])
@@ -193,7 +215,7 @@ def test_the_port_is_the_same_everywhere_and_stays_on_this_machine() -> None:
 
 
 def test_traces_go_to_the_collector_beside_and_links_to_where_the_browser_finds_it() -> None:
-    sent_to = urlsplit(service("trace-proxy")["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    sent_to = urlsplit(environment()["OTEL_EXPORTER_OTLP_ENDPOINT"])
     shown_at = urlsplit(configured().tracing.jaeger_url or "")
 
     assert sent_to.hostname in service("trace-proxy")["depends_on"]
@@ -209,10 +231,10 @@ def test_a_drain_ends_before_compose_kills() -> None:
 
 
 def test_the_thread_store_is_on_a_volume() -> None:
-    (mounted,) = service("trace-proxy")["volumes"]
+    mounted, workspace = map(interpolated, service("trace-proxy")["volumes"])
     name, directory = mounted.split(":")
 
-    assert name in compose()["volumes"]
+    assert {name, workspace.split(":")[0]} == set(compose()["volumes"])
     assert arguments("VOLUME") == [directory]
     assert image_environment()["CORE_SERVER_STORE"].startswith(f"sqlite:///{directory}/")
     assert f" {directory} " in " ".join(arguments("RUN"))
@@ -264,12 +286,12 @@ def test_the_healthcheck_tells_ready_from_not_ready(status: int, exit_code: int)
 
 
 @contextmanager
-def started(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A real proxy under `environment`, once it is ready, and its port."""
+def started(changes: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A real proxy under our environment and `changes`, once it is ready, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "trace_proxy"],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | changes,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -287,11 +309,11 @@ def started(environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str]
 
 
 def test_what_compose_sets_starts_a_proxy_that_the_healthcheck_finds_ready(tmp_path: Path) -> None:
-    image, environment = image_environment(), service("trace-proxy")["environment"]
+    image, compose_environment = image_environment(), environment()
     here = {
         **{name: value for name, value in image.items() if name != "PATH"},
-        **environment,
-        "TRACE_PROXY_LISTEN": environment["TRACE_PROXY_LISTEN"].rpartition(":")[0] + ":0",
+        **compose_environment,
+        "TRACE_PROXY_LISTEN": compose_environment["TRACE_PROXY_LISTEN"].rpartition(":")[0] + ":0",
         "CORE_SERVER_STORE": f"sqlite:///{tmp_path}/threads.db",
         "CORE_SERVER_WORKSPACE": str(tmp_path),
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",  # nobody is there

@@ -21,7 +21,16 @@ MIN_DESCRIPTORS = 64
 
 
 def main() -> int:
-    """Run `trace-proxy`; the exit codes are those of `--help`."""
+    """Run `trace-proxy`, or `trace-proxy talk`: a client for people.
+
+    Returns:
+        0 drained, 1 could not start or go on, 2 configuration, 3 drained but interrupted,
+        143 or 130 forced.
+    """
+    if sys.argv[1:2] == ["talk"]:
+        from trace_proxy import talk  # noqa: PLC0415 - it is another program, without our signals
+
+        return talk.main(sys.argv[2:])
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     debug = False
     try:

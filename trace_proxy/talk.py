@@ -1,13 +1,14 @@
-"""Talk to a proxy from a terminal: one turn, streamed.
+"""Talk to a proxy from a terminal: turns, streamed.
 
+    trace-proxy talk "hello there"                     one turn
+    trace-proxy talk ws://127.0.0.1:4500               a turn for each line
     python -m trace_proxy.talk ws://127.0.0.1:4500 "hello there"
 
 A small, whole client of the protocol: initialize, thread/start, turn/start, deltas,
-approvals by keyboard, turn/completed. For people, not for scripts.
-
-Where the environment says where traces go (`OTEL_EXPORTER_OTLP_ENDPOINT`), it exports a
-span of its own, under which all its requests are one trace, and says the trace id at the
-end. Elsewhere it sends no trace context: a parent that nobody exports would be missed.
+approvals by keyboard, turn/completed. With `OTEL_EXPORTER_OTLP_ENDPOINT` it exports a
+span for each turn, which is the turn's root, and says its trace id; without, it sends
+no trace context, so that no trace has a parent that nobody exports.
+For people, not for scripts.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -34,42 +36,101 @@ from trace_proxy.settings.listen import ListenTcp
 
 FAILED: Final = 1
 
+DEFAULT_URL: Final = "ws://127.0.0.1:4500"
+
+ITEMS_KEPT: Final = 64
+"""File changes whose approval may still be asked for."""
+
 SPAN: Final = "talk"
 NOWHERE: Final = "none"
 EXPORT_S: Final = 5.0
-"""For its one span; a collector that is not there is not waited for any longer."""
+"""For its spans; a collector that is not there is not waited for any longer."""
 
 _TEXT: Final = frozenset({"item/agentMessage/delta", "item/commandExecution/outputDelta"})
 _APPROVALS: Final = frozenset(
     {"item/commandExecution/requestApproval", "item/fileChange/requestApproval"}
 )
+_REFUSED: Final = 503
+
+
+class Tracer:
+    """A span of our own for each turn, if there is somebody to export it to."""
+
+    def __init__(self) -> None:
+        self._telemetry = Telemetry(os.environ)
+
+    def __repr__(self) -> str:
+        return f"<Tracer {self._telemetry.destination}>"
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[SpanContext | None]:
+        """The context of a turn's span, which is exported when the turn is over."""
+        telemetry, start_ns = self._telemetry, time.time_ns()
+        if telemetry.destination == NOWHERE:
+            yield None
+            return
+        trace_id = telemetry.new_trace_id()
+        flags = 2 | telemetry.sampled(None, trace_id, SPAN)
+        context = SpanContext(trace_id, telemetry.new_span_id(), flags)
+        try:
+            yield context
+        finally:
+            if context.sampled:
+                end_ns = time.time_ns()
+                record = SpanRecord(
+                    Service.CLIENT, SPAN, Kind.CLIENT, context, None, start_ns, end_ns, {}
+                )
+                telemetry.export(record)
+
+    async def shutdown(self) -> None:
+        """Send what is left, but not for ever."""
+        await self._telemetry.shutdown(EXPORT_S)
 
 
 class Conversation:
-    """One thread with one turn over an open websocket.
+    """One thread over an open websocket, a turn after the other."""
 
-    Args:
-        socket: Open.
-        context: The span of it all, None when there is none.
-    """
-
-    def __init__(
-        self, socket: aiohttp.ClientWebSocketResponse, context: SpanContext | None
-    ) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._next_id = 0
-        self._trace: dict[str, Any] = {}
-        if context is not None:
-            self._trace = {"trace": {"traceparent": format_traceparent(context)}}
+        self._changes: dict[str, list[dict[str, Any]]] = {}
+        self._thread = ""
 
-    async def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its answer; notifications meanwhile are shown.
+    async def begin(self, context: SpanContext | None) -> None:
+        """Introduce ourselves and start a thread, once.
 
         Raises:
-            ConnectionError: the proxy closed the connection, or refused the request.
+            ConnectionError: the proxy closed the connection, or refused a request.
         """
+        if self._thread:
+            return
+        client = {"name": "trace_proxy.talk", "version": "1"}
+        await self._ask("initialize", {"clientInfo": client}, context)
+        await self._socket.send_json({"method": "initialized"})
+        self._thread = (await self._ask("thread/start", {}, context))["thread"]["id"]
+
+    async def turn(self, text: str, context: SpanContext | None) -> str:
+        """Say something and show what streams in; returns the turn's status.
+
+        Raises:
+            ConnectionError: the proxy closed the connection first, or refused the request.
+        """
+        params = {"threadId": self._thread, "input": [{"type": "text", "text": text}]}
+        await self._ask("turn/start", params, context)
+        async for message in self._messages():
+            await self._show(message)
+            if message.get("method") == "turn/completed":
+                return str(message["params"]["turn"]["status"])
+        raise ConnectionError(f"closed with code {self._socket.close_code}")
+
+    async def _ask(
+        self, method: str, params: dict[str, Any], context: SpanContext | None
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer; notifications meanwhile are shown."""
         request_id, self._next_id = self._next_id, self._next_id + 1
-        request = {"id": request_id, "method": method, "params": params, **self._trace}
+        request: dict[str, Any] = {"id": request_id, "method": method, "params": params}
+        if context is not None:
+            request["trace"] = {"traceparent": format_traceparent(context)}
         await self._socket.send_json(request)
         async for message in self._messages():
             if message.get("id") == request_id and "method" not in message:
@@ -78,18 +139,6 @@ class Conversation:
                 result: dict[str, Any] = message["result"]
                 return result
             await self._show(message)
-        raise ConnectionError(f"closed with code {self._socket.close_code}")
-
-    async def until_turn_completed(self) -> str:
-        """Show what streams in; returns the turn's status.
-
-        Raises:
-            ConnectionError: the proxy closed the connection first.
-        """
-        async for message in self._messages():
-            await self._show(message)
-            if message.get("method") == "turn/completed":
-                return str(message["params"]["turn"]["status"])
         raise ConnectionError(f"closed with code {self._socket.close_code}")
 
     async def _messages(self) -> AsyncIterator[dict[str, Any]]:
@@ -103,28 +152,57 @@ class Conversation:
             _say(params["delta"])
         elif method == "error":
             _say(f"\n[{params['error']['message']}]\n")
+        elif method == "item/started" and params["item"].get("type") == "fileChange":
+            self._changes[params["item"]["id"]] = params["item"].get("changes", [])
+            if len(self._changes) > ITEMS_KEPT:
+                del self._changes[next(iter(self._changes))]
         elif method in _APPROVALS:
-            what = params.get("command") or "a file change"
-            _say(f"\nAllow {what} ? [y/N] ")
-            answer = (await _typed()).strip().lower()
+            _say(_question(params, self._changes.get(params.get("itemId", ""), [])))
+            answer = (await _typed() or b"").strip().lower()
             decision = "accept" if answer in (b"y", b"yes") else "decline"
             await self._socket.send_json({"id": message["id"], "result": {"decision": decision}})
 
 
-async def _typed() -> bytes:
-    """The next line of stdin, read by a thread that nobody waits for when Ctrl-C comes."""
+def _question(params: dict[str, Any], changes: Sequence[dict[str, Any]]) -> str:
+    """All that one must see before one says yes."""
+    lines = [params["reason"]] if params.get("reason") else []
+    for change in changes:
+        kind = change.get("kind") or {}
+        lines += [f"{kind.get('type', 'change')} {change.get('path', '')}"]
+        lines += [f"    {line}" for line in change.get("diff", "").splitlines()]
+    if params.get("grantRoot"):
+        lines += [f"to write anywhere below {params['grantRoot']}"]
+    if params.get("cwd"):
+        lines += [f"in {params['cwd']}"]
+    shown = "".join(f"  {_visible(line)}\n" for line in lines)
+    what = _visible(params["command"]) if params.get("command") else "this file change"
+    return f"\n{shown}Allow {what} ? [y/N] "
+
+
+def _visible(text: str) -> str:
+    """Without what would move the cursor: one says yes to what one sees."""
+    return "".join(
+        each if each.isprintable() or each == "\t" else repr(each)[1:-1] for each in text
+    )
+
+
+async def _typed() -> bytes | None:
+    """The next line of stdin, read by a thread that nobody waits for when Ctrl-C comes.
+
+    None at the end of the input.
+    """
     loop = asyncio.get_running_loop()
     line = loop.create_future()
 
     def read() -> None:
-        typed = b""
+        typed, byte = b"", b""
         while (byte := os.read(0, 1)) not in (b"", b"\n"):
             typed += byte
         with contextlib.suppress(RuntimeError):  # the loop is gone, and so is the question
-            loop.call_soon_threadsafe(line.set_result, typed)
+            loop.call_soon_threadsafe(line.set_result, typed if typed or byte else None)
 
     threading.Thread(target=read, daemon=True).start()
-    answer: bytes = await line
+    answer: bytes | None = await line
     return answer
 
 
@@ -163,64 +241,115 @@ def session_to(url: str, *, token_file: str | None, ca: str | None) -> aiohttp.C
 
 
 async def talk(
-    url: str, text: str, *, token_file: str | None = None, ca: str | None = None
+    url: str, text: str | None, *, token_file: str | None = None, ca: str | None = None
 ) -> int:
-    """Run one turn; returns the exit code."""
+    """Run one turn, or without a text one for each line; returns the exit code.
+
+    Raises:
+        ConnectionError: the proxy refuses, or a file cannot be used, in words for people.
+        aiohttp.ClientError: it cannot be reached.
+    """
     session = session_to(url, token_file=token_file, ca=ca)
-    telemetry, start_ns = Telemetry(os.environ), time.time_ns()
-    context = None
-    if telemetry.destination != NOWHERE:
-        trace_id = telemetry.new_trace_id()
-        flags = 2 | telemetry.sampled(None, trace_id, SPAN)
-        context = SpanContext(trace_id, telemetry.new_span_id(), flags)
+    tracer = Tracer()
     try:
-        return await _converse(session, url, text, context)
+        async with session, await _connected(session, url) as socket:
+            return await _converse(Conversation(socket), tracer, text)
     finally:
-        if context is not None and context.sampled:
-            end_ns = time.time_ns()
-            telemetry.export(
-                SpanRecord(Service.CLIENT, SPAN, Kind.CLIENT, context, None, start_ns, end_ns, {})
-            )
-        await telemetry.shutdown(EXPORT_S)
+        await tracer.shutdown()
 
 
-async def _converse(
-    session: aiohttp.ClientSession, url: str, text: str, context: SpanContext | None
-) -> int:
-    async with session, session.ws_connect(url) as socket:
-        conversation = Conversation(socket, context)
-        client = {"name": "trace_proxy.talk", "version": "1"}
-        await conversation.ask("initialize", {"clientInfo": client})
-        await socket.send_json({"method": "initialized"})
-        thread = (await conversation.ask("thread/start", {}))["thread"]["id"]
-        turn = {"threadId": thread, "input": [{"type": "text", "text": text}]}
-        await conversation.ask("turn/start", turn)
-        status = await conversation.until_turn_completed()
+async def _connected(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+    try:
+        return await session.ws_connect(url)
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status == _REFUSED:
+            raise ConnectionError(await _why_refused(session, url)) from None
+        raise
+
+
+async def _converse(conversation: Conversation, tracer: Tracer, text: str | None) -> int:
+    if text is None:  # whoever thinks before the first line is not to be hung up on
+        await conversation.begin(None)
+    code = 0
+    async for said in _texts(text):
+        with tracer.turn() as context:
+            await conversation.begin(context)
+            status = await conversation.turn(said, context)
         trace = "" if context is None else f"; trace {context.trace_id:032x}"
         _say(f"\n\nturn {status}{trace}\n")
-        return 0 if status == "completed" else FAILED
+        code = 0 if status == "completed" else FAILED
+    return code
 
 
-def main() -> int:
-    """Read the command line and talk."""
+async def _texts(text: str | None) -> AsyncIterator[str]:
+    """The one text, or what is typed."""
+    if text is not None:
+        yield text
+        return
+    while True:
+        if sys.stdin.isatty():
+            _say("> ")
+        line = await _typed()
+        if line is None:
+            return
+        if line.strip():
+            yield line.decode(errors="replace")
+
+
+async def _why_refused(session: aiohttp.ClientSession, url: str) -> str:
+    """503 says that it takes nobody; /readyz says why."""
+    with contextlib.suppress(aiohttp.ClientError, ValueError, TypeError, KeyError):
+        async with session.get(f"http{url.removeprefix('ws').rstrip('/')}/readyz") as answer:
+            if (await answer.json())["state"] in ("starting", "serving"):
+                return "it has as many clients as it takes; try again later"
+    return "draining: it takes no new clients; try again when its successor is there"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and talk.
+
+    Args:
+        arguments: Those behind `talk`; None: the process's own.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m trace_proxy.talk",
-        description="Run one turn through a trace-proxy and stream the answer.",
+        prog="trace-proxy talk",
+        description="Run turns through a trace-proxy and stream the answers.",
+        usage="%(prog)s [-h] [--token-file FILE] [--ca FILE] [URL] [TEXT]",
     )
-    parser.add_argument("url", help="where the proxy listens, e.g. ws://127.0.0.1:4500")
-    parser.add_argument("text", help="what to say; /help lists what the offline engine does")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="URL, TEXT",
+        help=f"where the proxy listens (default {DEFAULT_URL}), and what to say (default: the "
+        "lines of stdin); /help lists what the offline engine does",
+    )
     parser.add_argument("--token-file", metavar="FILE", help="holds the bearer token to show")
     parser.add_argument("--ca", metavar="FILE", help="the authority to trust for wss://, PEM")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
+    words: list[str] = given.words
+    if len(words) > 2:
+        parser.error("give one text: quote it")
+    url, text = _url_and_text(words)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    access = {"token_file": arguments.token_file, "ca": arguments.ca}
     try:
-        return asyncio.run(talk(arguments.url, arguments.text, **access))
+        return asyncio.run(talk(url, text, token_file=given.token_file, ca=given.ca))
     except (aiohttp.ClientError, OSError) as error:
-        sys.stderr.write(f"cannot talk to {arguments.url}: {error}\n")
+        sys.stderr.write(f"cannot talk to {url}: {error}\n")
         return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _url_and_text(words: Sequence[str]) -> tuple[str, str | None]:
+    match words:
+        case [url, text]:
+            return url, text
+        case [word] if re.match(r"[a-z]+://", word):
+            return word, None
+        case [text]:
+            return DEFAULT_URL, text
+        case _:
+            return DEFAULT_URL, None
 
 
 if __name__ == "__main__":

@@ -298,9 +298,9 @@ def test_a_source_tree_says_that_it_has_no_version() -> None:
     ("arguments", "environment", "line"),
     [
         (
-            ["--nonsense"],
+            ["--unheard-of"],
             {},
-            "trace-proxy: unknown option '--nonsense' (see trace-proxy --help)\n",
+            "trace-proxy: unknown option '--unheard-of' (see trace-proxy --help)\n",
         ),
         (
             ["--listen", "ws://0.0.0.0:0"],
@@ -336,7 +336,7 @@ def test_a_wrong_configuration_exits_2_with_one_line(
 
 
 def test_a_closed_stderr_changes_no_exit_code() -> None:
-    script = 'exec "$0" -m trace_proxy --nonsense 2>&-'
+    script = 'exec "$0" -m trace_proxy --unheard-of 2>&-'
     assert run(["sh", "-c", script, sys.executable], {}).returncode == 2
 
 

@@ -19,6 +19,8 @@ from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.admission import Admission
 from trace_proxy.queues.core_queue import OUR_LANE
 from trace_proxy.relay.effects import Effects
+from trace_proxy.relay.overview import Overview
+from trace_proxy.relay.wire import Wire
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.spans.content import Content, RecordingTurns
@@ -50,6 +52,8 @@ class Board:
         broadcast: Whether every notification goes to everybody.
         now_ns: Unix nanoseconds of the event being handled.
         clock_s: Monotonic seconds of the last signal or tick.
+        overview: What people may see of turns, questions and connections.
+        wire: Takes note of what passes while somebody watches, else None.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -84,6 +88,9 @@ class Board:
         self.broadcast = broadcast
         self.now_ns = 0
         self.clock_s = 0.0
+        self.overview = Overview(self.turns, self.server_requests, self.connections)
+        self.wire: Wire | None = None
+        self._watchers = 0
 
     def __repr__(self) -> str:
         return (
@@ -111,7 +118,20 @@ class Board:
             strict = [each for each in heard if each.strict]
             audience = [each for each in heard if not each.strict]
             self.effects.fan_out(strict, list(map(codec.with_version, lines)))
+        if self.wire is not None:
+            audience = list(audience)
+            if audience:
+                keys = [each.key for each in audience]
+                self.wire.told(method, keys, list(map(len, lines)))
         self.effects.fan_out(audience, lines)
+
+    def watch(self, change: int) -> None:
+        """So many people more (or less) look at what passes."""
+        self._watchers += change
+        if not self._watchers:
+            self.wire = None
+        elif self.wire is None:
+            self.wire = Wire()
 
     def approval_asked(self, asked: ServerRequest) -> None:
         """A core asks: measure it, and its turn waits for a human from now on."""
@@ -196,6 +216,11 @@ class Board:
         span = pending.span
         if span is None:
             return
+        if self.wire is not None:
+            key = None if pending.connection is None else pending.connection.key
+            took_ns = self.now_ns - span.start_ns
+            code = "" if error is None else str(error)
+            self.wire.settled(pending.method, key, took_ns, pending.size, code)
         record = request_spans.end_request(
             pending,
             self.now_ns,
@@ -274,6 +299,7 @@ class Board:
         for record in ended.records:
             self.effects.end_span(record)
         self.effects.turn_ended(ended, self.now_ns)
+        self.overview.turn_ended(ended, self.now_ns)
 
     def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:
         """Answer a message that is over the limit; the connection lives."""

@@ -159,8 +159,10 @@ class Program:
             max_connections_per_ip=limits.max_connections_per_ip,
         )
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
+        console = supervisor.console() if config.console else None
         self._listeners = [
-            Listener(supervisor, config, self._propagation, count, entrance) for _ in self._sockets
+            Listener(supervisor, config, self._propagation, count, entrance, console)
+            for _ in self._sockets
         ]
 
     async def run(self) -> int:

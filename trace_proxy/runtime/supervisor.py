@@ -19,6 +19,7 @@ from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.clients import Clients
+from trace_proxy.runtime.clients.console import BarFacts, Console, bar_facts
 from trace_proxy.runtime.clients.intake import Intake
 from trace_proxy.runtime.cores.per_connection import PrivateCores
 from trace_proxy.runtime.cores.processes import Processes
@@ -265,6 +266,16 @@ class Supervisor:
             ],
             "traces": self._telemetry.details(),
         }
+
+    def console(self) -> Console:
+        """The page that shows all this."""
+        board, clients = self._board, self._clients.by_key
+
+        def bar() -> BarFacts:
+            traces, deadline_s = self._telemetry.details(), self.steps.deadline_at()
+            return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces)
+
+        return Console(board, clients.values, bar)
 
     @property
     def is_ready(self) -> bool:

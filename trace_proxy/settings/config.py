@@ -287,6 +287,7 @@ class Config:
 
     Attributes:
         drain_timeout_s: Seconds that running turns get after the first signal; 0: no deadline.
+        console: Whether plain GETs are shown the page.
 
     Raises:
         ConfigurationError: Two settings contradict each other, or strangers could come in.
@@ -301,6 +302,7 @@ class Config:
     tracing: Tracing = field(default_factory=Tracing)
     logging: Logging = field(default_factory=Logging)
     drain_timeout_s: float = 0.0
+    console: bool = True
 
     def __post_init__(self) -> None:
         check_seconds("drain_timeout_s", self.drain_timeout_s, zero=True)

@@ -33,7 +33,8 @@ TESTS: Final = ("TRACE_PROXY_TEST_", "TRACE_PROXY_REQUIRE_")
 _DESCRIPTION: Final = """\
 Share one or more app-server processes among many websocket clients, trace every
 request, turn and tool call, and drain before stopping. COMMAND is the app-server;
-without one it is this project's own core-server with its offline engine."""
+without one it is this project's own core-server with its offline engine.
+`trace-proxy talk` is a client for people: one turn, streamed."""
 
 _EPILOG: Final = """\
 Every option also reads TRACE_PROXY_<NAME>, as TRACE_PROXY_DRAIN_TIMEOUT=30; the flag

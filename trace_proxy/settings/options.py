@@ -193,6 +193,15 @@ OPTIONS: Final = (
         default="0",
     ),
     Option(
+        name="console",
+        group=_CLIENTS,
+        help="the page that a browser sees at the websocket's address; off: 404",
+        field="console",
+        read=read_switch,
+        metavar="on|off",
+        default="on",
+    ),
+    Option(
         name="cores",
         group=_CORES,
         help="core processes that the clients share",

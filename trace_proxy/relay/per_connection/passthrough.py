@@ -316,6 +316,8 @@ class PassThrough:
             return None
         board.effects.send(pair.connection, line)
         watch = self._watches[core.index]
+        if board.wire is not None and message.method is not UNSET:
+            board.wire.told(message.method, [pair.connection.key], [len(line)])
         if message.method is UNSET:
             if key is not None:
                 self._answered(watch, key, message)

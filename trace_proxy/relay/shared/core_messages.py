@@ -213,7 +213,10 @@ class CoreMessages:
             audience = board.subscribers.of(asked.thread)
         for connection in audience:
             if asked.ask(connection):
-                board.send(connection, asked.message())
+                question = asked.message()
+                board.send(connection, question)
+                if board.wire is not None:
+                    board.wire.told(asked.method, [connection.key], [len(question)])
 
     def _open(self, core: CoreSession, message: CoreMessage, line: bytes) -> ServerRequest:
         board, params = self._board, message.params

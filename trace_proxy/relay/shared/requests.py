@@ -236,6 +236,8 @@ class Requests:
             board.content.of_approval(record, asked.params, bytes(body))
         board.end_span(record)
         board.approval_settled(asked)
+        if board.wire is not None:
+            board.wire.answered(asked.method, connection.key, len(line))
 
     def notification(self, connection: Connection, message: Message) -> None:
         """Take a client's notification: to every core, but for `initialized`, which is ours."""

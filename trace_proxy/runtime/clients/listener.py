@@ -31,6 +31,7 @@ from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.runtime.clients import handshake
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.clients import ClientT
+from trace_proxy.runtime.clients.console import Console
 from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.intake import Intake
 from trace_proxy.runtime.clients.websocket import WebsocketClient
@@ -96,6 +97,7 @@ class Listener:
         propagation: How trace context is read from a handshake.
         count: Shared by all listeners.
         entrance: What clients have to show; shared too.
+        console: The page, None where there is none.
     """
 
     def __init__(
@@ -105,10 +107,12 @@ class Listener:
         propagation: Propagation,
         count: ConnectionCount,
         entrance: Entrance,
+        console: Console | None,
     ) -> None:
         self._entrance = entrance
         self._house = house
         self._config = config
+        self._console = console
         self._propagation = propagation
         self._count = count
         self._trust = Trust(self._config.tracing.trust_context.value)
@@ -229,20 +233,21 @@ class Listener:
             admitted = self._entrance.admit(request, _peer(request).address or None)
             if isinstance(admitted, Denial):
                 return self._denial(admitted)
-        if request.path == "/metrics":
-            body = await self._house.scraped()
-            return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
-        return self._page(request)
+        return await self._page(request)
 
-    def _page(self, request: web.BaseRequest) -> web.Response:
+    async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
+        shown = None if self._console is None else await self._console.answer(request)
+        if shown is not None:
+            return shown
         match request.path:
+            case "/metrics":
+                body = await self._house.scraped()
+                return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
             case "/healthz":
                 return web.json_response({"status": "ok"})
             case "/readyz":
                 status = 200 if self._house.is_ready else 503
                 return web.json_response(self._house.details(), status=status)
-            case "/":
-                return web.Response(status=426, text=_PLAIN_GET, headers={"Upgrade": "websocket"})
             case _:
                 return web.Response(status=404, text="There is nothing here.\n")
 
@@ -306,10 +311,6 @@ class Listener:
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_PLAIN_GET: Final = (
-    "This is trace-proxy. Connect with a websocket; /healthz, /readyz and /metrics answer"
-    " plain requests.\n"
-)
 
 
 def _unavailable(text: str) -> web.Response:

@@ -1,0 +1,162 @@
+"""The page while a thousand turns a minute go by: its heap, its neighbours, its events."""
+
+import asyncio
+import contextlib
+import statistics
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+from playwright.async_api import CDPSession, expect
+
+from tests.browser.chromium import WAIT_MS, Watched, console
+from tests.e2e.clients import WebsocketClient, turn_params
+from tests.e2e.proxy import Proxy, fake_core, trace_proxy
+
+TURNS_A_SECOND = 1000 / 60
+
+ASKED_A_SECOND = 50
+"""A neighbour's small requests: enough for a 99th percentile, too few to be load."""
+
+HEAP_GROWS_BYTES = 1_500_000
+"""Noise of a heap right after a collection, whatever the time: what is kept is bounded."""
+
+NEIGHBOUR = 1.2
+NOISE_S = 0.005
+"""Of a machine with other things to do."""
+
+FILL_S = 13
+"""Until the page has its 200 rows, and the wire its 1,000."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """What came of a stretch of turns.
+
+    Attributes:
+        waits_s: Of a neighbour's requests.
+        turns: That have ended.
+    """
+
+    waits_s: list[float] = field(default_factory=list)
+    turns: int = 0
+
+    def add(self, more: "Measured") -> None:
+        """Another stretch."""
+        self.waits_s += more.waits_s
+        self.turns += more.turns
+
+    @property
+    def p99_s(self) -> float:
+        """The neighbour's 99th percentile."""
+        return statistics.quantiles(self.waits_s, n=100)[98]
+
+
+async def turns_go_by(proxy: Proxy, seconds: float) -> Measured:
+    """A thousand turns a minute beside a neighbour who asks small things."""
+    measured = Measured()
+    async with proxy.client() as busy, proxy.client() as neighbour:
+        threads = [await busy.thread() for _ in range(4)]
+        end_s = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_turns(busy, threads, end_s, measured))
+            tasks.create_task(_ask(neighbour, end_s, measured))
+    return measured
+
+
+async def _turns(
+    client: WebsocketClient, threads: list[str], end_s: float, measured: Measured
+) -> None:
+    due_s = time.monotonic()
+    while due_s < end_s:
+        await client.request("turn/start", turn_params(threads[measured.turns % 4], "hello"))
+        await client.wait_for("turn/completed")
+        measured.turns += 1
+        client.received.clear()
+        due_s += 1 / TURNS_A_SECOND
+        await asyncio.sleep(max(0, due_s - time.monotonic()))
+
+
+async def _ask(client: WebsocketClient, end_s: float, measured: Measured) -> None:
+    while (began_s := time.monotonic()) < end_s:
+        await client.request("model/list", {})
+        measured.waits_s.append(time.monotonic() - began_s)
+        client.received.clear()
+        await asyncio.sleep(1 / ASKED_A_SECOND)
+
+
+async def heap_bytes(devtools: CDPSession) -> float:
+    """What the page holds, right after a collection."""
+    for _ in range(3):  # what the first one frees may hold more
+        await devtools.send("HeapProfiler.collectGarbage")
+    metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
+    return float(next(each["value"] for each in metrics if each["name"] == "JSHeapUsedSize"))
+
+
+async def devtools_of(watched: Watched) -> CDPSession:
+    """What Chromium tells of the tab."""
+    devtools = await watched.page.context.new_cdp_session(watched.page)
+    await devtools.send("Performance.enable")
+    await devtools.send("HeapProfiler.enable")
+    return devtools
+
+
+SECONDS = [pytest.param(6, id="short"), pytest.param(60, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+async def test_a_thousand_turns_a_minute_leave_the_heap_flat(seconds: int) -> None:
+    async with (
+        trace_proxy(core=fake_core("fake")) as proxy,
+        console(proxy.http_url) as watched,
+    ):
+        devtools = await devtools_of(watched)
+        await turns_go_by(proxy, FILL_S)
+        before = await heap_bytes(devtools)
+        measured = await turns_go_by(proxy, seconds)
+        after = await heap_bytes(devtools)
+        rows = watched.region("Recent turns").locator(".row")
+        await expect(rows).to_have_count(200, timeout=WAIT_MS)
+        assert await watched.region("Wire").locator(".row").count() <= 200
+    shown = f"{measured.turns} turns, heap {before:,.0f} → {after:,.0f} bytes"
+    print(shown)  # noqa: T201 - the figures, for who runs it with -s
+    assert after <= before + HEAP_GROWS_BYTES, shown
+
+
+@contextlib.asynccontextmanager
+async def watching(proxy: Proxy) -> AsyncIterator[list[float]]:
+    """A page's stream without the page, which would take the neighbour's processor.
+
+    Gives the times of its events.
+    """
+    came_s: list[float] = []
+    url = f"{proxy.http_url}/console/events?wire=1"
+
+    async def read() -> None:
+        async with aiohttp.ClientSession(read_bufsize=2**20) as session, session.get(url) as got:
+            while await got.content.readuntil(b"\n\n"):
+                came_s.append(time.monotonic())
+
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        yield came_s
+        reading.cancel()
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+async def test_neighbours_do_not_notice_who_watches(seconds: int) -> None:
+    async with trace_proxy(core=fake_core("fake")) as proxy:
+        await turns_go_by(proxy, FILL_S)
+        alone, beside = Measured(), Measured()
+        came_s: list[float] = []
+        for _ in range(3):  # by turns, since the machine has other things to do
+            alone.add(await turns_go_by(proxy, seconds / 3))
+            async with watching(proxy) as events_s:
+                beside.add(await turns_go_by(proxy, seconds / 3))
+            came_s += events_s
+    shown = f"p99 {alone.p99_s * 1000:.2f} → {beside.p99_s * 1000:.2f} ms, {len(came_s)} events"
+    print(shown)  # noqa: T201 - as above
+    assert 1 < len(came_s) <= 4 * seconds + 4 * 3
+    assert beside.p99_s <= alone.p99_s * NEIGHBOUR + NOISE_S, shown
