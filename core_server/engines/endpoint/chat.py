@@ -181,9 +181,11 @@ class ChatReader:
         asked.named(name, asked.call_id or call_id)
         if isinstance(arguments, dict) and asked.said() not in {"", text}:
             self.junk("arguments in pieces that are no text")
-        # Some send a call whole, and some of these twice.
-        if not is_object(asked.said()):
+        # Some send a call whole, and some of these twice; others "{}" and then the call.
+        if not is_object(said := asked.said()) or said.strip() == "{}":
             asked.piece(text)
+        elif text.strip() and not is_object(text):
+            self.junk("arguments that go on behind their end")
 
     def _which(self, index: int | None, call_id: str, name: str) -> Asked:
         """The call that a piece is about: by id, by index, else the last one."""

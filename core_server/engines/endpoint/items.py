@@ -167,7 +167,9 @@ class Asked:
         self.call_id = call_id.strip() or self.call_id
 
     def piece(self, text: str) -> None:
-        """More of its arguments."""
+        """More of its arguments; behind an empty object it is all of them."""
+        if text.strip() and self._pieces and self.said().strip() == "{}":
+            self._pieces.clear()
         self._pieces.append(text)
 
     def all_of_it(self, arguments: str) -> None:

@@ -107,6 +107,10 @@ def test_calls_come_whole_or_in_pieces() -> None:
     # Twice the same, an object, the name again.
     assert calls(call(0, "c", "f", whole), call(0, "c", "f", whole)) == [("c", "f", whole)]
     assert calls(call(0, "c", "f", {"a": 1})) == [("c", "f", whole)]
+    # Nothing first, then what it is.
+    assert calls(call(0, "c", "f", "{}"), call(0, arguments='{"a"'), call(0, arguments=":1}")) == [
+        ("c", "f", whole)
+    ]
     # No id at all, one that is used.
     assert calls(call(0, "", "f", whole), call(1, "used", "g", whole)) == [
         ("call_1", "f", whole),
@@ -173,6 +177,12 @@ def test_a_stream_without_a_reason_is_cut_unless_it_says_done() -> None:
         chunk(tool_calls=[{"function": 5}]),
         call(0, "c", "f", 5),
         call(0, "c", "f", [1]),
+        chunk(
+            tool_calls=[
+                {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}},
+                {"index": 0, "function": {"arguments": ',"b":2}'}},
+            ]
+        ),
     ],
 )
 def test_a_piece_that_cannot_be_read_is_not_lost_silently(odd: Json) -> None:
