@@ -177,7 +177,7 @@ class Requests:
             case inspect.StrType():
                 return self._text(name)
             case inspect.IntType() | inspect.FloatType():
-                return random.choice((1, 80, 1000, random.choice(ODD_NUMBERS)))
+                return random.choice((1, 5, 20, 80, 1000, random.choice(ODD_NUMBERS)))
             case inspect.BoolType():
                 return random.random() < 0.5
             case inspect.LiteralType(values):
