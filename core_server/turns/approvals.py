@@ -89,7 +89,8 @@ def _read(message: Message, question: Question[T]) -> T | Unusable:
         try:
             return question.decoder.decode(message.result)
         except msgspec.DecodeError as error:
-            logger().warning("core.answer_unusable", method=question.method, error=str(error))
+            why = type(error).__name__  # its text would quote what the client said
+            logger().warning("core.answer_unusable", method=question.method, error=why)
             return UNUSABLE
     logger().warning("core.answer_is_error", method=question.method)
     return UNUSABLE
