@@ -7,8 +7,9 @@ is answered.
 
 from typing import Any
 
+from tests.collector import CollectedSpan
 from tests.e2e.clients import WAIT_S, WebsocketClient
-from tests.e2e.traces import new_trace_id, traceparent
+from tests.e2e.traces import Stage, new_trace_id, traceparent
 
 Json = dict[str, Any]
 
@@ -105,3 +106,13 @@ def _answer(message: Json, permit: str) -> Json:
     if chosen:
         return {"result": {"outcome": {"outcome": "selected", "optionId": chosen[0]}}}
     return {"result": {"outcome": {"outcome": "cancelled"}}}
+
+
+async def spans_of(stage: Stage, gateway: Gateway, count: int) -> list[CollectedSpan]:
+    """The spans of a chat's trace, when there are so many."""
+
+    def of_chat() -> list[CollectedSpan]:
+        return [each for each in stage.collector.spans if each.trace_id == gateway.trace_id]
+
+    await stage.collector.wait_for(lambda _: len(of_chat()) >= count)
+    return of_chat()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.gateway import Gateway
+from tests.agents.gateway import Gateway, spans_of
 from tests.agents.real import codex_acp, needs_codex_acp
-from tests.collector import CollectedSpan, tree
+from tests.collector import tree
 from tests.compat.real_codex import codex_home, needs_codex
 from tests.e2e.traces import PARENT_SPAN, Stage, traced
 from tests.responses_api import ResponsesApi
@@ -48,16 +48,6 @@ async def chat(directory: Path, *options: str) -> AsyncIterator[tuple[Stage, Gat
             gateway = Gateway(client, patience_s=60)
             await gateway.open(str(directory / "workspace"))
             yield stage, gateway
-
-
-async def spans_of(stage: Stage, gateway: Gateway, count: int) -> list[CollectedSpan]:
-    """The spans of a chat's trace, when there are so many."""
-
-    def of_chat() -> list[CollectedSpan]:
-        return [each for each in stage.collector.spans if each.trace_id == gateway.trace_id]
-
-    await stage.collector.wait_for(lambda _: len(of_chat()) >= count)
-    return of_chat()
 
 
 async def test_a_chat_of_jaeger_is_below_its_own_span(tmp_path: Path) -> None:

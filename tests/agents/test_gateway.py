@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.agents.gateway import Gateway
+from tests.agents.gateway import Gateway, spans_of
 from tests.agents.real import program
-from tests.collector import CollectedSpan, Collector, tree
+from tests.collector import Collector, tree
 from tests.e2e.traces import PARENT_SPAN, Stage, traced
 
 AGENT = program("agent")
@@ -29,16 +29,6 @@ async def chat(
         gateway = Gateway(client)
         await gateway.open()
         yield stage, gateway
-
-
-async def spans_of(stage: Stage, gateway: Gateway, count: int) -> list[CollectedSpan]:
-    """The spans of a chat's trace, when there are so many."""
-
-    def of_chat() -> list[CollectedSpan]:
-        return [each for each in stage.collector.spans if each.trace_id == gateway.trace_id]
-
-    await stage.collector.wait_for(lambda _: len(of_chat()) >= count)
-    return of_chat()
 
 
 async def test_one_trace_goes_from_the_gateway_through_us_into_the_agent() -> None:
