@@ -263,7 +263,7 @@ def test_every_bound_is_at_least_one_or_a_moment_and_finite(name: str) -> None:
     limits = Limits()
     seconds = isinstance(getattr(limits, name), float)
 
-    for wrong in (0, -1, (MAX_SECONDS if seconds else MAX_COUNT) + 1):
+    for wrong in (*(() if name == "ping_interval_s" else (0,)), -1, (MAX_SECONDS if seconds else MAX_COUNT) + 1):
         with pytest.raises(ConfigurationError, match=f"^{option_of(name)} is "):
             replace(limits, **cast("dict[str, Any]", {name: wrong}))
     if seconds:
@@ -279,6 +279,7 @@ def test_every_bound_can_be_one_but_what_a_document_may_measure_and_a_speed() ->
         "max_message_bytes",
         "max_core_line_bytes",
         "large_message_bytes_per_second",
+        "max_unfinished_bytes",
     }
     assert ones.max_message_bytes == defaults.max_message_bytes
 

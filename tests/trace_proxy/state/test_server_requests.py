@@ -213,7 +213,7 @@ def test_an_approval_is_a_span_below_its_tool_else_its_turn() -> None:
         "gen_ai.conversation.id": "t",
     }
     assert (below_tool.service, below_tool.kind) == (Service.CLIENT, Kind.CLIENT)
-    assert (below_tool.name, below_tool.error) == (APPROVAL, "")
+    assert (below_tool.name, below_tool.error) == ("approval command", "")
     assert below_turn.parent == turn.context
     assert below_turn.name == "jsonrpc"
     assert below_turn.attributes["rpc.method"] == "_OTHER"
