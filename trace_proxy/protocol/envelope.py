@@ -5,6 +5,7 @@ hub routes by; `result`, `error` and notifications travel on as the bytes that c
 Building a message replaces ids and trace context and nothing else.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -58,11 +59,30 @@ class GarbageError(Exception):
 
     Attributes:
         size: Of the line, bytes.
+        answers: The router's id, where it can be seen that it would be an answer.
     """
 
-    def __init__(self, why: str, size: int) -> None:
+    def __init__(self, why: str, line: bytes) -> None:
         super().__init__(why)
-        self.size = size
+        self.size = len(line)
+        self.answers = _answers(line)
+
+
+_VERSION: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?'
+_ID_FIRST = re.compile(
+    rb"\s*\{\s*" + _VERSION + rb'"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"'
+)
+_ID_LAST = re.compile(rb',\s*"id"\s*:\s*(\d{1,18})\s*\}\s*\Z')
+_ANSWER = re.compile(rb"\s*\{\s*" + _VERSION + rb'"(?:result|error)"')
+_TAIL_BYTES: Final = 128
+
+
+def _answers(line: bytes) -> int | None:
+    """The id of what would be an answer, found where encoders put it: at either end."""
+    found = _ID_FIRST.match(line)
+    if found is None and _ANSWER.match(line) is not None:
+        found = _ID_LAST.search(line[-_TAIL_BYTES:])
+    return None if found is None else int(found[1])
 
 
 Decoded = tuple[bytes, CoreMessage]
@@ -96,13 +116,13 @@ def decode_core(line: bytes) -> CoreMessage:
     except msgspec.ValidationError:
         message = _decode_loosely(line)
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error), len(line)) from None
+        raise GarbageError(str(error), line) from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise GarbageError(type(error).__name__, len(line)) from None
+        raise GarbageError(type(error).__name__, line) from None
     if not line.isascii():
         _require_utf8(line)
     if message.method is UNSET and not _is_response(message):
-        raise GarbageError("neither a request nor a response", len(line))
+        raise GarbageError("neither a request nor a response", line)
     return message
 
 
@@ -146,7 +166,7 @@ def _decode_loosely(line: bytes) -> CoreMessage:
     try:
         loose = _LOOSE.decode(line)
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error), len(line)) from None
+        raise GarbageError(str(error), line) from None
     return CoreMessage(loose.id, loose.method, UNSET, loose.result, loose.error)
 
 
@@ -154,7 +174,7 @@ def _require_utf8(line: bytes) -> None:
     try:
         line.decode()
     except UnicodeDecodeError:
-        raise GarbageError("not UTF-8", len(line)) from None
+        raise GarbageError("not UTF-8", line) from None
 
 
 def thread_of(params: bytes | None) -> str | None:

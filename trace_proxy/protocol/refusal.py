@@ -74,4 +74,11 @@ def core_lost(what: str) -> Refusal:
     return Refusal(codes.CORE_LOST, what, {"reason": "coreLost", "retryable": True})
 
 
+CORE_ANSWER: Final = Refusal(
+    codes.INTERNAL_ERROR,
+    "The core's answer is not valid JSON-RPC; this is a fault of the core",
+    {"reason": "coreAnswer"},
+)
+"""A core answered, and what it said can be handed on to nobody."""
+
 NO_CORE: Final = core_lost("No core is up to answer this; retry")

@@ -103,6 +103,19 @@ class Board:
         """Admitted requests of clients that are not settled."""
         return self.admission.requests
 
+    @property
+    def work(self) -> int:
+        """Running turns that somebody can see, or asked for: what a drain waits for.
+
+        A core may announce turns in threads that no client has ever named.
+        """
+        return sum(
+            turn.parent is not None
+            or self.placement.home(turn.thread) is not None
+            or self.subscribers.has(turn.thread)
+            for turn in self.turns
+        )
+
     def send(self, connection: Connection, message: bytes) -> None:
         """Queue a message for one client, in the JSON-RPC dialect it speaks."""
         if connection.strict:

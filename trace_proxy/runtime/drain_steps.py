@@ -170,7 +170,7 @@ class DrainSteps:
         if self._drain.state not in (State.DRAINING, State.INTERRUPTING):
             return
         board = self._board
-        turns = len(board.turns) + len(self._announced())
+        turns = board.work + len(self._announced())
         todo = self._drain.work(turns, board.admission.requests, self._clients.unflushed_bytes)
         self.carry_out(todo)
 
@@ -233,6 +233,7 @@ class DrainSteps:
         self.carry_out(self._drain.closed())
 
     async def _close_connections(self, command: drain_commands.CloseConnections) -> None:
+        self._machine.end_turns()  # of cores that did not say so, though they were asked to
         for client in list(self._clients.by_key.values()):
             client.close(command.code, "restart")
         try:

@@ -49,9 +49,11 @@ class CoreSession:
         greeting: Result of its `initialize`, None before it.
         threads: How many threads are placed here.
         turns: How many turns run here.
+        asked: How many server requests of it are pending.
     """
 
     __slots__ = (
+        "asked",
         "epoch",
         "greeting",
         "index",
@@ -72,6 +74,7 @@ class CoreSession:
         self.greeting: bytes | None = None
         self.threads = 0
         self.turns = 0
+        self.asked = 0
 
     def __repr__(self) -> str:
         return (

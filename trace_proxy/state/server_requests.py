@@ -130,6 +130,7 @@ class ServerRequests:
     def open(self, request: ServerRequest) -> None:
         """Enter a request."""
         self._pending[request.request_id] = request
+        request.core.asked += 1
         self._by_thread.setdefault(request.thread, {})[request.request_id] = request
         self._by_core[request.core.index, request.core_id] = request
 
@@ -206,6 +207,7 @@ class ServerRequests:
 
     def _remove(self, request: ServerRequest) -> None:
         del self._pending[request.request_id]
+        request.core.asked -= 1
         here = self._by_thread[request.thread]
         del here[request.request_id]
         if not here:

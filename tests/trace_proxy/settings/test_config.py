@@ -263,7 +263,11 @@ def test_every_bound_is_at_least_one_or_a_moment_and_finite(name: str) -> None:
     limits = Limits()
     seconds = isinstance(getattr(limits, name), float)
 
-    for wrong in (*(() if name == "ping_interval_s" else (0,)), -1, (MAX_SECONDS if seconds else MAX_COUNT) + 1):
+    for wrong in (
+        *(() if name == "ping_interval_s" else (0,)),
+        -1,
+        (MAX_SECONDS if seconds else MAX_COUNT) + 1,
+    ):
         with pytest.raises(ConfigurationError, match=f"^{option_of(name)} is "):
             replace(limits, **cast("dict[str, Any]", {name: wrong}))
     if seconds:

@@ -43,11 +43,11 @@ def seen(line: bytes) -> Message:
         if not line.isascii():
             line.decode()
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error), len(line)) from None
+        raise GarbageError(str(error), line) from None
     except UnicodeDecodeError:
-        raise GarbageError("not UTF-8", len(line)) from None
+        raise GarbageError("not UTF-8", line) from None
     except RecursionError:
-        raise GarbageError("nested too deeply", len(line)) from None
+        raise GarbageError("nested too deeply", line) from None
     return message
 
 

@@ -268,6 +268,9 @@ class PassThrough:
         watch = self._watches.get(core.index)
         return self._farewells.pop(core.index, ()) if watch is None else watch.farewell()
 
+    def end_turns(self) -> None:
+        """Nothing is said for a core that is its client's own: its end tells the same."""
+
     def interrupt(self, turn: Turn) -> None:
         """Ask a turn to end because of the drain; only the app-server has such."""
         watch = self._watches[turn.core.index]

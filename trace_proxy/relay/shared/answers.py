@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from trace_proxy.context.span_record import SpanContext
-from trace_proxy.protocol import envelope, methods, shapes
+from trace_proxy.protocol import envelope, methods, refusal, shapes
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.relay.board import Board
 from trace_proxy.spans.turn_spans import Turn
@@ -48,6 +48,23 @@ class Answers:
             error = envelope.error_code(message) if failed else None
             self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
+
+    def unusable(self, core: CoreSession, core_id: int) -> None:
+        """An answer came that cannot be read, or not be handed on: its request gets an error."""
+        pending = core.router.settle(core_id)
+        if pending is None:
+            return
+        board = self._board
+        if pending.windowed:
+            core.queue.answered(pending.lane)
+        if pending.then is not None:
+            pending.then(None)
+            return
+        board.not_started(pending)
+        if pending.names is not None:
+            self._note_handle(pending, pending.names, failed=True)
+        if pending.connection is not None:
+            board.refuse(pending, refusal.CORE_ANSWER)
 
     def _hand_on(self, connection: Connection, pending: Pending, message: CoreMessage) -> None:
         board = self._board

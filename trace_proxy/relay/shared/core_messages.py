@@ -22,6 +22,12 @@ from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
 
+MAX_TURNS: Final = 10_000
+"""Of one core; each is kept until it ends, and a core that runs so many has lost count."""
+
+MAX_ASKED: Final = 4096
+"""Server requests of one core that nobody has answered; people answer one at a time."""
+
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 _USAGE: Final = "thread/tokenUsage/updated"
@@ -131,6 +137,8 @@ class CoreMessages:
         if method == _USAGE:
             audience = self._usage_audience(message.params, audience)
         ended = board.turns.observe(line, core, board.now_ns)
+        if core.turns > MAX_TURNS:
+            board.effects.core_faulty(core, f"more than {MAX_TURNS} turns run at once")
         if method != _MODEL_CALL or not _is_unasked(line):
             board.deliver(audience, method, line)
         board.observed(ended)
@@ -205,6 +213,9 @@ class CoreMessages:
         asked = board.server_requests.known(core, message.id)
         if asked is None:
             if board.server_requests.repeated(core, message.id):
+                return
+            if core.asked >= MAX_ASKED:
+                board.effects.core_faulty(core, f"more than {MAX_ASKED} requests are unanswered")
                 return
             asked = self._open(core, message, line)
         if asked.thread is None:

@@ -117,7 +117,10 @@ class Hub:
             else:
                 self._requests.request(connection, message, len(data))
         except codec.MalformedError as error:
-            self.refuse_malformed(connection, error)
+            if codec.is_response(data):  # to answer it would settle a request of its sender
+                self.board.effects.answer_ignored()
+            else:
+                self.refuse_malformed(connection, error)
 
     def refuse_malformed(self, connection: Connection, error: codec.MalformedError) -> None:
         """Answer what is no message with an error, under its id where that can be read."""
@@ -212,7 +215,7 @@ class Hub:
                     says.deliver_run()
                     says.request(core, message, line)
         except envelope.GarbageError as error:
-            return Fault(str(error), error.size)
+            return self._garbage(core, error)
         finally:
             says.deliver_run()
         return None
@@ -227,6 +230,18 @@ class Hub:
         """The drain waits no longer: interrupt what runs."""
         for turn in self.board.turns:
             self.interrupt(turn)
+
+    def _garbage(self, core: CoreSession, error: envelope.GarbageError) -> Fault:
+        """A line that can be handed on to nobody; who waits for it must not wait for ever."""
+        if error.answers is not None:
+            self._answers.unusable(core, error.answers)
+            if len(core.queue):
+                self.board.pump(core)
+        return Fault(str(error), error.size)
+
+    def end_turns(self) -> None:
+        """Tell who listens that all turns are over: nobody waits for their cores any longer."""
+        self.pool.end_turns()
 
     def core_writable(self, core: CoreSession, *, writable: bool) -> None:
         """A core's stdin is full, or has room again."""

@@ -292,6 +292,11 @@ class Pool:
         board.deliver(board.audience(turn.thread), "turn/completed", line)
         board.end_turn(ended)
 
+    def end_turns(self) -> None:
+        """End every turn, for who hears it."""
+        for turn in self._board.turns:
+            self._end_turn(turn)
+
     def _why(self) -> str:
         return request_spans.DRAIN if self._board.drain.state in ENDING else "core_lost"
 

@@ -39,6 +39,9 @@ _WHOLE_BYTES: Final = 256 * 1024
 _SPAWN_DESCRIPTORS: Final = 12
 """Three socket pairs and what libuv needs meanwhile are 9."""
 
+_MUTE_S: Final = 0.5
+"""Between a core's end of output and its end; and from TERM to KILL where there is none."""
+
 _EXIT_GRACE_S: Final = 0.2
 """For the last lines of a core that has exited: a grandchild may hold its pipes open."""
 
@@ -249,6 +252,13 @@ class CoreProcess(asyncio.SubprocessProtocol):
             self._stdin = None
         elif fd == 1:
             self._drained.set()
+            self._loop.call_later(_MUTE_S, self._end_if_mute)
+
+    def _end_if_mute(self) -> None:
+        """Without its stdout it can say nothing any more: it is lost, whatever it does."""
+        if not self._exited.is_set() and not self.ending:
+            _log.error("core.mute", core=self.index, reason="it closed its stdout")
+            self.end(_MUTE_S)
 
     def pause_output(self, *, paused: bool) -> None:
         """Read its stdout no more, or again; meanwhile it blocks, but has not hung."""

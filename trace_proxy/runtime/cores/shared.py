@@ -7,6 +7,7 @@ When a core may start again and what becomes of what it held is decided by
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,9 @@ from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.runtime.cores.processes import CoreOwner, Processes
 from trace_proxy.state.core_session import CoreSession
+
+STARVED_S: Final = 1.0
+"""Between two tries to start a core where the machine has no room for a process."""
 
 _log = structlog.get_logger("trace_proxy.core")
 
@@ -73,14 +77,20 @@ class SharedCores:
 
     async def _live(self, core: CoreSession) -> tuple[int | None, str]:
         """One life; returns its exit code and why it ended."""
-        owner = _SharedOwner(core, self._hub, self._processes)
-        process = CoreProcess(
-            core.index, owner, self._processes.limits, self._processes.core_stderr
-        )
-        try:
-            await process.start(self._command)
-        except OSError as error:  # no memory, no process, no descriptor left
-            return None, f"not started: {error.strerror}"
+        while True:
+            owner = _SharedOwner(core, self._hub, self._processes)
+            process = CoreProcess(
+                core.index, owner, self._processes.limits, self._processes.core_stderr
+            )
+            try:
+                await process.start(self._command)
+                break
+            except OSError as error:  # no memory, no process, no descriptor left
+                why = f"not started: {error.strerror}"
+            # Not the core's fault, so no crash of it: clients that leave make room again.
+            _log.warning("core.not_started", core=core.index, reason=why, again_in_s=STARVED_S)
+            if await self._drain_begins(STARVED_S):
+                return None, why
         self._processes.started(process)
         self._hub.core_started(core, time.time_ns())
         code = await process.wait()
