@@ -227,7 +227,8 @@ async def kills(server: postgres.Server, options: argparse.Namespace) -> bool:
         assert writer.stdout is not None
         first = await writer.stdout.readline()
         await asyncio.sleep(random.uniform(0, 1.0))  # noqa: S311 - any moment will do
-        writer.kill()
+        with contextlib.suppress(ProcessLookupError):  # it could not start: the journal tells
+            writer.kill()
         journals.append(first + await writer.stdout.read())
         await writer.wait()
 

@@ -146,8 +146,11 @@ class Leases:
             theirs = leases.c.owner_id == owner_id
             held = select(leases.c.thread_id).where(theirs).order_by(leases.c.thread_id)
             connection.execute(held.with_for_update()).all()
-            found = self._core_of(connection, owner_id, lock=True)
-            if found is not None and found.is_dead(seen_from=self._me):
+            # Alone, unlike a take-over: two that shared it would wait for each other to delete
+            # it. Who finds it locked leaves it to the other, or to the next who opens.
+            query = self._cores().where(cores.c.owner_id == owner_id)
+            row = connection.execute(query.with_for_update(skip_locked=True)).first()
+            if row is not None and _core(row).is_dead(seen_from=self._me):
                 _free(connection, theirs)
                 connection.execute(delete(cores).where(cores.c.owner_id == owner_id))
         theirs = (leases.c.thread_id == turns.c.thread_id) & leases.c.owner_id.is_not(None)

@@ -285,3 +285,24 @@ async def test_text_with_nul_and_its_escape_comes_back_as_it_was() -> None:
 
     assert await store.thread("t") == row
     await store.close()
+
+
+async def test_hosts_that_start_together_bury_the_same_dead_without_waiting_for_each_other(
+    server: postgres.Server,
+) -> None:
+    url = postgres.in_schema(server.url, "buried")
+    for _ in range(3):
+        async with opened(url) as store:
+            await _begin(store)
+            server.execute(
+                "INSERT INTO buried.cores SELECT 'dead' || n, 'h', '', '', n, 0, 0"
+                " FROM generate_series(1, 50) AS n"
+            )
+        stores = [open_store(url, Place(lease_s=2)) for _ in range(5)]
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            for each in stores:
+                tasks.create_task(each.open())
+        for each in stores:
+            await each.close()
+
+    assert server.execute("SELECT count(*) FROM buried.cores") == "0"
