@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.e2e.processes import kill, marked
@@ -240,3 +241,32 @@ async def test_a_thread_is_found_again_without_a_request(hosts: tuple[Proxy, Pro
             await third.request("thread/resume", {"threadId": thread})
             turn = await third.turn(thread, "on")
             assert await _completed(here, turn) == "completed"
+
+
+async def test_hosts_let_each_other_in_by_their_token_alone(tmp_path: Path) -> None:
+    url = new_store_url()
+    for name in ("peers", "clients"):
+        (tmp_path / name).write_text(f"{name}-token-of-some-length\n")
+        (tmp_path / name).chmod(0o600)
+    options = (
+        *("--peer-token-file", str(tmp_path / "peers")),
+        *("--ws-auth", "capability-token", "--ws-token-file", str(tmp_path / "clients")),
+    )
+    mine = {"Authorization": "Bearer clients-token-of-some-length"}
+    async with (
+        asyncio.timeout(60),
+        host(url, tmp_path / "one", *options) as one,
+        host(url, tmp_path / "two", *options) as two,
+        one.client(headers=mine) as there,
+        two.client(headers=mine) as here,
+    ):
+        thread = await there.thread()
+        turn = await there.turn(thread, "hello")
+        await _completed(there, turn)
+
+        await here.request("thread/resume", {"threadId": thread})
+
+        assert await _completed(here, await here.turn(thread, "over the hop")) == "completed"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await two.connect(headers={**mine, "X-Trace-Proxy-Hop": "1"})
+        assert refused.value.status == 401
