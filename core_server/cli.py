@@ -24,6 +24,7 @@ from core_server.errors import ConfigurationError, StartError
 
 if TYPE_CHECKING:
     from core_server.runtime.server import Server
+    from core_server.storage.sql.owner import Place
 
 PREFIX: Final = "CORE_SERVER_"
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -100,9 +101,26 @@ OPTIONS: Final = (
     _Option("model", "model of new threads", shown="the engine's own", metavar="NAME"),
     _Option(
         "store",
-        "sqlite:///PATH or memory",
+        "sqlite:///PATH, postgresql://USER@HOST/DB or memory",
         shown="sqlite:///$XDG_STATE_HOME/core-server/threads.db",
         metavar="URL",
+    ),
+    _Option(
+        "advertise-url",
+        "where other hosts of a PostgreSQL store reach this one",
+        "",
+        shown="none",
+        metavar="URL",
+    ),
+    _Option(
+        "host-id",
+        "a name that stays when this host is started anew",
+        "",
+        shown="none",
+        metavar="NAME",
+    ),
+    _Option(
+        "lease-seconds", "a host that is silent for so long loses its threads", "10", metavar="S"
     ),
     _Option("workspace", "directory where threads work", shown="the current one", metavar="DIR"),
     _Option(
@@ -418,7 +436,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         engine = build_engine(
             options.engine, model=options.model, environ=environ, wire=options.wire
         )
-        store = open_store(options.store)
+        store = open_store(options.store, place_of(options))
         store.check()
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
@@ -434,6 +452,22 @@ async def _served(server: "Server") -> None:
         await server.serve()
     finally:
         _hold_signals()
+
+
+def place_of(options: argparse.Namespace) -> "Place":
+    """This host among those that share a PostgreSQL store.
+
+    Raises:
+        ValueError: with one line that says what is wrong and what to write.
+    """
+    from core_server.storage.sql.owner import Place  # noqa: PLC0415
+
+    url, lease = options.advertise_url, options.lease_seconds
+    if url and not re.fullmatch(r"wss?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ValueError("--advertise-url: write ws://HOST:PORT, as other hosts reach this one")
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", lease) or float(lease) < 1:
+        raise ValueError("--lease-seconds: a number of seconds, from 1 to 9999, for example 10")
+    return Place(options.host_id, url, float(lease))
 
 
 def _hold_signals() -> None:

@@ -22,7 +22,7 @@ from core_server.records import thread_row
 from core_server.session.gate import Gate
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
-from core_server.storage.base import Operation, PutThread, Store
+from core_server.storage.base import Operation, PutThread, Store, ThreadOwnedError
 from core_server.tools.process.command import Process
 
 Durable = asyncio.Future[None]
@@ -168,8 +168,22 @@ class Context:
         written.add_done_callback(lambda done: self._check(thread, done))
         return written
 
+    def lost(self, thread_id: str) -> None:
+        """Another core has the thread now, or may have it: whatever we do there ends."""
+        thread = self.threads.get(thread_id)
+        if thread is None or thread.broken:
+            return
+        logger().warning("core.thread_lost", thread=thread_id)
+        thread.break_off("another core took the thread over")
+        if thread.turn is not None:
+            thread.turn.stop()  # interrupted, as the new owner wrote it
+            self.turns.wake(thread)
+
     def _check(self, thread: ThreadMachine, written: Durable) -> None:
         if written.cancelled() or (error := written.exception()) is None or thread.broken:
+            return
+        if isinstance(error, ThreadOwnedError):
+            self.lost(thread.id)
             return
         logger().error("core.write_failed", thread=thread.id, error=str(error))
         thread.break_off(str(error))

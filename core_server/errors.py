@@ -53,6 +53,12 @@ def thread_not_found(thread_id: str) -> WireError:
     return invalid_request(f"thread not found: {thread_id}")
 
 
+def owned_elsewhere(message: str, url: str, epoch: int) -> WireError:
+    """Another host owns the thread: whoever relays may ask there."""
+    data = {"reason": "ownedElsewhere", "url": url, "epoch": epoch}
+    return WireError(codes.OWNED_ELSEWHERE, message, data)
+
+
 def no_rollout(thread_id: str) -> WireError:
     """A method that works on stored threads names one that is not stored."""
     return invalid_request(f"no rollout found for thread id {thread_id}")

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from core_server.context import Context
-from core_server.errors import WireError, invalid_request, no_rollout
+from core_server.errors import WireError, invalid_request, no_rollout, thread_not_found
+from core_server.protocol.threads import NotLoaded, StatusChanged
 from core_server.protocol.turns import ItemsView, Turn
 from core_server.records import item_of, thread_of, turn_of
 from core_server.session.thread import ThreadMachine
-from core_server.storage.base import ItemRow, Store, ThreadRow, TurnRow
+from core_server.storage.base import ItemRow, StorageError, Store, ThreadRow, TurnRow
 
 _HEX = frozenset("0123456789abcdefABCDEF-")
 _UUID_LENGTH = 36
@@ -79,6 +80,34 @@ async def leased(context: Context, store: Store, thread_id: str) -> AsyncIterato
     finally:
         if thread_id not in context.threads:
             await store.release(thread_id)
+
+
+async def claim(context: Context, thread_id: str) -> ThreadMachine:
+    """The loaded thread, where another host may have had it, or have taken it from us.
+
+    The client resumed it somewhere, and could not know that this has to be done again.
+
+    Raises:
+        WireError: there is none.
+        ThreadOwnedError: a living core owns it.
+    """
+    thread = context.threads.get(thread_id)
+    if thread is not None and thread.broken:
+        await unload(context, thread)
+    if await context.store.thread(thread_id) is None:
+        raise thread_not_found(thread_id)
+    thread = await load(context, thread_id)
+    thread.subscribed = True
+    return thread
+
+
+async def let_go(context: Context, thread: ThreadMachine) -> None:
+    """Stop its turn, forget it and give it up, so that any other host may have it."""
+    await unload(context, thread)
+    with contextlib.suppress(StorageError):  # then the lease ends by itself
+        await context.store_of(thread).release(thread.id)
+    gone = StatusChanged(thread.id, NotLoaded())
+    context.notify.say("thread/status/changed", gone, thread)
 
 
 async def unload(context: Context, thread: ThreadMachine) -> None:

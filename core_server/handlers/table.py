@@ -9,6 +9,7 @@ from core_server.handlers import (
     extras,
     forking,
     goals,
+    hosts,
     initialize,
     injection,
     pages,
@@ -75,7 +76,15 @@ HANDLERS: dict[str, Handler] = {
     "permissionProfile/list": extras.profiles,
     "plugin/list": extras.plugins,
     "externalAgentConfig/detect": extras.detected,
+    "host/list": hosts.list_hosts,
+    "host/drain": hosts.drain,
 }
+
+ON_LOADED = frozenset(
+    "thread/goal/set thread/goal/get thread/goal/clear turn/start turn/steer turn/interrupt"
+    " thread/compact/start thread/shellCommand".split()
+)
+"""What works on loaded threads only. Where hosts share a store, the thread is loaded first."""
 
 TRACED: dict[str, Handler] = {
     "turn/start": turns.start,

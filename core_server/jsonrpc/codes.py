@@ -9,5 +9,8 @@ INTERNAL_ERROR = -32603
 OVERLOADED = -32001
 """Refused for now: overload or drain. `data.retryable` is true."""
 
+OWNED_ELSEWHERE = -32010
+"""Another host owns the thread; `data.url` says where that host serves."""
+
 CORE_LOST = -32003
 """The core that held the request died before it answered."""

@@ -1,6 +1,7 @@
 """Speaks to the client: notifications and questions, encoded, filtered and in order."""
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,13 +20,20 @@ FIRM: Final = frozenset(
 )
 """Told of a thread whose write failed, too: the end of what was told of before."""
 
+_UNWRITTEN = frozenset(
+    method for method in NOTIFICATIONS if method.lower().endswith(("delta", "partadded"))
+)
+
 
 class Voice:
     """The only way in which anything but an answer gets to the client."""
 
-    def __init__(self, outbox: Outbox, gate: Gate) -> None:
+    def __init__(
+        self, outbox: Outbox, gate: Gate, may_speak: Callable[[ThreadMachine], bool]
+    ) -> None:
         self._outbox = outbox
         self._gate = gate
+        self._may_speak = may_speak
 
     def say(
         self,
@@ -37,6 +45,9 @@ class Voice:
     ) -> None:
         """Tell whoever subscribes to the thread, in the thread's order.
 
+        What has no write behind it that says so must be said while the thread is surely
+        ours: deltas of an owner that was taken over reach nobody.
+
         Args:
             method: One of `NOTIFICATIONS`.
             params: Its params.
@@ -45,6 +56,8 @@ class Voice:
             otherwise: Params to send instead when that write failed.
         """
         if thread.broken and method not in FIRM:
+            return
+        if after is None and method in _UNWRITTEN and not self._may_speak(thread):
             return
         if thread.subscribed or method == "thread/status/changed":
             self.tell(method, params, thread.id, after, otherwise)

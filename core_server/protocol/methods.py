@@ -11,6 +11,7 @@ from core_server.protocol import (
     execution,
     extras,
     goals,
+    hosts,
     pages,
     reviews,
     searches,
@@ -149,3 +150,9 @@ METHODS: dict[str, Method] = {
     "externalAgentConfig/detect": Method(Nothing, extras.DetectResult),
     "server/diagnostics": Method(Nothing, extras.DiagnosticsResult, experimental=True),
 }
+
+FLEET_METHODS: dict[str, Method] = {
+    "host/list": Method(None, hosts.HostListResult),
+    "host/drain": Method(None, Nothing),
+}
+"""Not the reference's; between a host and its core where hosts share a store."""

@@ -22,15 +22,16 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.context import Context, Reply
-from core_server.errors import WireError, draining, storage_failed
-from core_server.handlers.table import HANDLERS, IDENTIFIED, TRACED
+from core_server.errors import WireError, draining, owned_elsewhere, storage_failed
+from core_server.handlers.loading import claim
+from core_server.handlers.table import HANDLERS, IDENTIFIED, ON_LOADED, TRACED
 from core_server.handlers.tracing import trace_of
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.framing import Oversized
 from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
 from core_server.outgoing.outbox import Outbox
-from core_server.protocol.methods import METHODS
+from core_server.protocol.methods import FLEET_METHODS, METHODS
 from core_server.protocol.wire import encode
 from core_server.runtime.params import ParamsReader, id_in
 from core_server.session.lifecycle import Lifecycle
@@ -79,7 +80,7 @@ def _routes() -> dict[str, Route]:
             method.experimental,
             name != "command/exec",
         )
-        for name, method in METHODS.items()
+        for name, method in {**METHODS, **FLEET_METHODS}.items()
     }
 
 
@@ -211,14 +212,11 @@ class Dispatcher:
 
     def _serve(self, call: Call) -> None:
         """Call the handler; a coroutine goes on in a task of its own."""
-        route, context = call.route, self._context
+        if self._is_unclaimed(call):
+            self._start(call, self._claim(call))
+            return
         try:
-            if route.traced:
-                outcome = route.handler(context, call.params, trace_of(call.message.trace))
-            elif route.identified:
-                outcome = route.handler(context, call.params, call.id)
-            else:
-                outcome = route.handler(context, call.params)
+            outcome = self._call(call)
         except Exception as error:  # noqa: BLE001 - the boundary
             self._fail(call, error)
             return
@@ -226,6 +224,31 @@ class Dispatcher:
             self._start(call, outcome)
         else:
             self._answer(call, outcome)
+
+    def _call(self, call: Call) -> Any:
+        route, context = call.route, self._context
+        if route.traced:
+            return route.handler(context, call.params, trace_of(call.message.trace))
+        if route.identified:
+            return route.handler(context, call.params, call.id)
+        return route.handler(context, call.params)
+
+    def _is_unclaimed(self, call: Call) -> bool:
+        """Whether it needs a loaded thread that a fleet may have moved: here, or away."""
+        if not self._context.store.spans_machines or call.route.name not in ON_LOADED:
+            return False
+        thread = self._context.threads.get(call.lane)
+        return thread is None or thread.broken
+
+    async def _claim(self, call: Call) -> Any:
+        """Load the thread, so that a dead host's is taken over, and then serve the call.
+
+        Raises:
+            ThreadOwnedError: a living host owns it.
+        """
+        await claim(self._context, call.lane)
+        outcome = self._call(call)
+        return await outcome if inspect.isawaitable(outcome) else outcome
 
     def _start(self, call: Call, work: Awaitable[Any]) -> None:
         if call.lane:
@@ -281,6 +304,8 @@ class Dispatcher:
         match error:
             case WireError():
                 wire = error
+            case ThreadOwnedError() if error.url:
+                wire = owned_elsewhere(str(error), error.url, error.epoch)
             case ThreadOwnedError():
                 data = {"reason": "threadOwned", "owner": error.owner, "retryable": True}
                 wire = WireError(codes.INVALID_REQUEST, str(error), data)

@@ -31,6 +31,7 @@ from core_server.runtime.dispatcher import Dispatcher
 from core_server.runtime.identifiers import Uuid7
 from core_server.session.gate import Gate
 from core_server.session.lifecycle import Lifecycle, Signal
+from core_server.session.thread import ThreadMachine
 from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
 from core_server.tools.sandbox import sandbox
@@ -120,7 +121,7 @@ class Server:
         outbox = Outbox(self._send, lambda: self._writer.buffered_bytes, self._less)
         self._writer = stdio.Writer(out_fd, self._input_ended, outbox.less)
         self._outbox = outbox
-        voice = Voice(outbox, self._gate)
+        voice = Voice(outbox, self._gate, self._may_speak)
         approvals = Approvals(voice, self._config.approval_timeout_s)
         self._turns = TurnTasks(outbox, voice, approvals, group)
         self._context = Context(
@@ -135,6 +136,7 @@ class Server:
             outbox.room,
         )
         self._turns.serve(self._context)
+        self._store.watch(self._context.lost)
         self._dispatcher = Dispatcher(
             self._context,
             outbox,
@@ -147,6 +149,14 @@ class Server:
             in_fd, self._config.max_message_bytes, self._lines, self._input_ended
         )
         self._reader.resume()
+
+    def _may_speak(self, thread: ThreadMachine) -> bool:
+        """Whether the thread is surely ours; if it is not, what we do there ends."""
+        store = self._context.store
+        if not store.spans_machines or thread.facts.ephemeral or store.holds(thread.id):
+            return True
+        self._context.lost(thread.id)
+        return False
 
     async def _open(self) -> None:
         try:

@@ -8,7 +8,7 @@ comes before its turns, a turn before its items. It is the contract alone: one s
 `tests/contracts/test_store.py`, holds every implementation to it.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -138,6 +138,26 @@ class ThreadPage(msgspec.Struct, frozen=True):
     backwards_cursor: str | None
 
 
+class HostRow(msgspec.Struct, frozen=True):
+    """A core that shares the store.
+
+    Attributes:
+        host_id: As configured, or empty.
+        url: Where its host is reached, or empty.
+        load: Threads that it owned at its last heartbeat.
+        draining: It said that it will end.
+        me: It is this store's own.
+        lease_s: How long its leases last without a further heartbeat, in seconds.
+    """
+
+    host_id: str
+    url: str
+    load: int
+    draining: bool
+    me: bool
+    lease_s: float
+
+
 class StorageError(Exception):
     """The store cannot do it (disk full, unwritable, closed). Nothing was acknowledged."""
 
@@ -155,15 +175,25 @@ class ThreadOwnedError(StorageError):
 
     Attributes:
         owner: Which one, for people (process id and host).
+        url: Where its host is reached from other machines, or empty.
+        epoch: Of its lease: a higher one is news, a lower one is stale.
     """
 
-    def __init__(self, thread_id: str, owner: str) -> None:
+    def __init__(self, thread_id: str, owner: str, *, url: str = "", epoch: int = 0) -> None:
         super().__init__(f"thread {thread_id} is owned by another core ({owner})")
         self.owner = owner
+        self.url = url
+        self.epoch = epoch
 
 
 class Store(Protocol):
-    """A store. All methods but `check` are called on the event loop and never block it."""
+    """A store. All methods but `check` are called on the event loop and never block it.
+
+    Attributes:
+        spans_machines: Whether cores of other machines may use it.
+    """
+
+    spans_machines: bool
 
     def check(self) -> None:
         """Look whether it can be opened, before anybody is answered; may block for a moment.
@@ -228,6 +258,34 @@ class Store(Protocol):
         Raises:
             ThreadOwnedError: another live core owns it.
         """
+        ...
+
+    async def check_free(self, thread_id: str) -> None:
+        """Look whether `acquire` would go well now, and change nothing.
+
+        Raises:
+            ThreadOwnedError: another live core owns it.
+        """
+        ...
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether this core surely owns the thread at this moment; no I/O.
+
+        False as soon as another core might: a stalled owner that asks before it speaks
+        says nothing that a new owner could contradict.
+        """
+        ...
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Have `on_lost` called, on the loop, with each acquired thread that is found lost."""
+        ...
+
+    async def hosts(self) -> tuple[HostRow, ...]:
+        """All cores that share the store and are not known to be dead."""
+        ...
+
+    async def drain(self) -> None:
+        """Say to other cores of the store that this one will end."""
         ...
 
     async def release(self, thread_id: str) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from core_server.storage import paging
 from core_server.storage.base import (
     DeleteThread,
+    HostRow,
     ItemRow,
     Operation,
     PutItem,
@@ -40,6 +41,8 @@ class _Kept:
 
 class MemoryStore:
     """See `base.Store`."""
+
+    spans_machines = False
 
     def __init__(self) -> None:
         self._threads: dict[str, _Kept] = {}
@@ -114,6 +117,24 @@ class MemoryStore:
         """Become the thread's owner; there is no other core that could be."""
         self._check_open()
         self._owned.add(thread_id)
+
+    async def check_free(self, thread_id: str) -> None:  # noqa: ARG002 - part of the contract
+        """There is no other core."""
+        self._check_open()
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether the thread is acquired."""
+        return thread_id in self._owned
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Nothing is ever lost."""
+
+    async def hosts(self) -> tuple[HostRow, ...]:
+        """Nobody shares it."""
+        return ()
+
+    async def drain(self) -> None:
+        """There is nobody to tell."""
 
     async def release(self, thread_id: str) -> None:
         """Give the thread up; a turn still running is interrupted."""

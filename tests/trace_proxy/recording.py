@@ -76,6 +76,9 @@ class Recording:
         self.ready: list[int] = []
         self.waiting: list[int] = []
         self.faulty: list[int] = []
+        self.peers_opened: list[CoreSession] = []
+        self.peers_closed: list[CoreSession] = []
+        self.relays = 0
         self.logged: list[str] = []
         self.shed_for: list[str] = []
         self.ignored_answers = 0
@@ -123,6 +126,15 @@ class Recording:
         assert now_ns >= request.start_ns
         self.pending_approvals -= 1
 
+    def open_peer(self, core: CoreSession) -> None:
+        self.peers_opened.append(core)
+
+    def close_peer(self, core: CoreSession) -> None:
+        self.peers_closed.append(core)
+
+    def relayed(self) -> None:
+        self.relays += 1
+
     def core_waits(self, core: CoreSession) -> None:
         self.waiting.append(core.index)
 
@@ -150,9 +162,9 @@ class Recording:
 class Client:
     """One client of the hub."""
 
-    def __init__(self, proxy: "Proxy", context: Inherited = NO_CONTEXT) -> None:
+    def __init__(self, proxy: "Proxy", context: Inherited = NO_CONTEXT, peer: Peer = PEER) -> None:
         self.proxy = proxy
-        self.connection = proxy.hub.opened(PEER, context)
+        self.connection = proxy.hub.opened(peer, context)
 
     @property
     def key(self) -> int:
@@ -229,6 +241,12 @@ class Core:
         error = {"code": code, "message": message}
         assert self.say({"error": error, "id": core_id}) == ""
 
+    def owned_elsewhere(self, core_id: Json, url: str) -> None:
+        """Another host owns the thread."""
+        data = {"reason": "ownedElsewhere", "url": url, "epoch": 1}
+        error = {"code": -32010, "message": "owned elsewhere", "data": data}
+        assert self.say({"error": error, "id": core_id}) == ""
+
     def notify(self, method: str, params: Json) -> None:
         assert self.say({"method": method, "params": params, "emittedAtMs": 5}) == ""
 
@@ -250,6 +268,7 @@ class Proxy:
         drain: Drain | None = None,
         most_restarts: int = 5,
         alone: bool = False,
+        advertise_url: str = "",
     ) -> None:
         self.now_ns = 1_000_000_000_000_000_000
         self.effects = Recording()
@@ -267,6 +286,7 @@ class Proxy:
             broadcast=broadcast,
             version="9",
             alone=alone,
+            advertise_url=advertise_url,
         )
         self.cores = [Core(self, session) for session in sessions]
         self.core = self.cores[0]
@@ -283,8 +303,8 @@ class Proxy:
         self.hub.board.now_ns = self.now_ns
         return self.now_ns
 
-    def connect(self, context: Inherited = NO_CONTEXT) -> Client:
-        return Client(self, context)
+    def connect(self, context: Inherited = NO_CONTEXT, peer: Peer = PEER) -> Client:
+        return Client(self, context, peer)
 
     def client(
         self,
@@ -293,9 +313,10 @@ class Proxy:
         experimental: bool = False,
         opt_out: Sequence[str] = (),
         strict: bool = False,
+        peer: Peer = PEER,
     ) -> Client:
         """A client that has initialized; nothing of that is left to look at."""
-        client = self.connect()
+        client = self.connect(peer=peer)
         params = {
             "clientInfo": {"name": name, "version": "1"},
             "capabilities": {

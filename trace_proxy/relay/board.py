@@ -44,6 +44,9 @@ class Board:
         ids: Randomness and sampling.
         core_name: What an agent is called that has said no name.
         cores: The pool, by index.
+        peers: Sessions with other hosts of the fleet, by index.
+        fleet: Whether there may be any.
+        releasing: Cores that are giving their threads up to other hosts.
         content: Puts content on spans, None when none may be recorded.
         connections: All clients, by key.
         initialized: Those that may hear notifications.
@@ -67,11 +70,15 @@ class Board:
         *,
         broadcast: bool = False,
         core_name: str = CORE_NAME,
+        fleet: bool = False,
     ) -> None:
         self.effects = effects
         self.ids = ids
         self.core_name = core_name
         self.cores = cores
+        self.peers: dict[int, CoreSession] = {}
+        self.fleet = fleet
+        self.releasing = 0
         self.admission = admission
         self.drain = drain
         self.connections: dict[int, Connection] = {}
@@ -234,10 +241,12 @@ class Board:
             took_ns = self.now_ns - span.start_ns
             code = "" if error is None else str(error)
             self.wire.settled(pending.method, key, took_ns, pending.size, code)
+        if pending.hop is not None:
+            self.end_span(request_spans.end_hop(pending, pending.hop, self.now_ns, error))
         record = request_spans.end_request(
             pending,
             self.now_ns,
-            core=None if core is None else core.index,
+            core=None if core is None or core.url else core.index,
             error=error,
             link=link,
             turn_id=turn_id,
@@ -311,7 +320,8 @@ class Board:
         """Export what ended with a turn, and measure it."""
         for record in ended.records:
             self.effects.end_span(record)
-        self.effects.turn_ended(ended, self.now_ns)
+        if not ended.turn.core.url:
+            self.effects.turn_ended(ended, self.now_ns)
         self.overview.turn_ended(ended, self.now_ns)
 
     def too_large(self, connection: Connection, head: bytes, limit_bytes: int) -> None:

@@ -77,6 +77,18 @@ class Effects(Protocol):
         """A core broke the protocol beyond repair: end its process."""
         ...
 
+    def open_peer(self, core: CoreSession) -> None:
+        """Connect to another host; `Hub.core_started` tells that it is there."""
+        ...
+
+    def close_peer(self, core: CoreSession) -> None:
+        """Leave another host; `Hub.peer_lost` tells that it is done."""
+        ...
+
+    def relayed(self) -> None:
+        """Count a request that was taken to another host."""
+        ...
+
     def log(self, event: str, **fields: object) -> None:
         """Log an event."""
         ...

@@ -68,6 +68,8 @@ def run(config: Config) -> int:
             _log.warning("config.unknown_variable", name=name[:200])
         entrance = Entrance(config)
         find_command(config.pool.command)
+        if config.fleet.advertise_url is not None:  # our own core tells it to the other hosts
+            os.environ.setdefault("CORE_SERVER_ADVERTISE_URL", config.fleet.advertise_url)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return_large_buffers()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -160,6 +160,8 @@ class DrainSteps:
     def _busy(self, connection: Connection) -> bool:
         if connection.in_flight:
             return True
+        if self._board.releasing and connection.threads:
+            return True  # whoever comes back elsewhere shall find the threads free
         running, announced = self._board.turns.of_thread, self._announced()
         return any(
             running(thread) is not None or thread in announced for thread in connection.threads
@@ -171,7 +173,9 @@ class DrainSteps:
             return
         board = self._board
         turns = board.work + len(self._announced())
-        todo = self._drain.work(turns, board.admission.requests, self._clients.unflushed_bytes)
+        todo = self._drain.work(
+            turns, board.admission.requests + board.releasing, self._clients.unflushed_bytes
+        )
         self.carry_out(todo)
 
     def _announced(self) -> Collection[str]:

@@ -4,6 +4,7 @@ Each call goes straight to who carries it out; nothing happens here.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -11,6 +12,9 @@ from trace_proxy.runtime.clients.clients import Clients
 from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.telemetry.metrics.meters import Meters
 from trace_proxy.state.core_session import CoreSession
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.cores.peer import PeerLinks
 
 _log = structlog.get_logger("trace_proxy")
 
@@ -39,6 +43,7 @@ class RuntimeEffects:
         self.fan_out = clients.fan_out
         self.close = clients.close
         self.write = processes.write
+        self._peers: PeerLinks | None = None
         self.core_faulty = processes.faulty
         self.end_span = meters.end_span
         self.call_ended = meters.call_ended
@@ -51,8 +56,28 @@ class RuntimeEffects:
         self.answer_ignored = meters.answer_ignored
         self.notification_dropped = meters.notification_dropped
         self.log = meters.log
+        self.relayed = meters.relayed
         self._serving = serving
         self._core_up = core_up
+
+    def reach_peers(self, peers: "PeerLinks", processes: Processes) -> None:
+        """There is a fleet: some cores are other hosts."""
+        self._peers = peers
+
+        def write(core: CoreSession, line: bytes) -> None:
+            (peers if core.url else processes).write(core, line)
+
+        self.write = write
+
+    def open_peer(self, core: CoreSession) -> None:
+        """Connect to another host."""
+        assert self._peers is not None, "only fleets have peers"
+        self._peers.open(core)
+
+    def close_peer(self, core: CoreSession) -> None:
+        """Leave another host."""
+        assert self._peers is not None, "only fleets have peers"
+        self._peers.close(core)
 
     def core_waits(self, core: CoreSession) -> None:  # noqa: ARG002 - there is one
         """A core's process runs, and its one client may speak."""

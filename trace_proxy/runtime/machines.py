@@ -69,6 +69,8 @@ def machine(
         version=version,
         content=content,
         core_name=config.tracing.core_service_name,
+        advertise_url=config.fleet.advertise_url or "",
+        make_queue=lambda: CoreQueue(_core_queue_bounds(limits)),
         alone=all(isinstance(where, ListenStdio) for where in config.listen),
     )
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -17,6 +17,7 @@ from trace_proxy.context.trace_context import Inherited, Rejection
 from trace_proxy.drain import Drain, SignalName, State
 from trace_proxy.queues.client_queue import ClientQueue
 from trace_proxy.relay.per_connection.passthrough import PassThrough
+from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.clients import Clients
 from trace_proxy.runtime.clients.console import BarFacts, Console, bar_facts
@@ -41,6 +42,9 @@ SETTLED_S: Final = 0.1
 
 DRAINING_TICK_S: Final = 0.05
 """The same while draining: a tenth of what an idle drain may take."""
+
+if TYPE_CHECKING:
+    from trace_proxy.runtime.cores.peer import PeerLinks
 
 ClientT = TypeVar("ClientT", bound=Client)
 
@@ -93,9 +97,12 @@ class Supervisor:
         effects = RuntimeEffects(
             self._clients, processes, self.meters, serving=self.serving, core_up=self.core_up
         )
+        self.peers: PeerLinks | None = None
         self._machine = machine(config, effects, telemetry, self.drain, version)
         self._board = self._machine.board
         self.intake = Intake(self._machine, self._clients, metrics, config.limits)
+        if config.fleet.advertise_url is not None and isinstance(self._machine, Hub):
+            self.peers = self._reach_peers(self._machine, effects)
         self.meters.watch(self._board, self._clients.total)
         self.private, self.shared = self._cores()
         self.steps = DrainSteps(
@@ -114,6 +121,14 @@ class Supervisor:
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.drain!r} {self._machine!r}>"
+
+    def _reach_peers(self, hub: Hub, effects: RuntimeEffects) -> "PeerLinks":
+        from trace_proxy.runtime.cores.peer import PeerLinks  # noqa: PLC0415 - of a fleet only
+
+        config = self._config
+        peers = PeerLinks(hub, config.fleet, config.limits, self._work_changed)
+        effects.reach_peers(peers, self._processes)
+        return peers
 
     def _cores(self) -> tuple[PrivateCores | None, SharedCores | None]:
         command, processes = self._config.pool.command, self._processes
@@ -236,6 +251,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             for core in self._board.cores:
                 tasks.create_task(self.shared.run(core))
+            if self.peers is not None:
+                tasks.create_task(self.peers.run())
 
     async def tick(self) -> None:
         """Look after what is slow, forever; more often while somebody waits for the end."""
@@ -247,6 +264,8 @@ class Supervisor:
             self._clients.look_after(now_s)
             self._processes.tick(now_s, self._board.cores)
             self.steps.tick(now_s)
+            if isinstance(self._machine, Hub):
+                self._machine.tick(now_s, time.time_ns())
             self._metrics.drain_state = self.drain.state.value
 
     async def scraped(self) -> bytes:
@@ -264,6 +283,7 @@ class Supervisor:
                 {"id": core.index, "state": core.state.value, "epoch": core.epoch}
                 for core in self._board.cores
             ],
+            **self._fleet(),
             "traces": self._telemetry.details(),
         }
 
@@ -276,6 +296,15 @@ class Supervisor:
             return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces)
 
         return Console(board, clients.values, bar)
+
+    def _fleet(self) -> dict[str, object]:
+        if not self._board.fleet:
+            return {}
+        peers = [
+            {"url": each.url, "state": each.state.value, "threads": each.threads}
+            for each in self._board.peers.values()
+        ]
+        return {"url": self._config.fleet.advertise_url, "peers": peers}
 
     @property
     def is_ready(self) -> bool:
@@ -295,6 +324,8 @@ class Supervisor:
     def _drain_began(self) -> None:
         if self.shared is not None:
             self.shared.drain_began()
+        if isinstance(self._machine, Hub):
+            self._machine.drain_began(time.time_ns())
 
     def _work_changed(self) -> None:
         self.steps.work_changed()

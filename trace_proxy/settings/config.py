@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "CoreStderr",
     "Delivery",
+    "Fleet",
     "Framing",
     "Limits",
     "Listen",
@@ -52,6 +53,8 @@ DEFAULT_COMMAND: Final = (sys.executable, "-m", "core_server")
 
 _HTTP_URL: Final = re.compile(r"https?://([^/]+)(?:/[A-Za-z0-9._~/-]*)?")
 """Without query, escapes or user names: it becomes the beginning of a link in a page."""
+
+_WS_URL: Final = re.compile(r"wss?://[^\s/?#@]+(?:/[^\s?#]*)?")
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
 
@@ -240,6 +243,29 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Other hosts that share a PostgreSQL store with us.
+
+    Attributes:
+        advertise_url: Where they reach us; None: there are none.
+        peer_token_file: Holds the bearer token that we show them; None: we show nothing.
+    """
+
+    advertise_url: str | None = None
+    peer_token_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.advertise_url is not None and not _WS_URL.fullmatch(self.advertise_url):
+            raise ConfigurationError(
+                f"--advertise-url {self.advertise_url[:200]!r}: use ws://HOST:PORT as other hosts reach us"
+            )
+        if self.peer_token_file is not None and self.advertise_url is None:
+            raise ConfigurationError(
+                "--peer-token-file goes with --advertise-url: without it there are no peers"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
     """Where traces come from and go to (tracing.md). `OTEL_*` is `telemetry`'s business.
 
@@ -301,6 +327,7 @@ class Config:
     tls: Tls = field(default_factory=Tls)
     tracing: Tracing = field(default_factory=Tracing)
     logging: Logging = field(default_factory=Logging)
+    fleet: Fleet = field(default_factory=Fleet)
     drain_timeout_s: float = 0.0
     console: bool = True
 
@@ -312,6 +339,13 @@ class Config:
         for index, where in enumerate(fixed):
             if where in fixed[:index]:
                 raise ConfigurationError(f"--listen {where.url} is given twice: leave one out")
+        if self.fleet.advertise_url is not None and (
+            self.pool.sessions is not Sessions.SHARED
+            or self.pool.delivery is not Delivery.SUBSCRIBERS
+        ):
+            raise ConfigurationError(
+                "--advertise-url goes with --sessions shared and --delivery subscribers: leave those out"
+            )
         self._refuse_strangers()
 
     def _refuse_strangers(self) -> None:

@@ -16,6 +16,7 @@ from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.config import (
     Authentication,
     Config,
+    Fleet,
     Logging,
     Pool,
     Security,
@@ -198,6 +199,7 @@ def _config(sections: Mapping[str, dict[str, Any]]) -> Config:
         authentication=Authentication(**sections.get("authentication", {})),
         tls=Tls(**sections.get("tls", {})),
         tracing=Tracing(**sections.get("tracing", {})),
+        fleet=Fleet(**sections.get("fleet", {})),
         logging=Logging(**sections.get("logging", {})),
         **sections.get("", {}),
     )

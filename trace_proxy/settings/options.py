@@ -104,6 +104,7 @@ def _unit(field_name: str) -> str:
 
 _CLIENTS: Final = "Clients"
 _CORES: Final = "Cores"
+_FLEET: Final = "More than one machine"
 _TRACES: Final = "Traces"
 _DOOR: Final = "Who may connect"
 _LOG: Final = "Log"
@@ -250,6 +251,24 @@ OPTIONS: Final = (
         read=read_seconds,
         metavar="S",
         default="180",
+    ),
+    Option(
+        name="advertise-url",
+        group=_FLEET,
+        help="ws://HOST:PORT where the other hosts that share a PostgreSQL store reach this one",
+        section="fleet",
+        field="advertise_url",
+        read=read_text,
+        metavar="URL",
+    ),
+    Option(
+        name="peer-token-file",
+        group=_FLEET,
+        help="a file with the bearer token that is shown to the other hosts",
+        section="fleet",
+        field="peer_token_file",
+        read=read_text,
+        metavar="FILE",
     ),
     Option(
         name="trust-context",

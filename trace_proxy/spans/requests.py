@@ -5,6 +5,7 @@ record is built at the end, once. Turns, tools and approvals are in `turns`.
 """
 
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,7 +23,7 @@ from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, r
 from trace_proxy.context.w3c import RANDOM
 from trace_proxy.protocol import methods
 from trace_proxy.spans import semconv
-from trace_proxy.state.connection import Connection, Pending, RequestSpan
+from trace_proxy.state.connection import Connection, Hop, Pending, RequestSpan
 
 REQUEST_ID_CHARS: Final = 64
 """Ids are short; what is longer was made to fill our memory."""
@@ -243,6 +244,38 @@ def _described(
     if core is not None:
         described[semconv.CORE_ID] = core
     return described
+
+
+def end_hop(pending: Pending, hop: Hop, now_ns: int, error: int | str | None) -> SpanRecord | None:
+    """The finished span of a request's way to another host, None when it is not sampled."""
+    span = pending.span
+    if span is None or not hop.context.flags & 1:
+        return None
+    method = pending.traits.label
+    authority = urlsplit(hop.url)
+    attributes: dict[str, AttributeValue] = {
+        semconv.RPC_SYSTEM: "jsonrpc",
+        semconv.RPC_METHOD: method,
+        semconv.SERVER_ADDRESS: authority.hostname or "",
+        semconv.SERVER_PORT: authority.port or (443 if authority.scheme == "wss" else 80),
+    }
+    if pending.thread is not None:
+        attributes[semconv.THREAD_ID] = pending.thread[: semconv.ID_CHARS]
+    sentence = ""
+    if error is not None:
+        attributes[semconv.ERROR_TYPE] = str(error)
+        sentence = _note_error(attributes, error)
+    return SpanRecord(
+        service=Service.PROXY,
+        name="jsonrpc" if method == "_OTHER" else method,
+        kind=Kind.CLIENT,
+        context=hop.context,
+        parent=span.context,
+        start_ns=hop.start_ns,
+        end_ns=max(now_ns, hop.start_ns),
+        attributes=attributes,
+        error=sentence,
+    )
 
 
 def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:

@@ -381,7 +381,7 @@ class Turns:
             begun = Turn(thread, turn_id, core, starter.turn, starter.context, starter.start_ns)
         else:
             parent = starter.context
-            begun = Turn(thread, turn_id, core, self._child(parent), parent, now_ns)
+            begun = Turn(thread, turn_id, core, self._child(parent, core), parent, now_ns)
         begun.asker = starter.attributes
         self.begin(begun)
 
@@ -410,16 +410,17 @@ class Turns:
             parent = spawner[0]
         elif root is not None:
             parent = root.context
-        begun = Turn(thread, turn_id, core, self._child(parent), parent, now_ns)
+        begun = Turn(thread, turn_id, core, self._child(parent, core), parent, now_ns)
         if root is not None:
             begun.root = root.root or root
             begun.root.subagents += 1
             begun.asker = root.asker
         return begun
 
-    def _child(self, parent: SpanContext | None) -> SpanContext:
+    def _child(self, parent: SpanContext | None, core: CoreSession) -> SpanContext:
         trace_id = self._ids.new_trace_id() if parent is None else parent.trace_id
-        sampled = self._ids.sampled(parent, trace_id, "invoke_agent")
+        # Of another host's turn the spans are made there; here it is only known to run.
+        sampled = not core.url and self._ids.sampled(parent, trace_id, "invoke_agent")
         state = "" if parent is None else parent.state
         flags = own_flags(parent, sampled=sampled)
         return SpanContext(trace_id, self._ids.new_span_id(), flags, state)

@@ -28,6 +28,7 @@ class Peer(msgspec.Struct, frozen=True):
         server_address: Our end's address, or the path of our socket.
         server_port: Our end's port, 0 where there is none.
         user: Who it is, as its token or certificate says; empty where nobody says.
+        hop: It is another host of the fleet, which relays for its own clients.
     """
 
     transport: str
@@ -37,6 +38,7 @@ class Peer(msgspec.Struct, frozen=True):
     server_address: str = ""
     server_port: int = 0
     user: str = ""
+    hop: bool = False
 
 
 class RequestSpan(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +59,20 @@ class RequestSpan(msgspec.Struct, frozen=True, gc=False):
     turn: SpanContext | None = None
 
 
+class Hop(msgspec.Struct, frozen=True, gc=False):
+    """A request on its way to another host: what its CLIENT span says.
+
+    Attributes:
+        context: Of that span; the other host's SERVER span is below it.
+        url: Where it went.
+        start_ns: Unix nanoseconds.
+    """
+
+    context: SpanContext
+    url: str
+    start_ns: int
+
+
 class Pending(msgspec.Struct, gc=False):
     """A request in flight.
 
@@ -75,6 +91,9 @@ class Pending(msgspec.Struct, gc=False):
         windowed: Whether it takes a place in its core's window.
         lane: Whose place that is, also when the asker has left: its key, or `OUR_LANE`.
         counted: Whether admission counted it and must be told.
+        kept: Its params, in a fleet, where it may have to be asked once more elsewhere.
+        hops: How often that was done.
+        hop: On its way to another host: the span of that.
         ended_by: Who ended it before its time: `drain`, `overload`, `core_lost`.
     """
 
@@ -93,6 +112,9 @@ class Pending(msgspec.Struct, gc=False):
     ended_by: str = ""
     windowed: bool = True
     lane: int = OUR_LANE
+    kept: bytes | None = None
+    hops: int = 0
+    hop: Hop | None = None
 
     @property
     def method(self) -> str:

@@ -50,6 +50,7 @@ class CoreSession:
         threads: How many threads are placed here.
         turns: How many turns run here.
         asked: How many server requests of it are pending.
+        url: Where it is reached, if it is another host's; empty for a child of ours.
     """
 
     __slots__ = (
@@ -62,10 +63,12 @@ class CoreSession:
         "state",
         "threads",
         "turns",
+        "url",
     )
 
-    def __init__(self, index: int, queue: CoreQueue) -> None:
+    def __init__(self, index: int, queue: CoreQueue, url: str = "") -> None:
         self.index = index
+        self.url = url
         self.epoch = 0
         self.state = CoreState.DOWN
         self.router = Router()

@@ -2,13 +2,18 @@
 
 `writer` decides what goes into a transaction and who hears of it; here it is done. Every
 failure comes out as a `StorageError` of one line, with the transaction rolled back.
+
+A server may go away and come back (restart, failover, too many clients), and it may undo a
+transaction for another's sake (deadlock). Then the same transaction is done again on a new
+connection, as long as the leases surely last: each can be done twice, since the fence at
+its start says that nobody else wrote meanwhile. What is in doubt after a lost COMMIT is
+thereby settled before anybody is told.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
@@ -17,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from core_server.storage import paging
 from core_server.storage.base import (
     DiskError,
+    HostRow,
     ItemRow,
     Operation,
     PutTurn,
@@ -27,53 +33,42 @@ from core_server.storage.base import (
     TurnRow,
     thread_of,
 )
-from core_server.storage.sql import rows, sqlite_file
+from core_server.storage.sql import rows
 from core_server.storage.sql.leases import Leases
+from core_server.storage.sql.medium import Medium
 from core_server.storage.sql.owner import LEASE_S, Owner
+
+_T = TypeVar("_T")
+
+FIRST_DELAY_S: Final = 0.02
+LONGEST_DELAY_S: Final = 0.5
+"""Between two tries: a deadlock is over at once, a restart takes a second or two."""
 
 
 class Database:
-    """An open store file.
+    """An open store.
 
     Args:
-        path: The file; created if it is missing.
+        medium: The database; opened and closed here.
         me: This core.
-        now_s: The wall clock, in Unix seconds: leases are compared between processes.
         lease_s: How long a lease lasts without a heartbeat, in seconds.
 
     Raises:
         StorageError: it cannot be opened; NewerSchemaError for a newer schema.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        me: Owner,
-        *,
-        now_s: Callable[[], float] = time.time,
-        lease_s: int = LEASE_S,
-    ) -> None:
-        self._path = path
-        self._clock = now_s
-        self._leases = Leases(me, lease_s=lease_s)
-        sqlite_file.prepare_file(path)
-        self._watch = sqlite_file.FileWatch(path)
+    def __init__(self, medium: Medium, me: Owner, *, lease_s: float = LEASE_S) -> None:
+        self._medium = medium
+        self._lease_s = lease_s
+        self._rows = rows.Rows(medium.insert)
+        self._leases = Leases(me, medium, lease_s=lease_s)
+        self._draining = False
+        self._connection = medium.open()
         try:
-            self._engine, self._connection = sqlite_file.connect(path)
-        except (DBAPIError, sqlite3.Error) as error:
-            self._watch.close()
-            raise sqlite_file.explain(path, error) from error
-        try:
-            sqlite_file.migrate(self._connection, path)
-            self._watch.check()
-            with self._transaction() as connection:
-                self._leases.beat(connection, now_s=self._now_s())
-                self._leases.bury(connection, now_s=self._now_s())
-        except (DBAPIError, sqlite3.Error) as error:
-            self._disconnect()
-            raise sqlite_file.explain(path, error) from error
+            self.beat()
+            self._do(self._leases.bury)
         except StorageError:
-            self._disconnect()
+            medium.close()
             raise
 
     def write(self, operations: Sequence[Operation]) -> None:
@@ -84,103 +79,149 @@ class Database:
             StorageError: an operation is at fault.
             ThreadOwnedError: a thread is not this core's to write to.
         """
-        with self._transaction() as connection:
-            held: dict[str, bool] = {}
+        thread_ids = frozenset(map(thread_of, operations))
+
+        def work(connection: Connection) -> None:
+            held = self._leases.fence(connection, thread_ids)
             for operation in operations:
-                thread_id = thread_of(operation)
-                if thread_id not in held:
-                    held[thread_id] = self._leases.fence(
-                        connection, thread_id, now_s=self._now_s()
-                    )
-                if not held[thread_id] and _is_running(operation):
+                if _is_running(operation) and thread_of(operation) not in held:
                     raise StorageError(
-                        f"thread {thread_id} is not acquired: no turn can run in it"
+                        f"thread {thread_of(operation)} is not acquired: no turn can run in it"
                     )
-                rows.apply(connection, operation)
+            self._rows.apply(connection, operations)
+
+        self._do(work, again=all(map(self._leases.holds, thread_ids)))
 
     def thread(self, thread_id: str) -> ThreadRow | None:
         """One thread."""
-        with self._transaction(reading=True) as connection:
-            return rows.thread(connection, thread_id)
+        return self._do(lambda connection: rows.thread(connection, thread_id), reading=True)
 
     def page(self, query: ThreadQuery, start: paging.Cursor | None) -> ThreadPage:
         """A page of listed threads."""
-        with self._transaction(reading=True) as connection:
-            return rows.page(connection, query, start)
+        return self._do(lambda connection: rows.page(connection, query, start), reading=True)
 
     def turns(self, thread_id: str) -> tuple[TurnRow, ...]:
         """All turns of a thread, oldest first; none `inProgress` whose owner is dead."""
-        with self._transaction(reading=True) as connection:
+
+        def work(connection: Connection) -> tuple[TurnRow, ...]:
             found = rows.turns_of(connection, thread_id)
             if not any(turn.status == "inProgress" for turn in found):
                 return found
-            if not self._leases.is_orphan(connection, thread_id, now_s=self._now_s()):
+            if not self._leases.is_orphan(connection, thread_id):
                 return found
-        return tuple(_as_interrupted(turn) for turn in found)
+            return tuple(_as_interrupted(turn) for turn in found)
+
+        return self._do(work, reading=True)
 
     def items(self, thread_id: str, turn_id: str | None) -> tuple[ItemRow, ...]:
         """All items of a thread, or of one turn, oldest first."""
-        with self._transaction(reading=True) as connection:
-            return rows.items_of(connection, thread_id, turn_id)
+        return self._do(
+            lambda connection: rows.items_of(connection, thread_id, turn_id), reading=True
+        )
 
     def acquire(self, thread_id: str) -> None:
         """Become the thread's owner; see `base.Store.acquire`."""
-        with self._transaction() as connection:
-            self._leases.beat(connection, now_s=self._now_s())  # it may have stalled till now
-            epoch = self._leases.acquire(connection, thread_id, now_s=self._now_s())
-        self._leases.acquired(thread_id, epoch)
+        if self._leases.left_s < self._lease_s / 2:  # what it believes must last, too
+            self.beat()
+
+        def work(connection: Connection) -> int:
+            epoch = self._leases.acquire(connection, thread_id)
+            self._leases.beat(connection, draining=self._draining)  # it may have stalled till now
+            return epoch
+
+        self._leases.acquired(thread_id, self._do(work))
 
     def release(self, thread_id: str) -> None:
         """Give the thread up."""
-        with self._transaction() as connection:
-            self._leases.release(connection, [thread_id])
+        self._do(lambda connection: self._leases.release(connection, [thread_id]))
         self._leases.released(thread_id)
 
-    def beat(self) -> None:
-        """Renew all leases."""
-        with self._transaction() as connection:
-            self._leases.beat(connection, now_s=self._now_s())
+    def check_free(self, thread_id: str) -> None:
+        """Look whether the thread is another living core's; see `base.Store.check_free`."""
+        self._do(lambda connection: self._leases.check_free(connection, thread_id), reading=True)
+
+    def hosts(self) -> tuple[HostRow, ...]:
+        """All cores that share the store and are not known to be dead."""
+        return self._do(self._leases.hosts, reading=True)
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether this core surely owns the thread; may be called from any thread."""
+        return self._leases.holds(thread_id)
+
+    def beat(self) -> frozenset[str]:
+        """Renew all leases; the threads that were found to be lost since the last one."""
+
+        def work(connection: Connection) -> tuple[float, frozenset[str]]:
+            until_s = self._leases.beat(connection, draining=self._draining)
+            return until_s, self._leases.find_lost(connection)
+
+        return self._leases.renewed(*self._do(work))
+
+    def lapse(self) -> frozenset[str]:
+        """After a heartbeat that failed: the threads that may be another's by now."""
+        return self._leases.lapse()
+
+    def drain(self) -> None:
+        """Say to others that this core will end: no new threads are placed here."""
+        self._draining = True
+        self.beat()
 
     def check(self) -> None:
-        """See whether the file is still the one that was opened.
+        """See whether the store is still the one that was opened.
 
         Raises:
             DiskError: it is not, and nothing that is written would last.
         """
-        self._watch.check()
+        self._medium.check()
 
     def close(self) -> None:
-        """Give up all leases and close the file; it is closed even when that fails."""
+        """Give up all leases and close; it is closed even when that fails."""
         try:
-            with self._transaction() as connection:
-                self._leases.retire(connection)
+            self._do(self._leases.retire)
         finally:
-            self._disconnect()
+            self._connection.close()
+            self._medium.close()
 
-    def _now_s(self) -> int:
-        return int(self._clock())
-
-    def _disconnect(self) -> None:
-        self._connection.close()
-        self._engine.dispose()
-        self._watch.close()
+    def _do(
+        self, work: Callable[[Connection], _T], *, reading: bool = False, again: bool = True
+    ) -> _T:
+        """Work in a transaction, and in another one if a fault passes while the leases last."""
+        give_up_s = time.monotonic() + self._leases.left_s
+        delay_s = FIRST_DELAY_S
+        while True:
+            try:
+                with self._transaction(reading=reading) as connection:
+                    return work(connection)
+            except _PassingError as error:
+                if not again or time.monotonic() + delay_s >= give_up_s:
+                    raise DiskError(str(error)) from error
+            time.sleep(delay_s)
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     @contextmanager
-    def _transaction(self, *, reading: bool = False) -> Iterator[Connection]:
-        self._watch.check()
-        self._connection.info["reading"] = reading
+    def _transaction(self, *, reading: bool) -> Iterator[Connection]:
+        connection = self._connection
+        self._medium.check()
         try:
-            with self._connection.begin():
-                yield self._connection
+            connection.info["reading"] = reading
+            with connection.begin():
+                yield connection
             if not reading:
-                self._watch.check()  # before anybody is told
+                self._medium.check()  # before anybody is told
         except DBAPIError as error:
-            reason = sqlite_file.explain(self._path, error)
-            if sqlite_file.spoils_all(error):
+            reason = self._medium.explain(error)
+            if self._medium.may_pass(error):
+                connection.invalidate()
+                raise _PassingError(str(reason)) from error
+            if self._medium.spoils_all(error):
                 raise DiskError(str(reason)) from error
             raise reason from error
-        except (UnicodeError, OverflowError, ValueError) as error:  # a value that no file can hold
-            raise StorageError(f"thread store {self._path}: {error}") from error
+        except (UnicodeError, OverflowError, ValueError) as error:  # what no store can hold
+            raise self._medium.explain(error) from error
+
+
+class _PassingError(Exception):
+    """The same transaction may soon go well."""
 
 
 def _is_running(operation: Operation) -> bool:

@@ -17,6 +17,9 @@ LEASE_S = 30
 HEARTBEAT_S = 10.0
 """How often an owner renews all its leases, by one row."""
 
+SHARED_LEASE_S = 10.0
+"""The same where several machines share a store and others wait for the end of a lease."""
+
 _PROC = Path("/proc")
 
 
@@ -26,11 +29,15 @@ class Owner:
 
     Attributes:
         owner_id: Drawn at random, so that it is never used again.
-        host: The machine's name, for people and to know our own machine after a reboot.
+        host: The machine's name, for people.
         boot_id: The kernel's; empty where there is none, which no other machine matches.
         pid_space: The namespace in which `pid` means something.
         pid: Process id.
         started_ticks: When the process started, in clock ticks since boot.
+        host_id: Whose boots follow each other: the machine's name where only its own
+            processes can use the store, else what was configured, or empty. Two machines
+            may both be called `localhost`, so a name that nobody vouches for says nothing.
+        url: Where other machines reach the host of this core, or empty.
     """
 
     owner_id: str
@@ -39,6 +46,8 @@ class Owner:
     pid_space: str
     pid: int
     started_ticks: int
+    host_id: str = ""
+    url: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -48,21 +57,40 @@ class Owner:
         if not self.boot_id or not seen_from.boot_id:
             return False
         if self.boot_id != seen_from.boot_id:
-            return self.host == seen_from.host  # our machine, before it was started anew
+            # our machine, before it was started anew
+            return bool(self.host_id) and self.host_id == seen_from.host_id
         if self.pid_space != seen_from.pid_space:
             return False
         return started_ticks(self.pid) != self.started_ticks
 
 
-def this_process() -> Owner:
-    """A new owner for this process."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A host among others.
+
+    Attributes:
+        host_id: Its name, if it has one that stays when it is started anew; or empty.
+        url: Where others reach it, or empty.
+        lease_s: How long the leases of its cores last without a heartbeat, in seconds.
+    """
+
+    host_id: str = ""
+    url: str = ""
+    lease_s: float = SHARED_LEASE_S
+
+
+def this_process(host_id: str | None = None, url: str = "") -> Owner:
+    """A new owner for this process; the host id is the machine's name if none is given."""
+    host = socket.gethostname()
     return Owner(
         owner_id=uuid.uuid4().hex,
-        host=socket.gethostname(),
+        host=host,
         boot_id=_line(_PROC / "sys/kernel/random/boot_id"),
         pid_space=_link(_PROC / "self/ns/pid"),
         pid=os.getpid(),
         started_ticks=started_ticks(os.getpid()) or 0,
+        host_id=host if host_id is None else host_id,
+        url=url,
     )
 
 

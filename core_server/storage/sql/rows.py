@@ -3,10 +3,21 @@
 Who may write to a thread is `lease`'s business, which page is asked for `paging`'s.
 """
 
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Table,
+    bindparam,
+    delete,
+    select,
+    true,
+    tuple_,
+)
 
 from core_server.storage import paging
 from core_server.storage.base import (
@@ -20,43 +31,77 @@ from core_server.storage.base import (
     ThreadQuery,
     ThreadRow,
     TurnRow,
+    thread_of,
 )
 from core_server.storage.sql.schema import items, threads, turns
-from core_server.storage.sql.sqlite_file import insert
-
-_put_thread = insert(threads)
-_put_thread = _put_thread.on_conflict_do_update(
-    index_elements=threads.primary_key,
-    set_={c.name: _put_thread.excluded[c.name] for c in threads.c if not c.primary_key},
-)
-_put_turn = insert(turns)
-_put_turn = _put_turn.on_conflict_do_update(
-    index_elements=turns.primary_key,
-    set_={name: _put_turn.excluded[name] for name in ("ordinal", "status", "body")},
-)
-_put_item = insert(items)
-_put_item = _put_item.on_conflict_do_update(
-    index_elements=items.primary_key,
-    set_={name: _put_item.excluded[name] for name in ("kind", "body")},
-)
 
 _thread = select(*(threads.c[name] for name in ThreadRow.__struct_fields__))
 _turns = select(*(turns.c[name] for name in TurnRow.__struct_fields__))
 _items = select(*(items.c[name] for name in ItemRow.__struct_fields__))
 
 
-def apply(connection: Connection, operation: Operation) -> None:
-    """Execute one operation."""
+class Rows:
+    """Writes operations.
+
+    Args:
+        insert: The dialect's INSERT, which knows ON CONFLICT.
+    """
+
+    def __init__(self, insert: Callable[[Table], Any]) -> None:
+        changed = [c.name for c in threads.c if not c.primary_key]
+        self._statements: dict[type[Operation], Executable] = {
+            PutThread: _upsert(insert(threads), threads, changed),
+            PutTurn: _upsert(insert(turns), turns, ["ordinal", "status", "body"]),
+            PutItem: _upsert(insert(items), items, ["kind", "body"]),
+            DeleteThread: delete(threads).where(threads.c.thread_id == bindparam("gone")),
+        }
+
+    def apply(self, connection: Connection, operations: Sequence[Operation]) -> None:
+        """Execute operations: those of a thread in their order, many in one statement."""
+        for stage in stages(operations):
+            values = [_values(operation) for operation in stage]
+            connection.execute(self._statements[type(stage[0])], values)
+
+
+def stages(operations: Sequence[Operation]) -> list[list[Operation]]:
+    """Gather operations of one kind, so that a group of writes needs few statements.
+
+    Threads do not depend on each other, so an operation may join an earlier stage as long
+    as it stays behind all earlier ones of its thread.
+    """
+    made: list[list[Operation]] = []
+    last: dict[str, int] = {}
+    for operation in operations:
+        thread_id = thread_of(operation)
+        for place in range(last.get(thread_id, 0), len(made)):
+            if type(made[place][0]) is type(operation):
+                made[place].append(operation)
+                break
+        else:
+            place = len(made)
+            made.append([operation])
+        last[thread_id] = place
+    return made
+
+
+def _upsert(insert: Any, table: Table, changed: Sequence[str]) -> Executable:
+    statement: Executable = insert.on_conflict_do_update(
+        index_elements=table.primary_key,
+        set_={name: insert.excluded[name] for name in changed},
+    )
+    return statement
+
+
+def _values(operation: Operation) -> dict[str, Any]:
     match operation:
         case PutThread(row):
-            values = {**msgspec.structs.asdict(row), "search_text": paging.search_text(row)}
-            connection.execute(_put_thread, values)
+            return {**msgspec.structs.asdict(row), "search_text": paging.search_text(row)}
         case PutTurn(row):
-            connection.execute(_put_turn, msgspec.structs.asdict(row))
+            return msgspec.structs.asdict(row)
         case PutItem(row):
-            connection.execute(_put_item, msgspec.structs.asdict(row))
+            return msgspec.structs.asdict(row)
         case DeleteThread(thread_id):
-            connection.execute(delete(threads).where(threads.c.thread_id == thread_id))
+            return {"gone": thread_id}
         case _:
             assert_never(operation)
 

@@ -1,17 +1,28 @@
 """All that is only true of SQLite: the file, its header, pragmas, locks and error names.
 
-The rest of the store speaks SQLAlchemy Core. A PostgreSQL store has a module like this one.
+The rest of the store speaks SQLAlchemy Core; `postgres` is the other module of this kind.
 """
 
 import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.dialects.sqlite import insert as insert  # noqa: PLC0414 - re-export: `rows` takes its upsert here
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    NullPool,
+    Table,
+    create_engine,
+    event,
+    literal,
+)
+from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -20,7 +31,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from core_server.storage.base import DiskError
+from core_server.storage.base import DiskError, StorageError
 from core_server.storage.sql import schema
 from core_server.storage.sql.sqlite_probe import (
     APPLICATION_ID,
@@ -32,6 +43,72 @@ from core_server.storage.sql.sqlite_probe import (
 )
 from core_server.storage.sql.sqlite_probe import explain as explain  # noqa: PLC0414 - re-export
 from core_server.storage.sql.sqlite_probe import prepare_file as prepare_file  # noqa: PLC0414
+
+
+class SqliteFile:
+    """See `medium.Medium`.
+
+    Args:
+        path: The file; created if it is missing.
+        now_s: The wall clock, in Unix seconds: leases are compared between processes.
+    """
+
+    spans_machines = False
+
+    def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = now_s
+        self._engine: Engine | None = None
+        self._watch: FileWatch | None = None
+
+    def open(self) -> Connection:
+        """Open or create the file; see `medium.Medium.open`."""
+        prepare_file(self._path)
+        self._watch = FileWatch(self._path)
+        connection: Connection | None = None
+        try:
+            self._engine, connection = connect(self._path)
+            migrate(connection, self._path)
+            self._watch.check()
+        except (DBAPIError, sqlite3.Error, StorageError) as error:
+            if connection is not None:
+                connection.close()
+            self.close()
+            raise error if isinstance(error, StorageError) else self.explain(error) from error
+        return connection
+
+    def check(self) -> None:
+        """See whether the file is still the one that was opened, and whole."""
+        if self._watch is not None:
+            self._watch.check()
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._engine is not None:
+            self._engine.dispose()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def insert(self, table: Table) -> Insert:
+        """This dialect's."""
+        return Insert(table)
+
+    def now(self) -> ColumnElement[float]:
+        """This machine's clock: no other has a say."""
+        return literal(float(int(self._clock())), Double)
+
+    def explain(self, error: Exception) -> StorageError:
+        """One line that says what is wrong with the file and what to do."""
+        return explain(self._path, error)
+
+    def spoils_all(self, error: DBAPIError) -> bool:
+        """Whether it is the disk's fault, not the statement's."""
+        return spoils_all(error)
+
+    def may_pass(self, error: DBAPIError) -> bool:  # noqa: ARG002 - part of the contract
+        """SQLite itself waits for what may pass."""
+        return False
 
 
 class FileWatch:

@@ -20,7 +20,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 0.5
 """A file that is locked for longer is in use, so it is usable; opening it waits on."""
 
-NEWEST_VERSION: Final = 1
+NEWEST_VERSION: Final = 2
 """Of the schema; `schema.newest_version()` must say the same."""
 
 APPLICATION_ID: Final = 0x43535256

@@ -1,4 +1,4 @@
-"""The embedded default: an SQLite file, written by one thread, asked from the event loop.
+"""A store in a database, written by one thread, asked from the event loop.
 
 This is the loop's side: it bounds the queue, puts jobs into it and settles their futures.
 The disk's side is `writer` and, behind it, `database`; neither is imported by the loop's.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core_server.storage import paging
 from core_server.storage.base import (
     DeleteThread,
+    HostRow,
     ItemRow,
     Operation,
     PutItem,
@@ -26,8 +27,8 @@ from core_server.storage.base import (
     TurnRow,
 )
 from core_server.storage.sql import sqlite_probe
-from core_server.storage.sql.owner import HEARTBEAT_S, Owner, this_process
-from core_server.storage.sql.writer import Close, Heal, Job, Outcome, Write, Writer
+from core_server.storage.sql.owner import HEARTBEAT_S, Owner, Place, this_process
+from core_server.storage.sql.writer import Close, Heal, Job, Lost, Outcome, Write, Writer
 
 if TYPE_CHECKING:
     from core_server.storage.sql.database import Database
@@ -41,7 +42,7 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 """Bodies that wait: four messages of the greatest size."""
 
 
-class SqliteStore:
+class SqlStore:
     """See `base.Store`.
 
     A caller's back-pressure is its own await: whoever waits for durability before going on
@@ -49,27 +50,28 @@ class SqliteStore:
     when nothing else waits.
 
     Args:
-        path: The file; created, with its folders, if it is missing.
-        owner: This core; by default drawn for this process at `open`.
-        now_s: The wall clock for leases, in Unix seconds.
+        name: What it is called in messages.
+        open_database: Called in the writer's thread; imports and blocks as it likes.
         heartbeat_s: How often the leases are renewed, in seconds.
         max_queued_jobs: Bound of operations and reads that wait.
         max_queued_bytes: Bound of the bodies that wait.
     """
 
+    spans_machines = False
+
     def __init__(
         self,
-        path: Path,
+        name: str,
+        open_database: "Callable[[], Database]",
         *,
-        owner: Owner | None = None,
-        now_s: Callable[[], float] = time.time,
         heartbeat_s: float = HEARTBEAT_S,
         max_queued_jobs: int = MAX_QUEUED_JOBS,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
-        self._path = path
-        self._owner = owner
-        self._now_s = now_s
+        self._name = name
+        self._open_database = open_database
+        self._database: Database | None = None  # the writer's; here only `holds` is asked
+        self._on_lost: Callable[[str], None] | None = None
         self._heartbeat_s = heartbeat_s
         self._max_queued_jobs = max_queued_jobs
         self._max_queued_bytes = max_queued_bytes
@@ -80,18 +82,17 @@ class SqliteStore:
 
     def __repr__(self) -> str:
         state = "open" if self._writer else "closed"
-        return f"<SqliteStore {self._path} {state} queued={self._queued_jobs}>"
+        return f"<{type(self).__name__} {self._name} {state} queued={self._queued_jobs}>"
 
     def check(self) -> None:
-        """Look whether the file can be used; see `base.Store.check`."""
-        sqlite_probe.check(self._path)
+        """Look whether it can be opened; a server is asked by `open`, which has patience."""
 
     async def open(self) -> None:
         """Open or create the file; see `base.Store.open`. A no-op when it is open."""
         if self._opened is None:
             loop = asyncio.get_running_loop()
             self._opened = loop.create_future()
-            self._writer = Writer(self._open_database, heartbeat_s=self._heartbeat_s)
+            self._writer = Writer(self._opening, heartbeat_s=self._heartbeat_s)
             settle = partial(self._settle, self._writer, self._opened)
             self._writer.start(partial(_report, loop, settle))
         await asyncio.shield(self._opened)
@@ -147,11 +148,29 @@ class SqliteStore:
         writer.put(Close(future))
         await asyncio.shield(future)
 
-    def _open_database(self) -> "Database":
-        from core_server.storage.sql.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
+    def holds(self, thread_id: str) -> bool:
+        """Whether this core surely owns the thread; see `base.Store.holds`."""
+        return self._database is not None and self._database.holds(thread_id)
 
-        owner = self._owner or this_process()
-        return Database(self._path, owner, now_s=self._now_s)
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Say who hears of threads that were taken over; see `base.Store.watch`."""
+        self._on_lost = on_lost
+
+    async def check_free(self, thread_id: str) -> None:
+        """Look whether the thread is another living core's."""
+        await self._ask(lambda database: database.check_free(thread_id))
+
+    async def hosts(self) -> tuple[HostRow, ...]:
+        """All cores that share the store and are not known to be dead."""
+        return await self._ask(lambda database: database.hosts())
+
+    async def drain(self) -> None:
+        """Say to others that this core will end."""
+        await self._do_alone(lambda database: database.drain())
+
+    def _opening(self) -> "Database":
+        self._database = self._open_database()
+        return self._database
 
     async def _ask(self, work: "Callable[[Database], _T]") -> _T:
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
@@ -176,7 +195,7 @@ class SqliteStore:
         )
         if is_full and self._queued_jobs:
             raise StorageError(
-                f"thread store {self._path}: the disk is too slow, {self._queued_jobs} "
+                f"thread store {self._name}: the disk is too slow, {self._queued_jobs} "
                 "operations wait for it: try again later"
             )
         self._queued_jobs += jobs
@@ -197,14 +216,21 @@ class SqliteStore:
                     broken |= write.threads if outcome.error else frozenset()
                 case Job(alone=False):
                     self._queued_jobs -= 1
+                case Lost(threads):
+                    self._tell_lost(threads)
                 case Close():
                     writer.join()  # it has nothing left to do
                 case _:
                     pass
-            if outcome.item is not None:
+            if isinstance(outcome.item, Job | Write | Close):
                 _resolve(outcome.item.future, outcome.value, outcome.error)
         if broken:  # behind all that was queued unaware, before all that its waiters will queue
             writer.put(Heal(broken))
+
+    def _tell_lost(self, threads: frozenset[str]) -> None:
+        for thread_id in sorted(threads):
+            if self._on_lost is not None:
+                self._on_lost(thread_id)
 
     def _settle_opening(
         self, writer: Writer, opened: "asyncio.Future[None]", error: StorageError | None
@@ -220,6 +246,82 @@ class SqliteStore:
             if not isinstance(item, Heal)
         ]
         self._settle(writer, opened, failed)
+
+
+class SqliteStore(SqlStore):
+    """The embedded default: an SQLite file.
+
+    Args:
+        path: The file; created, with its folders, if it is missing.
+        owner: This core; by default drawn for this process at `open`.
+        now_s: The wall clock for leases, in Unix seconds.
+        heartbeat_s: How often the leases are renewed, in seconds.
+        max_queued_jobs: Bound of operations and reads that wait.
+        max_queued_bytes: Bound of the bodies that wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        owner: Owner | None = None,
+        now_s: Callable[[], float] = time.time,
+        heartbeat_s: float = HEARTBEAT_S,
+        max_queued_jobs: int = MAX_QUEUED_JOBS,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        def open_database() -> "Database":
+            from core_server.storage.sql.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
+            from core_server.storage.sql.sqlite_file import SqliteFile  # noqa: PLC0415
+
+            return Database(SqliteFile(path, now_s), owner or this_process())
+
+        self._path = path
+        super().__init__(
+            str(path),
+            open_database,
+            heartbeat_s=heartbeat_s,
+            max_queued_jobs=max_queued_jobs,
+            max_queued_bytes=max_queued_bytes,
+        )
+
+    def check(self) -> None:
+        """Look whether the file can be used; see `base.Store.check`."""
+        sqlite_probe.check(self._path)
+
+
+class PostgresStore(SqlStore):
+    """A PostgreSQL server, for cores of many machines.
+
+    Args:
+        url: `postgresql://…`, as libpq takes it.
+        name: The URL without secrets.
+        place: This host among the others.
+        owner: This core; by default drawn for this process at `open`.
+        heartbeat_s: How often the leases are renewed; by default three times in a lease.
+    """
+
+    spans_machines = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        place: Place,
+        owner: Owner | None = None,
+        heartbeat_s: float | None = None,
+    ) -> None:
+        def open_database() -> "Database":
+            from core_server.storage.sql.database import Database  # noqa: PLC0415 - SQLAlchemy: off the loop
+            from core_server.storage.sql.postgres import Postgres  # noqa: PLC0415
+
+            me = owner or this_process(place.host_id, place.url)
+            medium = Postgres(url, lease_s=place.lease_s)
+            return Database(medium, me, lease_s=place.lease_s)
+
+        beat_s = place.lease_s * 0.3 if heartbeat_s is None else heartbeat_s
+        super().__init__(name, open_database, heartbeat_s=beat_s)
 
 
 def _report(

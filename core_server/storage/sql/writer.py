@@ -66,14 +66,21 @@ class Close:
     future: "Future[Any]"
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """News, not a job: these threads are not this core's any more."""
+
+    threads: frozenset[str]
+
+
 Item = Job | Write | Heal | Close
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an item (None: of the opening): its value, or what to raise."""
+    """What came of an item (None: of the opening): its value, or what to raise; or news."""
 
-    item: Job | Write | Close | None
+    item: Job | Write | Close | Lost | None
     value: object = None
     error: StorageError | None = None
 
@@ -149,9 +156,9 @@ class Writer:
                 if isinstance(batch[-1], Close):
                     return True
             if time.monotonic() >= beat_at_s:
-                _beat(database)
+                taken = _beat(database)
                 beat_at_s = time.monotonic() + self._heartbeat_s
-                if not report([]):
+                if not report([Outcome(Lost(taken))] if taken else []):
                     return False
 
     def _take(self, patience_s: float) -> list[Item]:
@@ -239,11 +246,12 @@ def _look(database: "Database", lost: str) -> str:
     return ""
 
 
-def _beat(database: "Database") -> None:
+def _beat(database: "Database") -> frozenset[str]:
     try:
-        database.beat()
+        return database.beat()
     except Exception as error:  # noqa: BLE001 - the lease may lapse; the fence then tells each write
         _warn("storage.heartbeat_failed", error)
+        return database.lapse()
 
 
 def _close(database: "Database") -> StorageError | None:

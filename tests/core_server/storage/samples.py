@@ -8,13 +8,16 @@ import msgspec
 
 from core_server.storage.base import ItemRow, Store, ThreadQuery, ThreadRow, TurnRow
 from core_server.storage.memory import MemoryStore
+from core_server.storage.opening import open_store
 from core_server.storage.sql.store import SqliteStore
+from tests.postgres import new_store_url
 
 MAKERS: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _folder: MemoryStore(),
     "sqlite": lambda folder: SqliteStore(folder / "threads.db"),
+    "postgres": lambda _folder: open_store(new_store_url()),
 }
-"""Every implementation, made in a folder of its own."""
+"""Every implementation, made in a folder or schema of its own."""
 
 Status = Literal["inProgress", "completed", "interrupted", "failed"]
 

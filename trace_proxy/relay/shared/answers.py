@@ -4,6 +4,8 @@ Some answers tell more than their asker: a thread now lives here, a turn now run
 That is noted for connections that have left as well, because the core goes on.
 """
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import UNSET
 
@@ -20,8 +22,11 @@ from trace_proxy.state.core_session import CoreSession
 class Answers:
     """Responses of cores."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(
+        self, board: Board, relay: Callable[[CoreSession, Pending, CoreMessage], bool]
+    ) -> None:
         self._board = board
+        self._relay = relay
 
     def take(self, core: CoreSession, message: CoreMessage) -> bool:
         """Hand a response to its asker; False when nobody asked (any more)."""
@@ -37,6 +42,8 @@ class Answers:
             return True
         link, turn_id = None, None
         failed = message.error is not UNSET
+        if failed and pending.kept is not None and self._relay(core, pending, message):
+            return True
         if failed:
             self._board.not_started(pending)
         elif pending.traits.tells:
@@ -137,6 +144,12 @@ class Answers:
     ) -> tuple[SpanContext | None, str]:
         """A turn runs, unless it had been running: then this request joined it."""
         board, span = self._board, pending.span
+        if board.fleet and pending.thread is not None and pending.connection is not None:
+            # It may have been loaded by this very request, whose host before is gone.
+            board.placement.place(pending.thread, core)
+            board.subscribers.add(pending.thread, pending.connection)
+        if core.url:  # the turn's spans are made where it runs
+            return None, turn_id
         if span is None or span.turn is None or pending.thread is None:
             return None, turn_id
         turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)

@@ -4,7 +4,7 @@ Lines travel on as they came. The few that are rewritten hold an id or a handle 
 clients know by another name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -55,8 +55,9 @@ class CoreMessages:
         run: Equal notifications that wait for `deliver_run`.
     """
 
-    def __init__(self, board: Board, greetings: Greetings) -> None:
+    def __init__(self, board: Board, greetings: Greetings, follow: Callable[[str], bool]) -> None:
         self._board = board
+        self._follow = follow
         self._greetings = greetings
         self.run: list[bytes] = []
         self._run_method = ""
@@ -105,6 +106,10 @@ class CoreMessages:
             and method not in methods.EVERYBODY
         ):
             return board.subscribers.of(params.thread_id)
+        if board.fleet and isinstance(params, Routing) and isinstance(params.thread_id, str):
+            subscribed = board.subscribers.of(params.thread_id)
+            hops = [each for each in subscribed if each.peer.hop]
+            return [*board.initialized.values(), *hops]
         return board.initialized.values()
 
     def _special(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
@@ -119,6 +124,8 @@ class CoreMessages:
             self._to_owner(method, line)
         elif method in methods.REPLAYED_TO_REQUESTER:
             board.deliver(self._requesters(core) or audience, method, line)
+        elif core.url and method in GREETING_NOTIFICATIONS:
+            pass  # of another host's core: our clients have heard our own's
         elif method not in GREETING_NOTIFICATIONS or self._greetings.keep(method, line):
             board.deliver(audience, method, line)
             if isinstance(message.params, Routing) and isinstance(message.params.thread_id, str):
@@ -165,10 +172,21 @@ class CoreMessages:
             model = _model(line)
             if model:
                 board.turns.loaded(thread, model=model)
-        elif (
-            method in methods.UNLOADING or _status(line) == "notLoaded"
-        ) and board.placement.home(thread) in (None, core):
+        elif board.placement.home(thread) in (None, core) and (
+            method in methods.UNLOADING
+            or (_status(line) == "notLoaded" and not self._moved(thread))
+        ):
             board.forget_thread(thread)
+
+    def _moved(self, thread: str) -> bool:
+        """In a fleet it may be loaded elsewhere now: whoever hears it goes there."""
+        if not self._follow(thread):
+            return False
+        board = self._board
+        for asked in board.server_requests.lose_thread(thread):
+            board.resolve(asked, "resolved")
+        board.placement.forget(thread)
+        return True
 
     def _requesters(self, core: CoreSession) -> list[Connection]:
         """Whose history requests are in flight at this core."""
@@ -237,6 +255,8 @@ class CoreMessages:
         thread = routing.thread_id if isinstance(routing.thread_id, str) else None
         parent = board.turns.asker(thread, routing.item_id)
         context = request_spans.below(parent, methods.server_label(message.method), board.ids)
+        if core.url:  # its span is made where the turn runs
+            context = msgspec.structs.replace(context, flags=context.flags & ~1)
         asked = ServerRequest(
             board.server_requests.next_id(),
             core,

@@ -7,7 +7,7 @@ when, and carries out what `effects` is asked for. Handling one event is one pla
 call, so no event ever sees another half done.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from msgspec import UNSET
@@ -17,13 +17,16 @@ from trace_proxy.context.ids import Ids
 from trace_proxy.context.trace_context import Inherited
 from trace_proxy.drain import ENDING, Drain
 from trace_proxy.protocol import envelope, methods
+from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.queues.admission import Admission
+from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.shared.answers import Answers
 from trace_proxy.relay.shared.core_messages import CoreMessages
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
+from trace_proxy.relay.shared.peers import Peers
 from trace_proxy.relay.shared.pool import EARLY_S, Pool, Restarts
 from trace_proxy.relay.shared.requests import Requests
 from trace_proxy.spans import requests as request_spans
@@ -51,6 +54,8 @@ class Hub:
         content: Puts content on spans, None when none may be recorded.
         alone: Whether there is one client only, for as long as we live.
         core_name: What agents of cores without a name are called in spans.
+        advertise_url: Where other hosts of a fleet reach us; empty: there is no fleet.
+        make_queue: Makes what stands in front of another host.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -67,7 +72,10 @@ class Hub:
         content: Content | None = None,
         alone: bool = False,
         core_name: str = CORE_NAME,
+        advertise_url: str = "",
+        make_queue: Callable[[], CoreQueue] | None = None,
     ) -> None:
+        fleet = bool(advertise_url)
         self.board = Board(
             effects,
             ids,
@@ -77,13 +85,22 @@ class Hub:
             content,
             broadcast=broadcast,
             core_name=core_name,
+            fleet=fleet,
         )
         greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
         self._requests = Requests(self.board, greetings, self.pool, MergedLists(self.board))
-        self._answers = Answers(self.board)
-        self._core_messages = CoreMessages(self.board, greetings)
+        self._peers = Peers(
+            self.board,
+            self.pool,
+            self._requests.dispatch,
+            advertise_url,
+            make_queue or (lambda: CoreQueue(CoreQueueBounds())),
+        )
+        self._answers = Answers(self.board, self._peers.relay)
+        follow = self._peers.follow if fleet else lambda _: False
+        self._core_messages = CoreMessages(self.board, greetings, follow)
         self._next_key = 0
 
     def __repr__(self) -> str:
@@ -148,7 +165,7 @@ class Hub:
 
     def _withdraw(self, connection: Connection) -> None:
         """Forget what it asked and no core has been given yet."""
-        for core in self.board.cores:
+        for core in (*self.board.cores, *self.board.peers.values()):
             if not len(core.queue):
                 continue
             for line in core.queue.drop(connection.key):
@@ -189,6 +206,32 @@ class Hub:
         self.board.now_ns = now_ns
         return self.pool.lost(core, now_s, exit_code, lived_s)
 
+    def peer_lost(self, core: CoreSession, now_ns: int) -> None:
+        """Another host is gone, or cannot be reached."""
+        self.board.now_ns = now_ns
+        self._peers.lost(core)
+
+    def tick(self, now_s: float, now_ns: int) -> None:
+        """Some time has passed: look for threads that have moved to other hosts."""
+        if self.board.fleet:
+            self.board.now_ns = now_ns
+            self._peers.tick(now_s)
+
+    def drain_began(self, now_ns: int) -> None:
+        """No new work comes: our cores give their threads up as their turns end."""
+        board = self.board
+        board.now_ns = now_ns
+        if not board.fleet:
+            return
+
+        def released(_: CoreMessage | None) -> None:
+            board.releasing -= 1
+
+        for core in board.cores:
+            if core.state is CoreState.READY:
+                board.releasing += 1
+                board.ask(core, "host/drain", b"{}", released, at_once=True)
+
     def core_lines(
         self, core: CoreSession, lines: Iterator[envelope.Decoded], now_ns: int
     ) -> Fault | None:
@@ -222,6 +265,8 @@ class Hub:
 
     def interrupt(self, turn: Turn) -> None:
         """Ask a turn to end because of the drain, past everything that waits."""
+        if turn.core.url:
+            return  # another host runs it, and does not end
         turn.ended_by = request_spans.DRAIN
         params = msgspec.json.encode({"threadId": turn.thread, "turnId": turn.turn_id})
         self.board.ask(turn.core, "turn/interrupt", params, lambda _: None, at_once=True)

@@ -134,8 +134,10 @@ class Greetings:
         if not self._alone:
             result = _personal(result, connection.session)
         board.send(connection, codec.result(pending.id, result))
-        board.initialized[connection.key] = connection
         board.settled(pending, core=core)
+        if connection.peer.hop:  # it hears what it subscribes to: its clients have cores
+            return
+        board.initialized[connection.key] = connection
         for (method, _), line in self._lines.items():
             board.deliver((connection,), method, line)
         for asked in board.server_requests.of_thread(None):

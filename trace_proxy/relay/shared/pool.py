@@ -241,6 +241,14 @@ class Pool:
         """
         if core.state is CoreState.FAILED:
             return None
+        self.settle(core)
+        delay_s = self._next_start(core, now_s, exit_code, lived_s)
+        if self.failed:
+            self._greetings.give_up()
+        return delay_s
+
+    def settle(self, core: CoreSession) -> None:
+        """It is gone: end what it was asked, what ran there and what it asked."""
         board = self._board
         core.lost()
         for pending in core.router.lose_all():
@@ -257,10 +265,6 @@ class Pool:
             if not board.subscribers.has(thread):
                 board.forget_thread(thread)
         self._forget_handles(core)
-        delay_s = self._next_start(core, now_s, exit_code, lived_s)
-        if self.failed:
-            self._greetings.give_up()
-        return delay_s
 
     def _next_start(
         self, core: CoreSession, now_s: float, exit_code: int | None, lived_s: float

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
+from trace_proxy.context.span_record import SpanContext
 from trace_proxy.context.trace_context import trace_member
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.meta import meta_of
@@ -22,7 +23,7 @@ from trace_proxy.relay.shared.pool import Pool
 from trace_proxy.spans import approvals
 from trace_proxy.spans import requests as request_spans
 from trace_proxy.state import gate, handles
-from trace_proxy.state.connection import Connection, Pending
+from trace_proxy.state.connection import Connection, Hop, Pending, RequestSpan
 from trace_proxy.state.core_session import CoreSession, CoreState
 
 _INTERRUPTS: Final = OUR_LANE - 1
@@ -100,6 +101,7 @@ class Requests:
         if traits.about_threads or not self._pool_is_one:
             thread = pending.thread = envelope.thread_of(params)
             if thread is not None:
+                pending.kept = params if board.fleet else None
                 core = board.placement.home(thread)
         if traits.special:
             if traits.handles is not None:
@@ -116,7 +118,7 @@ class Requests:
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
-        if traits.about_turns and pending.thread is not None:
+        if traits.about_turns and pending.thread is not None and not core.url:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
 
@@ -160,7 +162,7 @@ class Requests:
         """Enter a request at a core and send it, or let it wait in its lane."""
         board = self._board
         span = pending.span
-        trace = b"" if span is None else trace_member(span.turn or span.context)
+        trace = b"" if span is None else trace_member(self._context(core, pending, span))
         core_id = core.router.admit(pending)
         line = envelope.request(core_id, pending.traits.json, params, trace)
         counts = (
@@ -184,6 +186,15 @@ class Requests:
             del board.connections[key].handles[pending.names]
         board.effects.shed("core_queue")
         board.refuse(pending, refused)
+
+    def _context(self, core: CoreSession, pending: Pending, span: RequestSpan) -> SpanContext:
+        """What the core hears of the trace: of a peer the hop is a span of its own."""
+        if not core.url:
+            return span.turn or span.context
+        board = self._board
+        context = request_spans.below(span.context, pending.method, board.ids)
+        pending.hop = Hop(context, core.url, board.now_ns)
+        return context
 
     def _qualify(
         self, connection: Connection, pending: Pending, params: bytes | None

@@ -24,7 +24,7 @@ from trace_proxy.access.tokens import (
 )
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.runtime.clients.client import Client
-from trace_proxy.runtime.clients.handshake import offered_protocols
+from trace_proxy.runtime.clients.handshake import HOP_HEADER, offered_protocols
 from trace_proxy.runtime.clients.tls import Certificates, subject_of
 from trace_proxy.runtime.clients.watched_files import LOOK_S, WatchedFiles
 from trace_proxy.settings.config import Authentication, Config, Tls, WsAuth
@@ -58,7 +58,12 @@ class Entrance:
         self._secrets: Overlap[bytes] | None = None
         self._signed: SignedTokens | None = None
         self.certificates: Certificates | None = None
+        self._peers: Overlap[bytes] | None = None
         self._read_tokens(self._settings)
+        if config.fleet.peer_token_file is not None:
+            flag = "--peer-token-file"
+            paths = {flag: config.fleet.peer_token_file}
+            self._files.append(WatchedFiles(paths, self._take_peer_token, secret=[flag]))
         self._read_certificates(config.tls)
 
     def __repr__(self) -> str:
@@ -95,12 +100,10 @@ class Entrance:
         self._files.append(WatchedFiles(paths, self.certificates.take, secret=["--tls-key"]))
 
     def _take_token(self, contents: Sequence[bytes]) -> None:
-        token = contents[0].strip()
-        if not token.isascii() or not token.decode().replace("\t", " ").isprintable():
-            raise ConfigurationError(
-                "--ws-token-file holds what no header can carry: use one line of plain characters"
-            )
-        self._digests = self._replaced(self._digests, digest_of(token.decode()))
+        self._digests = self._replaced(self._digests, _digest("--ws-token-file", contents[0]))
+
+    def _take_peer_token(self, contents: Sequence[bytes]) -> None:
+        self._peers = self._replaced(self._peers, _digest("--peer-token-file", contents[0]))
 
     def _take_secret(self, contents: Sequence[bytes]) -> None:
         from trace_proxy.access.signed_tokens import MIN_SECRET_BYTES, refuses_secret  # noqa: PLC0415 - as above
@@ -171,6 +174,11 @@ class Entrance:
         return identity
 
     def _check_token(self, request: web.BaseRequest, now_s: float) -> Identity | Denial:
+        if self._peers is not None and HOP_HEADER in request.headers:
+            shown = bearer_of(request.headers.getall(hdrs.AUTHORIZATION, ()), ())
+            if isinstance(shown, Denial):
+                return shown
+            return check_capability(shown, self._peers.good(now_s))
         if self._settings.mode is None:
             return Identity()
         token = bearer_of(
@@ -193,6 +201,15 @@ class Entrance:
         late = time.time() >= identity.expires_s
         end_s = identity.expires_s + (self._settings.skew_s + 1 if late else 0)
         return _Alarm(end_s, lambda: client.close(EXPIRED_CODE, "token expired"))
+
+
+def _digest(flag: str, content: bytes) -> bytes:
+    token = content.strip()
+    if not token.isascii() or not token.decode().replace("\t", " ").isprintable():
+        raise ConfigurationError(
+            f"{flag} holds what no header can carry: use one line of plain characters"
+        )
+    return digest_of(token.decode())
 
 
 class _Alarm(contextlib.AbstractContextManager[None]):

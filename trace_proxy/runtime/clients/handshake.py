@@ -14,6 +14,9 @@ from aiohttp import hdrs, web
 
 VERSION: Final = "13"
 
+HOP_HEADER: Final = "X-Trace-Proxy-Hop"
+"""Who sends it is a host of the fleet, and its requests go no further."""
+
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
 

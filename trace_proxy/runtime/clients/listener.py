@@ -258,6 +258,8 @@ class Listener:
         if malformed is not None:
             return malformed
         peer = _peer(request)
+        if handshake.HOP_HEADER in request.headers:
+            peer = msgspec.structs.replace(peer, hop=True)
         address = peer.address or None
         admitted = self._entrance.admit(request, address)
         if isinstance(admitted, Denial):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,24 +18,108 @@ from core_server.storage.base import (
     ThreadOwnedError,
     ThreadQuery,
 )
-from core_server.storage.sql.owner import Owner, this_process
-from core_server.storage.sql.store import SqliteStore
+from core_server.storage.sql.owner import Owner, Place, this_process
+from core_server.storage.sql.store import PostgresStore, SqliteStore, SqlStore
 from tests.core_server.storage.samples import all_ids, item_row, thread_row, turn_row
+from tests.postgres import new_store_url
+
+LEASE_S = 30
 
 
-class Clock:
-    """Unix seconds that pass when the test says so."""
+class World:
+    """A store that several cores open, and time that passes when the test says so."""
+
+    @asynccontextmanager
+    async def opened(self, owner: Owner, *, heartbeat_s: float = 3_600) -> AsyncIterator[SqlStore]:
+        store = self._store(owner, heartbeat_s)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def epoch(self) -> int:
+        return int(self.rows("SELECT epoch FROM leases")[0][0])
+
+    def pass_(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def lasts_s(self, host: str) -> float:
+        """How long the lease of a host's core lasts."""
+        raise NotImplementedError
+
+    def rows(self, sql: str, *values: float) -> list[tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def _store(self, owner: Owner, heartbeat_s: float) -> SqlStore:
+        raise NotImplementedError
+
+
+class OnSqlite(World):
+    """Its clock is the test's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._now_s = 1_000_000.0
+
+    def pass_(self, seconds: float) -> None:
+        self._now_s += seconds
+
+    def lasts_s(self, host: str) -> float:
+        return float(_latest(self, host)) - self._now_s
+
+    def rows(self, sql: str, *values: float) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self._path)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def _store(self, owner: Owner, heartbeat_s: float) -> SqlStore:
+        return SqliteStore(
+            self._path, owner=owner, now_s=lambda: self._now_s, heartbeat_s=heartbeat_s
+        )
+
+
+class OnPostgres(World):
+    """Its clock is the server's: instead of it, the leases go back."""
 
     def __init__(self) -> None:
-        self.now_s = 1_000_000.0
+        self._url = new_store_url()
 
-    def __call__(self) -> float:
-        return self.now_s
+    def pass_(self, seconds: float) -> None:
+        self.rows("UPDATE cores SET expires_at_s = expires_at_s - %s RETURNING 1", seconds)
+
+    def lasts_s(self, host: str) -> float:
+        now_s = self.rows("SELECT extract(epoch FROM clock_timestamp())")[0][0]
+        return float(_latest(self, host)) - float(now_s)
+
+    def rows(self, sql: str, *values: float) -> list[tuple[Any, ...]]:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(self._url) as connection:
+            return connection.execute(sql.encode(), values).fetchall()
+
+    def _store(self, owner: Owner, heartbeat_s: float) -> SqlStore:
+        return PostgresStore(
+            self._url,
+            name="postgres",
+            place=Place(lease_s=LEASE_S),
+            owner=owner,
+            heartbeat_s=heartbeat_s,
+        )
+
+
+def _latest(world: World, host: str) -> float:
+    found = dict(world.rows("SELECT host, max(expires_at_s) FROM cores GROUP BY host"))
+    return float(found[host])
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return OnSqlite(tmp_path / "threads.db") if request.param == "sqlite" else OnPostgres()
 
 
 def elsewhere(name: str) -> Owner:
     """A process of another machine, of which only its lease is known."""
-    return replace(this_process(), host=name, boot_id=name, pid=4711)
+    return replace(this_process(), host=name, host_id=name, boot_id=name, pid=4711)
 
 
 def dead_process() -> Owner:
@@ -42,36 +127,18 @@ def dead_process() -> Owner:
     return replace(this_process(), pid=2**22 + 1)
 
 
-@asynccontextmanager
-async def opened(
-    path: Path, owner: Owner, clock: Clock, *, heartbeat_s: float = 3_600
-) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, owner=owner, now_s=clock, heartbeat_s=heartbeat_s)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def _begin_turn(store: SqliteStore, thread_id: str = "t") -> None:
+async def _begin_turn(store: SqlStore, thread_id: str = "t") -> None:
     await store.acquire(thread_id)
     running = PutTurn(turn_row(thread_id, "u", 0, "inProgress"))
     await store.write([PutThread(thread_row(thread_id)), running])
 
 
-async def _statuses(store: SqliteStore, thread_id: str = "t") -> list[str]:
+async def _statuses(store: SqlStore, thread_id: str = "t") -> list[str]:
     return [turn.status for turn in await store.turns(thread_id)]
 
 
-def _epoch(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as connection:
-        return int(connection.execute("SELECT epoch FROM leases").fetchone()[0])
-
-
-async def test_a_living_owner_is_not_disturbed(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_a_living_owner_is_not_disturbed(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a)
 
         with pytest.raises(ThreadOwnedError) as caught:
@@ -87,18 +154,16 @@ async def test_a_living_owner_is_not_disturbed(tmp_path: Path) -> None:
         assert await _statuses(b) == await _statuses(a) == ["inProgress"]
 
 
-async def test_two_stores_of_one_process_are_two_cores(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, this_process(), clock) as a, opened(path, this_process(), clock) as b:
+async def test_two_stores_of_one_process_are_two_cores(world: World) -> None:
+    async with world.opened(this_process()) as a, world.opened(this_process()) as b:
         await _begin_turn(a)
 
         with pytest.raises(ThreadOwnedError):
             await b.acquire("t")
 
 
-async def test_both_cores_list_all_threads(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_both_cores_list_all_threads(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a, "t1")
         await _begin_turn(b, "t2")
 
@@ -106,34 +171,31 @@ async def test_both_cores_list_all_threads(tmp_path: Path) -> None:
         assert await all_ids(a, query) == await all_ids(b, query) == ["t2", "t1"]
 
 
-async def test_a_released_thread_can_be_acquired_by_another(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_a_released_thread_can_be_acquired_by_another(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a)
         await a.release("t")
 
         await b.acquire("t")
 
-        assert _epoch(path) == 2
+        assert world.epoch() == 2
         with pytest.raises(ThreadOwnedError):
             await a.write([PutThread(thread_row("t", 9))])
 
 
-async def test_a_closed_core_owns_nothing(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("b"), clock) as b:
-        async with opened(path, elsewhere("a"), clock) as a:
+async def test_a_closed_core_owns_nothing(world: World) -> None:
+    async with world.opened(elsewhere("b")) as b:
+        async with world.opened(elsewhere("a")) as a:
             await _begin_turn(a)
 
         assert await _statuses(b) == ["interrupted"]
         await b.acquire("t")
 
 
-async def test_a_core_that_stalled_loses_its_threads_and_cannot_write(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_a_core_that_stalled_loses_its_threads_and_cannot_write(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a)
-        clock.now_s += 30
+        world.pass_(30)
         assert await _statuses(b) == ["interrupted"], "even before it is taken over"
 
         await b.acquire("t")
@@ -147,11 +209,10 @@ async def test_a_core_that_stalled_loses_its_threads_and_cannot_write(tmp_path: 
         assert await a.items("t") == ()
 
 
-async def test_a_lost_lease_stays_lost_after_the_other_gave_it_up(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_a_lost_lease_stays_lost_after_the_other_gave_it_up(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a)
-        clock.now_s += 30
+        world.pass_(30)
         await b.acquire("t")
         await b.write([DeleteThread("t")])
         await b.release("t")
@@ -164,12 +225,11 @@ async def test_a_lost_lease_stays_lost_after_the_other_gave_it_up(tmp_path: Path
         await a.write([PutThread(thread_row("t"))])
 
 
-async def test_a_core_whose_lease_is_lost_still_writes_its_other_threads(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a, opened(path, elsewhere("b"), clock) as b:
+async def test_a_core_whose_lease_is_lost_still_writes_its_other_threads(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a, "lost")
         await _begin_turn(a, "kept")
-        clock.now_s += 30
+        world.pass_(30)
         await b.acquire("lost")
 
         lost = a.write([PutItem(item_row("lost", "u", "i"))])
@@ -181,80 +241,71 @@ async def test_a_core_whose_lease_is_lost_still_writes_its_other_threads(tmp_pat
         assert await a.items("kept") == (item_row("kept", "u", "i"),)
 
 
-async def test_a_heartbeat_keeps_the_lease(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
+async def test_a_heartbeat_keeps_the_lease(world: World) -> None:
     async with (
-        opened(path, elsewhere("a"), clock, heartbeat_s=0.01) as a,
-        opened(path, elsewhere("b"), clock) as b,
+        world.opened(elsewhere("a"), heartbeat_s=0.01) as a,
+        world.opened(elsewhere("b")) as b,
     ):
         await _begin_turn(a)
         async with asyncio.timeout(10):
             for _ in range(4):
-                clock.now_s += 20
-                await _renewed(path, "a", clock.now_s + 30)
+                world.pass_(20)
+                await _renewed(world, "a")
 
         with pytest.raises(ThreadOwnedError):
             await b.acquire("t")
 
 
-async def _renewed(path: Path, host: str, expires_at_s: float) -> None:
-    """Look until the lease lasts that long."""
-    query = "SELECT max(expires_at_s) FROM cores WHERE host = ?"
-    with closing(sqlite3.connect(path)) as connection:
-        while connection.execute(query, [host]).fetchone()[0] < expires_at_s:  # noqa: ASYNC110 - a commit elsewhere is no event
-            await asyncio.sleep(0.005)
+async def _renewed(world: World, host: str) -> None:
+    """Look until the lease is as good as new."""
+    while world.lasts_s(host) < LEASE_S - 5:  # noqa: ASYNC110 - a commit elsewhere is no event
+        await asyncio.sleep(0.005)
 
 
-async def test_a_dead_owner_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
+async def test_a_dead_owner_of_this_machine_is_taken_over_at_once(world: World) -> None:
     async with (
-        opened(path, this_process(), clock) as b,
-        opened(path, dead_process(), clock) as a,
+        world.opened(this_process()) as b,
+        world.opened(dead_process()) as a,
     ):
         await _begin_turn(a)
         assert await _statuses(b) == ["interrupted"], "it never shows as running"
 
         await b.acquire("t")
 
-        assert _epoch(path) == 2
+        assert world.epoch() == 2
         assert await _statuses(a) == ["interrupted"], "durably"
         with pytest.raises(ThreadOwnedError):
             await a.write([PutTurn(turn_row("t", "u"))])
 
 
-async def test_opening_interrupts_the_turns_of_dead_owners_only(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
+async def test_opening_interrupts_the_turns_of_dead_owners_only(world: World) -> None:
     async with (
-        opened(path, dead_process(), clock) as dead,
-        opened(path, elsewhere("a"), clock) as living,
+        world.opened(dead_process()) as dead,
+        world.opened(elsewhere("a")) as living,
     ):
         await _begin_turn(dead, "t1")
         await _begin_turn(living, "t2")
 
-        async with opened(path, this_process(), clock):
+        async with world.opened(this_process()):
             pass
 
-        with closing(sqlite3.connect(path)) as connection:
-            found = connection.execute("SELECT thread_id, status FROM turns ORDER BY 1").fetchall()
+        found = world.rows("SELECT thread_id, status FROM turns ORDER BY 1")
         assert found == [("t1", "interrupted"), ("t2", "inProgress")]
 
 
-async def test_leases_of_deleted_threads_do_not_stay(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a:
+async def test_leases_of_deleted_threads_do_not_stay(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a:
         await _begin_turn(a)
         await a.write([DeleteThread("t")])
         await a.release("t")
 
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+        assert world.rows("SELECT count(*) FROM leases") == [(0,)]
 
 
-async def test_a_core_that_wakes_up_and_acquires_counts_as_living(tmp_path: Path) -> None:
-    path, clock = tmp_path / "threads.db", Clock()
-    async with opened(path, elsewhere("a"), clock) as a:
-        clock.now_s += 30
-        async with opened(path, elsewhere("b"), clock) as b:
+async def test_a_core_that_wakes_up_and_acquires_counts_as_living(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a:
+        world.pass_(30)
+        async with world.opened(elsewhere("b")) as b:
             await a.acquire("t")
 
             with pytest.raises(ThreadOwnedError):

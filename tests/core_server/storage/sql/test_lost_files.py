@@ -5,7 +5,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -141,13 +141,15 @@ async def test_a_file_that_goes_while_it_is_written_to_is_noticed_before_the_ans
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await opened(path)
-    apply = rows.apply
+    apply = rows.Rows.apply
 
-    def apply_and_delete(connection: Connection, operation: Operation) -> None:
-        apply(connection, operation)
+    def apply_and_delete(
+        self: rows.Rows, connection: Connection, operations: Sequence[Operation]
+    ) -> None:
+        apply(self, connection, operations)
         path.unlink(missing_ok=True)
 
-    monkeypatch.setattr(rows, "apply", apply_and_delete)
+    monkeypatch.setattr(rows.Rows, "apply", apply_and_delete)
     with pytest.raises(DiskError, match="it was deleted"):
         await store.write([PutThread(thread_row("another"))])
     with pytest.raises(StorageError):

@@ -64,11 +64,26 @@ def test_an_earlier_boot_of_our_machine_is_over() -> None:
     assert replace(me, boot_id="an earlier boot").is_dead(seen_from=me)
 
 
+def test_two_hosts_of_one_name_that_nobody_vouched_for_are_two() -> None:
+    me = this_process(host_id="")
+    other = replace(me, owner_id="other", boot_id="another", pid=2**22 + 1)
+
+    assert other.host == me.host
+    assert not other.is_dead(seen_from=me)
+
+
+def test_a_configured_host_id_is_believed() -> None:
+    me = this_process(host_id="pod-0", url="ws://pod-0:4500")
+
+    assert (me.host_id, me.url) == ("pod-0", "ws://pod-0:4500")
+    assert replace(me, owner_id="before", boot_id="before").is_dead(seen_from=me)
+
+
 def test_nothing_is_known_of_another_machine_or_container_or_without_proc() -> None:
     me = this_process()
     gone = replace(me, pid=2**22 + 1)
 
     assert gone.is_dead(seen_from=me)
-    assert not replace(gone, boot_id="another", host="elsewhere").is_dead(seen_from=me)
+    assert not replace(gone, boot_id="another", host_id="elsewhere").is_dead(seen_from=me)
     assert not replace(gone, pid_space="pid:[another container]").is_dead(seen_from=me)
     assert not replace(gone, boot_id="").is_dead(seen_from=me)

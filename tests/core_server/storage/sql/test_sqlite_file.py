@@ -89,7 +89,7 @@ async def test_commits_are_synced_and_the_log_is_written_ahead(tmp_path: Path) -
         "synchronous": 2,
         "foreign_keys": 1,
         "busy_timeout": 5000,
-        "user_version": 1,
+        "user_version": 2,
     }
 
 
@@ -112,7 +112,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
     assert isinstance(refusal, NewerSchemaError)
     assert str(refusal) == (
-        f"thread store {path}: written by a newer version (schema 7, this one knows 1): "
+        f"thread store {path}: written by a newer version (schema 7, this one knows 2): "
         "update this program, or choose another path"
     )
 
@@ -179,7 +179,7 @@ async def test_an_older_schema_is_taken_up_version_by_version(tmp_path: Path) ->
     def paint(connection: Connection) -> None:
         connection.exec_driver_sql("UPDATE threads SET colour = 'blue'")
 
-    upgrades: tuple[schema.Upgrade, ...] = (add_colour, paint)
+    upgrades: tuple[schema.Upgrade, ...] = (*schema.UPGRADES, add_colour, paint)
     for _ in range(2):
         engine, connection = sqlite_file.connect(path)
         sqlite_file.migrate(connection, path, upgrades)
@@ -188,7 +188,33 @@ async def test_an_older_schema_is_taken_up_version_by_version(tmp_path: Path) ->
 
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("SELECT thread_id, colour FROM threads").fetchall() == [("t", "blue")]
-        assert raw.execute("PRAGMA user_version").fetchone() == (3,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (4,)
+
+
+async def test_a_file_of_the_first_version_becomes_like_a_new_one(tmp_path: Path) -> None:
+    path, new = tmp_path / "threads.db", tmp_path / "new.db"
+    for each in (path, new):
+        store = SqliteStore(each)
+        await store.open()
+        await store.write([PutThread(thread_row("t"))])
+        await store.close()
+    with closing(sqlite3.connect(path)) as raw:
+        for name in ("host_id", "url", "draining", "load"):
+            raw.execute(f"ALTER TABLE cores DROP COLUMN {name}")
+        raw.execute("PRAGMA user_version=1")
+        raw.commit()
+
+    store = SqliteStore(path)
+    await store.open()
+
+    assert await store.thread("t") == thread_row("t")
+    await store.close()
+    assert _columns(path) == _columns(new)
+
+
+def _columns(path: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as raw:
+        return raw.execute("PRAGMA table_info(cores)").fetchall()
 
 
 async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -203,13 +229,13 @@ async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
 
     engine, connection = sqlite_file.connect(path)
     with pytest.raises(StorageError, match="interrupted"):
-        sqlite_file.migrate(connection, path, (half,))
+        sqlite_file.migrate(connection, path, (*schema.UPGRADES, half))
     connection.close()
     engine.dispose()
 
     with closing(sqlite3.connect(path)) as raw:
         names = [row[1] for row in raw.execute("PRAGMA table_info(threads)")]
-        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (2,)
     assert "colour" not in names
 
 
@@ -243,7 +269,7 @@ def test_a_page_is_a_walk_along_an_index(
 ) -> None:
     """So a page of 10,000 threads costs what one of 100 does."""
     path = tmp_path / "threads.db"
-    database = Database(path, this_process())
+    database = Database(sqlite_file.SqliteFile(path), this_process())
     database.write([PutThread(thread_row(f"t{number}")) for number in range(3)])
     query = ThreadQuery(limit=2, sort_key=sort_key, descending=descending, cwds=("/w",))
     cursor = database.page(query, None).next_cursor

@@ -131,6 +131,10 @@ class Meters:
         """Count a request that was refused for load or drain."""
         self._metrics.shed.add(why)
 
+    def relayed(self) -> None:
+        """Count a request that was taken to another host."""
+        self._metrics.relayed += 1
+
     def answer_ignored(self) -> None:
         """Count a client's answer that settled nothing."""
         self._metrics.ignored.add("answer")

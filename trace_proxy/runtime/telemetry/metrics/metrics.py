@@ -53,6 +53,7 @@ class Metrics:
             `..._from_cores`, `..._to_cores`, and `bytes_...` for their sizes.
         approvals_pending: Server requests that nobody has answered.
         core_restarts: Core processes started again.
+        relayed: Requests that were taken to another host of the fleet.
         drain_state: One of `STATES`.
         calls: `observe(method, error_type, seconds)` for each answered request; pass
             `_OTHER` for methods that are not known.
@@ -79,6 +80,7 @@ class Metrics:
         self.bytes_from_clients = self.bytes_to_clients = 0
         self.bytes_from_cores = self.bytes_to_cores = 0
         self.core_restarts = 0
+        self.relayed = 0
         self.drain_state = STATES[0]
         self.calls = CallDurations(CALL_BOUNDS_S)
         self.turn_duration = Distribution(TURN_BOUNDS_S)
@@ -205,6 +207,11 @@ class Metrics:
             _tally("connections.cut", "Connections closed by us.", self.cut, "reason"),
             _tally("connections.refused", "Who was not let in.", self.refused, "reason"),
             _tally("connections.authenticated", "Who was, by name.", self.users, "user.id"),
+            _counter(
+                "requests.relayed",
+                "Requests taken to another host.",
+                lambda: [((), self.relayed)],
+            ),
             _counter("core.restarts", "Cores started again.", lambda: [((), self.core_restarts)]),
             _tally("core.faults", "Core output not understood.", self.core_faults, "reason"),
             Instrument(

@@ -1,0 +1,272 @@
+"""Two hosts on one PostgreSQL, each a proxy with its core: any client on any host."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.e2e.processes import kill, marked
+from tests.e2e.proxy import Json, Proxy, RpcError, WebsocketClient, trace_proxy, turn_params
+from tests.postgres import new_store_url
+
+LEASE_S = 3
+
+
+@contextlib.asynccontextmanager
+async def host(url: str, directory: Path, *options: str) -> AsyncIterator[Proxy]:
+    """One host of a fleet."""
+    directory.mkdir()  # noqa: ASYNC240 - a moment, and nobody waits
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        listen = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    place = ("--advertise-url", listen, "--trace-file", str(directory / "traces.jsonl"))
+    env = {
+        "CORE_SERVER_STORE": url,
+        "CORE_SERVER_LEASE_SECONDS": str(LEASE_S),
+        # Commands run in a login shell; whose profile this machine has is not our subject.
+        "HOME": str(directory),
+    }
+    async with trace_proxy(*place, *options, env=env, listen=listen, directory=directory) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[tuple[Proxy, Proxy]]:
+    url = new_store_url()
+    async with (
+        asyncio.timeout(120),
+        host(url, tmp_path / "one") as one,
+        host(url, tmp_path / "two") as two,
+    ):
+        yield one, two
+
+
+async def _completed(client: WebsocketClient, turn: str) -> str:
+    done = await client.wait(
+        lambda each: (
+            each.get("method") == "turn/completed" and each["params"]["turn"]["id"] == turn
+        )
+    )
+    status: str = done["params"]["turn"]["status"]
+    return status
+
+
+def _crash(proxy: Proxy) -> None:
+    """The whole host is gone at once."""
+    for pid in [proxy.pid, *marked(proxy.mark)]:
+        kill(pid)
+
+
+async def test_a_client_of_any_host_uses_a_thread_of_another(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        thread = await there.thread()
+        assert await _completed(there, await there.turn(thread, "first")) == "completed"
+
+        resumed = await here.request("thread/resume", {"threadId": thread})
+        turn = await here.turn(thread, "/slow 1")
+        steered = await here.request(
+            "turn/steer",
+            {
+                "threadId": thread,
+                "expectedTurnId": turn,
+                "input": [{"type": "text", "text": "and more"}],
+            },
+        )
+        ends = [await _completed(client, turn) for client in (here, there)]
+        listed = await here.request("thread/list", {})
+        read = await here.request("thread/read", {"threadId": thread, "includeTurns": True})
+
+        assert [each["status"] for each in resumed["thread"]["turns"]] == ["completed"]
+        assert steered["turnId"] == turn
+        assert ends == ["completed", "completed"]
+        assert [each["id"] for each in listed["data"]] == [thread]
+        assert len(read["thread"]["turns"]) == 2
+        assert "item/agentMessage/delta" in here.methods()
+        assert here.methods().count("turn/completed") == 1
+    ready = json.loads((await two.get("/readyz"))[1])
+    assert ready["peers"] == [{"url": one.url, "state": "ready", "threads": 1}]
+
+
+async def test_an_approval_is_given_and_a_turn_interrupted_over_a_hop(
+    hosts: tuple[Proxy, Proxy],
+) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+
+        turn = await here.turn(thread, "/run echo over the hop")
+        asked = await here.wait_for("item/commandExecution/requestApproval")
+        await here.send({"id": asked["id"], "result": {"decision": "accept"}})
+        assert await _completed(here, turn) == "completed"
+        item = next(
+            each["params"]["item"]
+            for each in here.received
+            if each.get("method") == "item/completed"
+            and each["params"]["item"]["type"] == "commandExecution"
+        )
+        slow = await here.turn(thread, "/slow 60")
+        await here.request("turn/interrupt", {"threadId": thread, "turnId": slow})
+
+        assert item["aggregatedOutput"] == "over the hop\n"
+        assert await _completed(here, slow) == "interrupted"
+
+
+async def test_a_turn_on_another_host_is_one_trace(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+        trace = f"{7:032x}"
+        params = turn_params(thread, "hello")
+        answer = await here.request(
+            "turn/start", params, trace={"traceparent": f"00-{trace}-{9:016x}-01"}
+        )
+        await _completed(here, answer["turn"]["id"])
+    for proxy in hosts:
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.exit_code() == 0
+
+    spans = [span for proxy in hosts for span in _spans(proxy, trace)]
+    by_id = {span["spanId"]: span for span in spans}
+    turn = next(span for span in spans if span["name"].startswith("invoke_agent"))
+    way = [turn]
+    while way[-1]["parentSpanId"] in by_id:
+        way.append(by_id[way[-1]["parentSpanId"]])
+
+    server, client = 2, 3
+    assert [(span["name"], span["kind"]) for span in way[1:]] == [
+        ("turn/start", server),
+        ("turn/start", client),
+        ("turn/start", server),
+    ]
+    assert way[-1]["parentSpanId"] == f"{9:016x}"
+    assert sum(span["name"].startswith("invoke_agent") for span in spans) == 1
+
+
+def _spans(proxy: Proxy, trace: str) -> Sequence[Json]:
+    lines = (proxy.directory / "traces.jsonl").read_text().splitlines()
+    return [
+        span
+        for line in lines
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+        if span["traceId"] == trace
+    ]
+
+
+async def test_a_request_passes_one_hop_at_most(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client(headers={"X-Trace-Proxy-Hop": "1"}) as relaying:
+        thread = await there.thread()
+        await _completed(there, await there.turn(thread, "first"))
+
+        error = await relaying.error("thread/resume", {"threadId": thread})
+        listed = await relaying.request("thread/list", {})
+        await there.request("thread/name/set", {"threadId": thread, "name": "named"})
+        await relaying.request("thread/list", {})
+
+    assert (error.code, error.data["url"]) == (-32010, one.url)
+    assert [each["id"] for each in listed["data"]] == [thread]
+    assert relaying.methods() == [], "what concerns everybody, its own core tells its clients"
+
+
+async def test_the_threads_of_a_killed_host_go_on_elsewhere(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with two.client() as here:
+        async with one.client() as there:
+            thread = await there.thread()
+            await here.request("thread/resume", {"threadId": thread})
+            turn = await here.turn(thread, "/slow 60")
+            await here.wait_for("item/agentMessage/delta")
+            _crash(one)
+            killed_at_s = time.monotonic()
+            assert await _completed(here, turn) == "interrupted"
+
+        went_on = await _start_until_accepted(here, thread)
+
+        assert time.monotonic() - killed_at_s < LEASE_S + 10
+        assert await _completed(here, went_on) == "completed"
+        read = await here.request("thread/read", {"threadId": thread, "includeTurns": True})
+        statuses = [each["status"] for each in read["thread"]["turns"]]
+        assert statuses == ["interrupted", "completed"]
+
+
+async def _start_until_accepted(client: WebsocketClient, thread: str) -> str:
+    """As clients do with what is retryable."""
+    while True:
+        try:
+            return await client.turn(thread, "on")
+        except RpcError as error:
+            if error.code not in (-32003, -32010):
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def test_the_threads_of_a_drained_host_move_at_once(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with two.client() as here, one.client() as there:
+        busy, idle = await there.thread(), await there.thread()
+        for thread in (busy, idle):
+            await here.request("thread/resume", {"threadId": thread})
+        turn = await here.turn(busy, "/slow 1")
+        one.signal(signal.SIGTERM)
+        await one.logged("drain.started")
+
+        moved = await here.turn(idle, "waits for a moment, and is not refused")
+
+        assert await _completed(here, moved) == "completed"
+        assert await _completed(here, turn) == "completed", "it was waited for"
+        assert await _completed(here, await here.turn(busy, "on")) == "completed"
+        assert await there.closed() == 1012
+        assert await one.exit_code() == 0
+
+
+async def test_a_thread_is_found_again_without_a_request(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+        _crash(one)
+        await two.logged("thread.followed")
+        async with two.client() as third:
+            await third.request("thread/resume", {"threadId": thread})
+            turn = await third.turn(thread, "on")
+            assert await _completed(here, turn) == "completed"
+
+
+async def test_hosts_let_each_other_in_by_their_token_alone(tmp_path: Path) -> None:
+    url = new_store_url()
+    for name in ("peers", "clients"):
+        (tmp_path / name).write_text(f"{name}-token-of-some-length\n")
+        (tmp_path / name).chmod(0o600)
+    options = (
+        *("--peer-token-file", str(tmp_path / "peers")),
+        *("--ws-auth", "capability-token", "--ws-token-file", str(tmp_path / "clients")),
+    )
+    mine = {"Authorization": "Bearer clients-token-of-some-length"}
+    async with (
+        asyncio.timeout(60),
+        host(url, tmp_path / "one", *options) as one,
+        host(url, tmp_path / "two", *options) as two,
+        one.client(headers=mine) as there,
+        two.client(headers=mine) as here,
+    ):
+        thread = await there.thread()
+        turn = await there.turn(thread, "hello")
+        await _completed(there, turn)
+
+        await here.request("thread/resume", {"threadId": thread})
+
+        assert await _completed(here, await here.turn(thread, "over the hop")) == "completed"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await two.connect(headers={**mine, "X-Trace-Proxy-Hop": "1"})
+        assert refused.value.status == 401

@@ -1,0 +1,212 @@
+"""A real PostgreSQL for tests: a given one, or one that is started here as an ordinary user.
+
+`TRACE_PROXY_TEST_POSTGRES_URL` names a running one. Else, where its binaries are found, one
+is started in a temporary folder, on a port of the kernel's choice, and ended with the tests.
+Each store of a test gets a schema of its own in it, so tests do not see each other.
+"""
+
+import atexit
+import functools
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+URL, REQUIRE = "TRACE_PROXY_TEST_POSTGRES_URL", "TRACE_PROXY_REQUIRE_POSTGRES"
+_START_TIMEOUT_S = 60
+_numbers = itertools.count()
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own. Ended by `stop`, at the latest at exit.
+
+    Args:
+        folder: Where its data lies; belongs to the user that it runs as.
+        options: Settings, `name=value`.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = ("fsync=off",)) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)
+
+    @property
+    def url(self) -> str:
+        """Of its first database, for the superuser."""
+        return f"postgresql://tests@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Make a new, empty cluster."""
+        _run(
+            "initdb",
+            "-D",
+            str(self.folder),
+            "-U",
+            "tests",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+        )
+
+    def copy_from(self, primary: "Server") -> None:
+        """Become a standby of another server, which runs."""
+        _run(
+            "pg_basebackup", "-D", str(self.folder), "-R", "-X", "stream", "-c", "fast",
+            "--no-sync", "-d", primary.url,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Run, and wait until it takes connections."""
+        settings = [
+            f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=",
+            *self._options,
+        ]  # fmt: skip
+        command = [_binary("postgres"), "-D", str(self.folder)]
+        for setting in settings:
+            command += ["-c", setting]
+        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_as_ordinary_user(), *command], stdout=log, stderr=log, start_new_session=True
+            )
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        ready = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            assert self._process.poll() is None, "PostgreSQL ended at its start"
+            assert time.monotonic() < deadline_s, "PostgreSQL does not start"
+            time.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """Of the postmaster."""
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it; SIGQUIT is an immediate end, as a crash, SIGINT a fast and orderly one."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def promote(self) -> None:
+        """Make a standby the primary; waits until it is."""
+        _run("pg_ctl", "promote", "-w", "-D", str(self.folder))
+
+    def execute(self, sql: str) -> str:
+        """What `psql` says to one statement."""
+        return psql(self.url, sql)
+
+
+def psql(url: str, sql: str) -> str:
+    """What `psql` says to one statement."""
+    command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@functools.cache
+def why_none() -> str:
+    """Why no PostgreSQL can be had; empty when one can."""
+    if os.environ.get(URL) or _binaries():
+        return ""
+    return f"no PostgreSQL: {URL} is not set, and /usr/lib/postgresql has no server"
+
+
+def needed() -> None:
+    """Skip the calling test where none can be had, or fail it where one is required."""
+    if reason := why_none():
+        if os.environ.get(REQUIRE) == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@functools.cache
+def shared_url() -> str:
+    """A database for all tests of this process; it runs from the first call on."""
+    if given := os.environ.get(URL):
+        return given
+    server = Server(new_folder())
+    server.create()
+    server.start()
+    return server.url
+
+
+def new_store_url() -> str:
+    """A store that nobody has used, in the shared database: a schema of its own."""
+    needed()
+    name = f"t{os.getpid()}_{next(_numbers)}_{time.time_ns()}"
+    return in_schema(shared_url(), name)
+
+
+def in_schema(url: str, name: str) -> str:
+    """The URL with a schema of this name, which is created."""
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    separator = "&" if "?" in url else "?"
+    return f"{url}{separator}options={quote(f'-csearch_path={name}')}"
+
+
+def new_folder() -> Path:
+    """A folder that an ordinary user may use, gone at exit."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    if os.getuid() == 0:
+        user = _user()
+        for path in (folder, data):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    return data
+
+
+def _user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _as_ordinary_user() -> list[str]:
+    if os.getuid() != 0:  # the server itself refuses to be run by root
+        return []
+    user = _user()
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _run(program: str, *arguments: str) -> None:
+    command = [*_as_ordinary_user(), _binary(program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+@functools.cache
+def _binaries() -> str:
+    """The folder of the newest server."""
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    if found := shutil.which("initdb"):
+        folders.append(Path(found).resolve().parent)
+    return next((str(folder) for folder in folders if (folder / "postgres").exists()), "")
+
+
+def _binary(name: str) -> str:
+    return f"{_binaries()}/{name}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
