@@ -19,6 +19,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MIN_DESCRIPTORS = 64
 """Loop, listener, log, exporter, signals and one core take some 30; then come the clients."""
 
+MANY_DESCRIPTORS = 65_536
+"""As many as the hard limit allows up to this: some thousand clients with a core each."""
+
 
 def main() -> int:
     """Run `trace-proxy`, or `trace-proxy talk`: a client for people.
@@ -95,14 +98,15 @@ def _require_descriptors() -> None:
     from trace_proxy.errors import StartError  # noqa: PLC0415 - as above
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= MIN_DESCRIPTORS:
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     if hard != resource.RLIM_INFINITY and hard < MIN_DESCRIPTORS:
         raise StartError(
             f"only {hard} open files are allowed and {MIN_DESCRIPTORS} are needed:"
             " raise the limit (ulimit -n)"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_DESCRIPTORS, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _fill_standard_descriptors() -> None:

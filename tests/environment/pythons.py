@@ -52,7 +52,8 @@ def version_of(path: str) -> str:
             [path, "-c", code], capture_output=True, text=True, check=False, timeout=30
         )
         version = done.stdout.strip()
-        numbers = tuple(int(part) for part in version.split(".")) if version else ()
+        parts = version.split(".")
+        numbers = tuple(map(int, parts)) if all(map(str.isdigit, parts)) else ()
         if done.returncode == 0 and numbers >= OLDEST:
             return version
     return ""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import sys
 from collections.abc import Coroutine
 from functools import partial
@@ -21,6 +22,7 @@ from trace_proxy.runtime.allocator import return_large_buffers
 from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.listener import Listener
 from trace_proxy.runtime.clients.stdio import StdioClient, claim_stdout
+from trace_proxy.runtime.clients.visitor import Visitors
 from trace_proxy.runtime.cores.process import find_command
 from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.log import setup as log_setup
@@ -129,6 +131,21 @@ def _metrics_push(metrics: Metrics, telemetry: Telemetry) -> "MetricsPush | None
     return metrics_push(os.environ, metrics.instruments(), telemetry.resource)
 
 
+DESCRIPTORS_KEPT: Final = 96
+"""For cores, probes, the exporter and the log, however many clients there are."""
+
+
+def _room_for_clients(max_connections: int) -> int:
+    """How many clients the allowed number of open files has room for, if not for all."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max_connections if soft == resource.RLIM_INFINITY else soft - DESCRIPTORS_KEPT
+    if room < max_connections:
+        room = max(1, room)
+        _log.warning("limits.lowered", max_connections=room, open_files=soft)
+        return room
+    return max_connections
+
+
 class Program:
     """The one TaskGroup: listeners, cores, clients, the drain.
 
@@ -157,13 +174,14 @@ class Program:
         supervisor.meters.environment_rejected(self._propagation.environment.rejections)
         limits = config.limits
         count = ConnectionCount(
-            max_connections=limits.max_connections,
+            max_connections=_room_for_clients(limits.max_connections),
             max_connections_per_ip=limits.max_connections_per_ip,
         )
+        visitors = Visitors(count, limits.handshake_timeout_s)
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
         console = supervisor.console() if config.console else None
         self._listeners = [
-            Listener(supervisor, config, self._propagation, count, entrance, console)
+            Listener(supervisor, config, self._propagation, visitors, entrance, console)
             for _ in self._sockets
         ]
 

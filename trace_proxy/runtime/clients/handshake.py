@@ -36,6 +36,9 @@ def refuse(request: web.BaseRequest) -> web.Response | None:
         or "upgrade" not in map(str.strip, tokens)
     ):
         return _bad("a websocket begins with GET, HTTP/1.1 and Connection: Upgrade")
+    for name in (hdrs.SEC_WEBSOCKET_VERSION, hdrs.SEC_WEBSOCKET_KEY):
+        if len(headers.getall(name, ())) > 1:
+            return _bad(f"{name} may be there once")
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION, "").strip() != VERSION:
         refused = web.Response(status=426, text="This server speaks websocket version 13.\n")
         refused.headers.update({hdrs.SEC_WEBSOCKET_VERSION: VERSION, hdrs.UPGRADE: "websocket"})

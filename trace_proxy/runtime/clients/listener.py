@@ -11,14 +11,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 from aiohttp import web
 
 from trace_proxy.access.policy import (
     OPEN_PATHS,
-    ConnectionCount,
     Denial,
     Door,
     RequestFacts,
@@ -34,6 +33,7 @@ from trace_proxy.runtime.clients.clients import ClientT
 from trace_proxy.runtime.clients.console import Console
 from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.intake import Intake
+from trace_proxy.runtime.clients.visitor import Visitor, Visitors
 from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
@@ -95,7 +95,7 @@ class Listener:
         house: Who serves the clients.
         config: All settings.
         propagation: How trace context is read from a handshake.
-        count: Shared by all listeners.
+        visitors: Who is connected; shared by all listeners.
         entrance: What clients have to show; shared too.
         console: The page, None where there is none.
     """
@@ -105,7 +105,7 @@ class Listener:
         house: House,
         config: Config,
         propagation: Propagation,
-        count: ConnectionCount,
+        visitors: Visitors,
         entrance: Entrance,
         console: Console | None,
     ) -> None:
@@ -114,13 +114,12 @@ class Listener:
         self._config = config
         self._console = console
         self._propagation = propagation
-        self._count = count
+        self._visitors = visitors
         self._trust = Trust(self._config.tracing.trust_context.value)
         self._door = Door(bound_ips=(), port=0)
         self._runner: web.ServerRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._unix_path: Path | None = None
-        self._strangers: dict[asyncio.Protocol, asyncio.TimerHandle] = {}
         self.url = ""
 
     def __repr__(self) -> str:
@@ -153,12 +152,11 @@ class Listener:
         found = await loop.getaddrinfo(
             where.host, where.port, family=family, type=socket.SOCK_STREAM
         )
-        address_family, _, _, _, address = found[0]
-        listening = socket.create_server(address[:2], family=address_family, backlog=1024)
-        host, port = listening.getsockname()[:2]
+        listening = _bind_all([(each[0], str(each[4][0])) for each in found], where.port)
+        host, port = listening[0].getsockname()[:2]
         security = self._config.security
         self._door = Door(
-            bound_ips=(host,),
+            bound_ips=tuple(each.getsockname()[0] for each in listening),
             port=port,
             allow_hosts=security.allow_hosts,
             allow_origins=security.allow_origins,
@@ -167,12 +165,14 @@ class Listener:
         )
         certificates = self._entrance.certificates
         wait_s = self._config.limits.handshake_timeout_s
-        self._server = await loop.create_server(
-            lambda: self._greet(runner),
-            sock=listening,
-            ssl=None if certificates is None else certificates.context,
-            ssl_handshake_timeout=None if certificates is None else wait_s,
-        )
+        for each in listening:
+            server = await loop.create_server(
+                partial(self._visitors.protocol, _server_of(runner)),
+                sock=each,
+                ssl=None if certificates is None else certificates.context,
+                ssl_handshake_timeout=None if certificates is None else wait_s,
+            )
+            self._servers.append(server)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"ws{'' if certificates is None else 's'}://{shown}:{port}"
 
@@ -180,31 +180,17 @@ class Listener:
         path = Path(where.path)
         await asyncio.to_thread(_remove_stale, path)
         listening = await asyncio.to_thread(_bind_private, path)
-        self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: self._greet(runner), sock=listening
+        server = await asyncio.get_running_loop().create_unix_server(
+            partial(self._visitors.protocol, _server_of(runner)), sock=listening
         )
+        self._servers.append(server)
         self._unix_path = path
         self.url = where.url
 
-    def _greet(self, runner: web.ServerRunner) -> asyncio.Protocol:
-        """A new connection: it has `handshake_timeout_s` to send a whole request."""
-        assert runner.server is not None
-        protocol = runner.server()
-
-        def hang_up() -> None:
-            del self._strangers[protocol]
-            if protocol.transport is not None:
-                protocol.transport.abort()
-
-        self._strangers[protocol] = asyncio.get_running_loop().call_later(
-            self._config.limits.handshake_timeout_s, hang_up
-        )
-        return protocol
-
     async def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._unix_path is not None:
@@ -212,10 +198,7 @@ class Listener:
                 self._unix_path.unlink()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        timer = self._strangers.pop(request.protocol, None)
-        if timer is not None:
-            timer.cancel()
-        refused = self._door.check(
+        refused = self._one_too_many(request) or self._door.check(
             RequestFacts(
                 path=request.path,
                 hosts=request.headers.getall("Host", ()),
@@ -234,6 +217,17 @@ class Listener:
             if isinstance(admitted, Denial):
                 return self._denial(admitted)
         return await self._page(request)
+
+    def _one_too_many(self, request: web.BaseRequest) -> Denial | None:
+        """Whether there is no room for who asks, or it takes us for a proxy of the web."""
+        visitor = cast("Visitor", request.protocol)  # as `protocol` of `Visitors` makes them
+        visitor.asked()
+        if visitor.refused is not None and request.path not in OPEN_PATHS:
+            visitor.force_close()
+            return visitor.refused
+        if not request.raw_path.startswith("/"):
+            return Denial(400, "absolute_form", "Ask for a path alone.")
+        return None
 
     async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
         shown = None if self._console is None else await self._console.answer(request)
@@ -264,14 +258,8 @@ class Listener:
         admitted = self._entrance.admit(request, address)
         if isinstance(admitted, Denial):
             return self._denial(admitted)
-        refused = self._count.admit(address)
-        if refused is not None:
-            return self._denial(refused)
-        try:
-            peer = msgspec.structs.replace(peer, user=admitted.user)
-            return await self._serve(request, peer, admitted)
-        finally:
-            self._count.release(address)
+        peer = msgspec.structs.replace(peer, user=admitted.user)
+        return await self._serve(request, peer, admitted)
 
     async def _serve(
         self, request: web.BaseRequest, peer: Peer, identity: Identity
@@ -313,6 +301,30 @@ class Listener:
 
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _server_of(runner: web.ServerRunner) -> web.Server:
+    assert runner.server is not None, "it was set up"
+    return runner.server
+
+
+def _bind_all(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
+    """Listen on all that a name stands for, on one port.
+
+    Raises:
+        OSError: the first cannot be had; others are left out where the machine has them not.
+    """
+    bound: list[socket.socket] = []
+    for family, host in dict.fromkeys(addresses):
+        try:
+            listening = socket.create_server((host, port), family=family, backlog=1024)
+        except OSError:
+            if not bound:
+                raise
+            continue
+        bound.append(listening)
+        port = listening.getsockname()[1]
+    return bound
 
 
 def _unavailable(text: str) -> web.Response:
