@@ -39,7 +39,7 @@ class StartError(Exception):
 
 
 def invalid_request(message: str) -> WireError:
-    """A request that the state refuses, with the reference's text (wire.md section 1)."""
+    """A request that the state refuses, with the reference's text."""
     return WireError(codes.INVALID_REQUEST, message)
 
 

@@ -38,7 +38,7 @@ PASSED_ON: Final = {
 """For the core, from who starts compose."""
 
 CLOSING_S: Final = 7
-"""drain-and-queues.md: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
+"""What the drain allows: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
 
 
 def parse_yaml(lines: list[str], anchors: dict[str, Any], indent: int = 0) -> Any:

@@ -4,8 +4,8 @@ Whatever keeps the proxy from serving ends in one line on stderr; a traceback on
 `--log-level debug` asks for it.
 
 Nothing heavy is imported at the top. Importing what the proxy needs takes 0.3 s, and a
-signal in that time must wait until the runtime can answer it (drain-and-queues.md,
-"Traps"), so it is blocked first: pending, not lost. The runtime unblocks.
+signal in that time must wait until the runtime can answer it, so it is blocked first:
+pending, not lost. The runtime unblocks.
 """
 
 import contextlib

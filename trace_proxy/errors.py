@@ -7,7 +7,7 @@ between two parties on the wire is a JSON-RPC error and never comes through here
 
 
 class ConfigurationError(Exception):
-    """The options make no sense together or alone: exit code 2 (interface.md, "Exit").
+    """The options make no sense together or alone: exit code 2.
 
     The message is one line: which option, what was wrong with it, what to do.
     """
@@ -16,7 +16,7 @@ class ConfigurationError(Exception):
 
 
 class StartError(Exception):
-    """The options are fine, yet the proxy cannot serve: exit code 1 (interface.md, "Exit").
+    """The options are fine, yet the proxy cannot serve: exit code 1.
 
     The message is one line: what failed (address in use, no core starts) and what to do.
     """

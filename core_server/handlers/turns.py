@@ -42,7 +42,7 @@ MAX_INPUT_CHARACTERS: Final = 1024 * 1024
 
 
 def start(context: Context, params: TurnStartParams, trace: Trace) -> Reply | Awaitable[Reply]:
-    """`turn/start`: begin a turn, or join the one that runs (wire.md section 2.3)."""
+    """`turn/start`: begin a turn, or join the one that runs."""
     thread = context.loaded(params.thread_id)
     thread.check_writable()
     _check_size(params.input)

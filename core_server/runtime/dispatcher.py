@@ -189,7 +189,7 @@ class Dispatcher:
             self._enter(call)
 
     def _prepare(self, request_id: bytes, message: Message, name: str) -> Call:
-        """Checks, in the order of wire.md section 1."""
+        """Checks, in the reference's order."""
         route = self._routes.get(name)
         if route is None:
             raise WireError(codes.METHOD_NOT_FOUND, f"Method not found: {name[:256]}")

@@ -52,7 +52,7 @@ class ParamsReader:
         return params
 
     def check_experimental(self, raw: Raw | UnsetType) -> None:
-        """Refuse members of the experimental surface (wire.md section 3.1).
+        """Refuse members of the experimental surface.
 
         Raises:
             WireError: names the first one.

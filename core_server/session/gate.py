@@ -3,7 +3,7 @@
     NEW --initialize--> INITIALIZED
 
 Once a client has sent `"jsonrpc":"2.0"`, every message to it carries that too.
-Parameter shapes are checked before (wire.md section 1, order of checks).
+Parameter shapes are checked before, as the reference does.
 """
 
 from enum import Enum, auto
@@ -74,5 +74,5 @@ class Gate:
 
 
 def needs_experimental(what: str) -> WireError:
-    """A method or `method.field` of the experimental surface (wire.md section 3.1)."""
+    """A method or `method.field` of the experimental surface."""
     return invalid_request(f"{what} requires experimentalApi capability")

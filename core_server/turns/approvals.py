@@ -63,7 +63,7 @@ class Approvals:
         """Ask and wait. The client is told when the question is settled.
 
         When the turn is cut meanwhile, it is told behind `turn/completed`, as with the
-        reference (wire.md section 2.2).
+        reference.
         """
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         request_id = self._pending.ask(answer)

@@ -1,8 +1,8 @@
 """Commands of a turn: proposed by the engine, or the user's own.
 
-The order of messages is the reference's (wire.md section 2.2). With an approval the item
-begins before it, so that a client can show what it is about; without one it begins when
-the process runs, with its id. The deltas of an item together are its `aggregatedOutput`.
+The order of messages is the reference's. With an approval the item begins before it, so
+that a client can show what it is about; without one it begins when the process runs, with
+its id. The deltas of an item together are its `aggregatedOutput`.
 """
 
 import asyncio

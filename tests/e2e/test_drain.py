@@ -1,4 +1,4 @@
-"""Nothing lost in a drain, on real processes: drain-and-queues.md, "Drain"."""
+"""Nothing lost in a drain, on real processes."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Clients and cores that do not read, or write too much: drain-and-queues.md, "Queues"."""
+"""Clients and cores that do not read, or write too much."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Cores that crash, hang and babble, on real processes: drain-and-queues.md, "Cores"."""
+"""Cores that crash, hang and babble, on real processes."""
 
 import asyncio
 import signal

@@ -78,7 +78,7 @@ class Run:
 
 
 def attributes_of(number: int) -> dict[str, AttributeValue]:
-    """Thirteen attributes, as tracing.md wants them; the request id never repeats."""
+    """Thirteen attributes; the request id never repeats."""
     return {
         "rpc.system.name": "jsonrpc",
         "rpc.method": ("thread/read", "thread/list", "turn/start")[number % 3],

@@ -141,7 +141,7 @@ class CoreStderr(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """The cores: what to start, how many, and when to give one up (drain-and-queues.md, "Cores").
+    """The cores: what to start, how many, and when to give one up.
 
     Attributes:
         command: The core's argv; found or not found when it is started.
@@ -267,7 +267,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracing:
-    """Where traces come from and go to (tracing.md). `OTEL_*` is `telemetry`'s business.
+    """Where traces come from and go to. `OTEL_*` is `telemetry`'s business.
 
     Attributes:
         trust_context: Whether a context from outside is the parent or a link.

@@ -1,8 +1,8 @@
 """How much of anything the proxy holds, and for how long: one table, every row an option.
 
 A field `max_in_flight` is the option `--max-in-flight` and `TRACE_PROXY_MAX_IN_FLIGHT`;
-an ending `_s` (seconds) is left out of the option's name. The rows are those of
-drain-and-queues.md, "Queues" and "Cores", and of security.md.
+an ending `_s` (seconds) is left out of the option's name. README's "What happens when"
+says what is seen at each.
 
 Two rules give the small numbers a meaning. A bound in bytes always lets one message
 into an empty queue, so it may be smaller than a message. And the whole proxy's bound

@@ -7,6 +7,7 @@ for notifications from a client nothing is refused: the reference ignores them a
 """
 
 import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -19,15 +20,6 @@ from trace_proxy.protocol.refusal import (
     NOT_INITIALIZED,
     Refusal,
     invalid_request,
-)
-from trace_proxy.state.shape import (
-    Reader,
-    ShapeError,
-    boolean,
-    optional,
-    string,
-    struct,
-    wrong_type,
 )
 
 MAX_NAME_CHARS: Final = 1024
@@ -110,7 +102,7 @@ def open_session(params: bytes | None) -> Session | Refusal:
     """
     try:
         return _opened(params)
-    except ShapeError as error:
+    except _ShapeError as error:
         return invalid_request(str(error))
 
 
@@ -118,13 +110,13 @@ def _opened(params: bytes | None) -> Session:
     try:
         value: object = msgspec.json.decode(params or b"null")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ShapeError(f"Invalid request: {error}") from None
+        raise _ShapeError(f"Invalid request: {error}") from None
     if value is None:
-        raise ShapeError("Invalid request: missing field `params`")
-    given = struct(value, "InitializeParams", _INITIALIZE, required=("clientInfo",))
+        raise _ShapeError("Invalid request: missing field `params`")
+    given = _struct(value, "InitializeParams", _INITIALIZE, required=("clientInfo",))
     info = msgspec.convert(given["clientInfo"], _ClientInfo)
     if _NO_HEADER.search(info.name):
-        raise ShapeError(
+        raise _ShapeError(
             f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
         )
     agreed = msgspec.convert(given.get("capabilities") or {}, _Capabilities)
@@ -152,35 +144,114 @@ class _Capabilities(
 
 
 def _name(value: object) -> str:
-    return string(value, MAX_NAME_CHARS)
+    return _string(value, MAX_NAME_CHARS)
 
 
 def _names(value: object) -> frozenset[str]:
     if not isinstance(value, list):
-        raise wrong_type(value, "a sequence")
+        raise _wrong_type(value, "a sequence")
     if len(value) > MAX_OPT_OUTS:
-        raise ShapeError(
+        raise _ShapeError(
             f"Invalid request: optOutNotificationMethods has {len(value)} names, "
             f"at most {MAX_OPT_OUTS} are taken"
         )
     return frozenset(map(_name, value))
 
 
-_CLIENT_INFO: Final[dict[str, Reader]] = {
+# Texts are serde's, since clients of the reference match on them: like it, members are judged
+# in the order in which they came, and missing ones last.
+
+_MAX_ECHO_CHARS: Final = 200
+"""How much of a wrong value is quoted back: enough to find it."""
+
+_Reader = Callable[[object], object]
+
+
+class _ShapeError(Exception):
+    """A value has not the type that it must have; the text is for the client."""
+
+
+def _struct(
+    value: object, name: str, readers: Mapping[str, _Reader], required: tuple[str, ...] = ()
+) -> dict[str, object]:
+    """Read an object's known members; unknown ones are ignored.
+
+    Raises:
+        _ShapeError: It is no object, a member has the wrong type, or one is missing.
+    """
+    if not isinstance(value, dict):
+        raise _wrong_type(value, f"struct {name}")
+    members = {key: readers[key](member) for key, member in value.items() if key in readers}
+    for key in required:
+        if key not in members:
+            raise _ShapeError(f"Invalid request: missing field `{key}`")
+    return members
+
+
+def _optional(reader: _Reader) -> _Reader:
+    """The same, or null."""
+    return lambda value: None if value is None else reader(value)
+
+
+def _string(value: object, max_chars: int) -> str:
+    """Read a string of at most `max_chars`; ours, not the reference's, so that it is bounded.
+
+    Raises:
+        _ShapeError: It is none, or longer.
+    """
+    if not isinstance(value, str):
+        raise _wrong_type(value, "a string")
+    if len(value) > max_chars:
+        raise _ShapeError(
+            f"Invalid request: a string has {len(value)} characters, at most {max_chars} are taken"
+        )
+    return value
+
+
+def _boolean(value: object) -> bool:
+    """Read a boolean.
+
+    Raises:
+        _ShapeError: It is none.
+    """
+    if not isinstance(value, bool):
+        raise _wrong_type(value, "a boolean")
+    return value
+
+
+def _wrong_type(value: object, expected: str) -> _ShapeError:
+    """What serde says when it expected something else."""
+    return _ShapeError(f"Invalid request: invalid type: {_described(value)}, expected {expected}")
+
+
+def _described(value: object) -> str:
+    """What serde calls a value (`serde::de::Unexpected`)."""
+    if isinstance(value, str):
+        return "string " + msgspec.json.encode(value[:_MAX_ECHO_CHARS]).decode()
+    if isinstance(value, bool):
+        return f"boolean `{str(value).lower()}`"
+    if isinstance(value, int):
+        return f"integer `{value}`"
+    if isinstance(value, float):
+        return f"floating point `{value}`"
+    return {type(None): "null", list: "sequence"}.get(type(value), "map")
+
+
+_CLIENT_INFO: Final[dict[str, _Reader]] = {
     "name": _name,
     "version": _name,
-    "title": optional(_name),
+    "title": _optional(_name),
 }
-_CAPABILITIES: Final[dict[str, Reader]] = {
-    "experimentalApi": boolean,
-    "requestAttestation": boolean,
-    "optOutNotificationMethods": optional(_names),
+_CAPABILITIES: Final[dict[str, _Reader]] = {
+    "experimentalApi": _boolean,
+    "requestAttestation": _boolean,
+    "optOutNotificationMethods": _optional(_names),
 }
-_INITIALIZE: Final[dict[str, Reader]] = {
+_INITIALIZE: Final[dict[str, _Reader]] = {
     "clientInfo": partial(
-        struct, name="ClientInfo", readers=_CLIENT_INFO, required=("name", "version")
+        _struct, name="ClientInfo", readers=_CLIENT_INFO, required=("name", "version")
     ),
-    "capabilities": optional(
-        partial(struct, name="InitializeCapabilities", readers=_CAPABILITIES)
+    "capabilities": _optional(
+        partial(_struct, name="InitializeCapabilities", readers=_CAPABILITIES)
     ),
 }

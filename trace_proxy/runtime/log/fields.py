@@ -2,7 +2,7 @@
 
 Whatever comes in, something that JSON can hold comes out, and no terminal obeys it. An
 exception's message is left out unless content is recorded: `KeyError('...')` and its kind
-quote what a client sent (tracing.md, "Never recorded by default").
+quote what a client sent.
 """
 
 import errno
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 MAX_VALUE_CHARACTERS: Final = 256
-"""security.md: enough for an id, a path or a reason, too little for a page of somebody's text."""
+"""Enough for an id, a path or a reason, too little for a page of somebody's text."""
 
 MAX_ITEMS: Final = 32
 """Of a list or mapping: every listener and core of a large setup."""

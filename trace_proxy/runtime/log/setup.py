@@ -3,7 +3,7 @@
 `timestamp`, `level`, `event`, then the fields, with `trace_id` and `span_id` at the top
 level when they are given. Libraries that use the standard `logging` end up in the same
 place; the arguments of aiohttp's messages stay out: they are made of request lines and
-headers, and may hold a bearer token (security.md).
+headers, and may hold a bearer token.
 
 What may stand in a line is settled in `log_fields`, writing it in `stderr_sink`.
 """

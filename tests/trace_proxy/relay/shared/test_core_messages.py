@@ -1,4 +1,4 @@
-"""Who hears what a core says unasked: the table of wire.md 3.1."""
+"""Who hears what a core says unasked, method by method."""
 
 import json
 
