@@ -14,7 +14,6 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.protocol.goals import Goal
 from core_server.protocol.items import (
     AgentMessageItem,
     CommandItem,
@@ -28,6 +27,7 @@ from core_server.protocol.items import (
     UserInput,
     UserMessageItem,
 )
+from core_server.protocol.threads import Goal
 from core_server.protocol.turns import ItemsView, TokenUsage, Turn, TurnError
 from core_server.protocol.wire import Wire, encode
 from core_server.session.thread import Facts, Injected, Settings, ThreadMachine

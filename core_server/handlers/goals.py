@@ -4,15 +4,15 @@ import msgspec
 
 from core_server.context import Context, Reply
 from core_server.errors import invalid_params
-from core_server.protocol.goals import (
+from core_server.protocol.threads import (
     Goal,
     GoalClearResult,
     GoalGetResult,
     GoalSetParams,
     GoalSetResult,
     GoalUpdated,
+    ThreadIdNotification,
 )
-from core_server.protocol.threads import ThreadIdNotification
 from core_server.protocol.wire import ThreadParams
 
 

@@ -5,9 +5,8 @@ One turn does it, and has one id in the answer, in its items, at its start and i
 
 import msgspec
 
-from core_server.context import Context, Reply, Work
+from core_server.context import Context, Reply, Trace, Work
 from core_server.errors import invalid_request
-from core_server.handlers.tracing import Trace
 from core_server.handlers.turns import begin
 from core_server.protocol.items import TextInput, UserMessageItem
 from core_server.protocol.reviews import (

@@ -14,7 +14,6 @@ from core_server.handlers import (
     injection,
     pages,
     reviews,
-    searches,
     settings,
     threads,
     turns,
@@ -70,9 +69,9 @@ HANDLERS: dict[str, Handler] = {
     "thread/backgroundTerminals/list": extras.terminals,
     "thread/backgroundTerminals/clean": extras.clean_terminals,
     "thread/backgroundTerminals/terminate": extras.terminate_terminal,
-    "thread/search": searches.search,
-    "thread/search/cancel": searches.cancel,
-    "thread/search/stream/cancel": searches.cancel,
+    "thread/search": pages.search,
+    "thread/search/cancel": pages.cancel,
+    "thread/search/stream/cancel": pages.cancel,
     "permissionProfile/list": extras.profiles,
     "plugin/list": extras.plugins,
     "externalAgentConfig/detect": extras.detected,
@@ -94,5 +93,5 @@ TRACED: dict[str, Handler] = {
 }
 """(context, params, trace) → …: what they begin carries the request's trace context."""
 
-IDENTIFIED: dict[str, Handler] = {"thread/search/stream": searches.stream}
+IDENTIFIED: dict[str, Handler] = {"thread/search/stream": pages.stream}
 """(context, params, the request's id as sent) → …: what they tell on their way names it."""

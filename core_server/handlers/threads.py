@@ -9,9 +9,9 @@ from core_server.errors import invalid_request
 from core_server.handlers.loading import check_id, leased, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
 from core_server.handlers.settings import defaults, opened_with
-from core_server.protocol.goals import GoalUpdated
 from core_server.protocol.pages import TurnsListParams, TurnsListResult
 from core_server.protocol.threads import (
+    GoalUpdated,
     Idle,
     NameUpdated,
     NotLoaded,

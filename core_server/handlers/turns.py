@@ -7,10 +7,9 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from core_server.context import Context, Reply, Work
+from core_server.context import Context, Reply, Trace, Work
 from core_server.errors import WireError, invalid_request, overloaded
 from core_server.handlers.settings import override
-from core_server.handlers.tracing import Trace
 from core_server.jsonrpc import codes
 from core_server.protocol.items import (
     InputItem,

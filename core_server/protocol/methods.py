@@ -10,11 +10,9 @@ from core_server.protocol import (
     account,
     execution,
     extras,
-    goals,
     hosts,
     pages,
     reviews,
-    searches,
     session,
     threads,
     turns,
@@ -90,9 +88,9 @@ METHODS: dict[str, Method] = {
     "thread/items/list": Method(pages.ItemsListParams, pages.ItemsListResult),
     "thread/compact/start": Method(ThreadParams, Nothing, new_work=True),
     "thread/shellCommand": Method(threads.ShellCommandParams, Nothing, new_work=True),
-    "thread/goal/set": Method(goals.GoalSetParams, goals.GoalSetResult),
-    "thread/goal/get": Method(ThreadParams, goals.GoalGetResult),
-    "thread/goal/clear": Method(ThreadParams, goals.GoalClearResult),
+    "thread/goal/set": Method(threads.GoalSetParams, threads.GoalSetResult),
+    "thread/goal/get": Method(ThreadParams, threads.GoalGetResult),
+    "thread/goal/clear": Method(ThreadParams, threads.GoalClearResult),
     "turn/start": Method(
         turns.TurnStartParams, turns.TurnResult, new_work=True, experimental_fields=_TURN
     ),
@@ -139,12 +137,10 @@ METHODS: dict[str, Method] = {
     "thread/backgroundTerminals/terminate": Method(
         extras.TerminalParams, extras.TerminatedResult, experimental=True
     ),
-    "thread/search": Method(searches.SearchParams, searches.SearchResult, experimental=True),
-    "thread/search/stream": Method(
-        searches.SearchParams, searches.SearchResult, experimental=True
-    ),
-    "thread/search/cancel": Method(searches.SearchCancelParams, Nothing, experimental=True),
-    "thread/search/stream/cancel": Method(searches.SearchCancelParams, Nothing, experimental=True),
+    "thread/search": Method(threads.SearchParams, threads.SearchResult, experimental=True),
+    "thread/search/stream": Method(threads.SearchParams, threads.SearchResult, experimental=True),
+    "thread/search/cancel": Method(threads.SearchCancelParams, Nothing, experimental=True),
+    "thread/search/stream/cancel": Method(threads.SearchCancelParams, Nothing, experimental=True),
     "permissionProfile/list": Method(extras.ListParams, extras.PermissionProfiles),
     "plugin/list": Method(extras.PluginListParams, extras.PluginListResult),
     "externalAgentConfig/detect": Method(Nothing, extras.DetectResult),

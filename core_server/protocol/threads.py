@@ -1,6 +1,6 @@
-"""Threads: their shape, their methods, and what is told of them."""
+"""Threads: their shape, their methods, their goals, searches, and what is told of them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -299,3 +299,97 @@ class SettingsUpdated(Wire, frozen=True):
 
     thread_id: str
     thread_settings: ThreadSettings
+
+
+GoalStatus = Literal["active", "paused", "blocked", "usageLimited", "budgetLimited", "complete"]
+
+
+class Goal(Wire, frozen=True):
+    """What a thread is to reach. Times in Unix seconds."""
+
+    thread_id: str
+    objective: str
+    created_at: int
+    updated_at: int
+    status: GoalStatus = "active"
+    token_budget: I64 | None = None
+    tokens_used: int = 0
+    time_used_seconds: int = 0
+
+
+class GoalSetParams(Wire, frozen=True):
+    """`thread/goal/set`; what is left out stays."""
+
+    thread_id: str
+    objective: str | None = None
+    status: GoalStatus | None = None
+    token_budget: I64 | None = None
+
+
+class GoalSetResult(Wire, frozen=True):
+    """Answer of `thread/goal/set`."""
+
+    goal: Goal
+
+
+class GoalGetResult(Wire, frozen=True):
+    """Answer of `thread/goal/get`."""
+
+    goal: Goal | None
+
+
+class GoalClearResult(Wire, frozen=True):
+    """Answer of `thread/goal/clear`."""
+
+    cleared: bool
+
+
+class GoalUpdated(Wire, frozen=True):
+    """`thread/goal/updated`."""
+
+    thread_id: str
+    goal: Goal
+    turn_id: str | None = None
+
+
+RequestId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | str
+
+
+class SearchParams(Wire, frozen=True):
+    """`thread/search`, `thread/search/stream`."""
+
+    search_term: str
+    cursor: str | None = None
+    limit: U32 | None = None
+    sort_key: Literal["created_at", "updated_at", "recency_at"] | None = None
+    sort_direction: SortDirection | None = None
+    archived: bool | None = None
+    source_kinds: tuple[str, ...] | None = None
+
+
+class SearchHit(Wire, frozen=True):
+    """A thread, and the words around what was looked for."""
+
+    thread: Thread
+    snippet: str
+
+
+class SearchResult(Wire, frozen=True):
+    """A page of hits."""
+
+    data: tuple[SearchHit, ...]
+    next_cursor: str | None
+    backwards_cursor: str | None
+
+
+class SearchPartial(Wire, frozen=True):
+    """`thread/search/partial`: hits before the answer, to whoever asked."""
+
+    request_id: msgspec.Raw
+    data: tuple[SearchHit, ...]
+
+
+class SearchCancelParams(Wire, frozen=True):
+    """`thread/search/cancel`, `thread/search/stream/cancel`."""
+
+    request_id: RequestId

@@ -21,11 +21,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from core_server.context import Context, Reply
+from core_server.context import Context, Reply, trace_of
 from core_server.errors import WireError, draining, owned_elsewhere, storage_failed
 from core_server.handlers.loading import claim
 from core_server.handlers.table import HANDLERS, IDENTIFIED, ON_LOADED, TRACED
-from core_server.handlers.tracing import trace_of
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.framing import Oversized
 from core_server.jsonrpc.messages import Message

@@ -11,10 +11,10 @@ import msgspec
 
 from core_server.engines.base import AgentMessage, ToolCall, ToolOutput, UserMessage
 from core_server.errors import WireError, storage_failed
-from core_server.protocol.goals import Goal
 from core_server.protocol.threads import (
     Active,
     Environment,
+    Goal,
     Idle,
     OpenedThread,
     SystemError_,

@@ -11,7 +11,6 @@ from core_server.engines.base import (
     ToolOutput,
     UserMessage,
 )
-from core_server.protocol.goals import Goal
 from core_server.protocol.items import (
     AddKind,
     AgentMessageItem,
@@ -31,6 +30,7 @@ from core_server.protocol.items import (
     UpdateKind,
     UserMessageItem,
 )
+from core_server.protocol.threads import Goal
 from core_server.protocol.turns import TokenCounts, Turn, TurnError
 from core_server.protocol.wire import WorkspaceWrite
 from core_server.session.thread import Facts, Settings, ThreadMachine

@@ -1,8 +1,8 @@
 import pytest
 from msgspec import UNSET, Raw, inspect
 
+from core_server.context import NO_TRACE, Trace, trace_of
 from core_server.errors import WireError
-from core_server.handlers.tracing import NO_TRACE, Trace, trace_of
 from core_server.jsonrpc.framing import Oversized
 from core_server.protocol.methods import METHODS
 from core_server.protocol.wire import ThreadParams
