@@ -1,6 +1,7 @@
 """Cores that crash, hang and babble, on real processes."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -359,3 +360,29 @@ async def running_command(client: Client) -> None:
     asked = await client.wait_for("item/commandExecution/requestApproval")
     await client.send({"id": asked["id"], "result": {"decision": "accept"}})
     await client.wait_for("item/started")
+
+
+async def test_a_core_that_closes_its_stdout_is_lost_and_a_drain_ends() -> None:
+    async with trace_proxy(*FAST, core=fake_core("fake")) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        await client.turn(thread, "mute")
+        asked = await client.begin("model/list")
+        ended = await client.wait_for("turn/completed")
+        assert ended["params"]["turn"]["status"] == "interrupted"
+        answer = await client.wait(partial(has_id, asked))
+        assert answer["error"]["data"]["reason"] == "coreLost"
+        await proxy.logged("core.mute")
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.exit_code() == 0
+
+
+async def test_a_stopped_core_at_the_deadline_costs_no_turn_its_end() -> None:
+    options = ("--drain-timeout", "0.5")
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "hold")
+        os.kill(proxy.core_pid(), signal.SIGSTOP)
+        proxy.signal(signal.SIGTERM)
+        ended = await client.wait_for("turn/completed")
+        assert ended["params"]["turn"]["status"] == "interrupted"
+        assert await client.closed() == 1012
+        assert await proxy.exit_code() == 3

@@ -160,6 +160,12 @@ def hang(_core: Core, _thread: str) -> bool:
     return True
 
 
+def mute(_core: Core, _thread: str) -> bool:
+    """Say nothing any more, and read on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
+
+
 def garbage(core: Core, _thread: str, count: str) -> bool:
     for _ in range(int(count)):
         core.raw(b"this is {no json")
@@ -208,6 +214,7 @@ TURNS: dict[str, Callable[..., bool]] = {
     "crash-with-child": crash_with_child,
     "keep-child": keep_child,
     "hang": hang,
+    "mute": mute,
     "garbage": garbage,
     "partial": partial,
     "unknown": unknown,

@@ -42,6 +42,7 @@ from trace_proxy.state.connection import Connection, Peer
 RETRY_AFTER_S: Final = "1"
 
 _UNAUTHORIZED: Final = 401
+_UNAVAILABLE: Final = 503
 
 
 class House(Protocol):
@@ -223,7 +224,6 @@ class Listener:
         visitor = cast("Visitor", request.protocol)  # as `protocol` of `Visitors` makes them
         visitor.asked()
         if visitor.refused is not None and request.path not in OPEN_PATHS:
-            visitor.force_close()
             return visitor.refused
         if not request.raw_path.startswith("/"):
             return Denial(400, "absolute_form", "Ask for a path alone.")
@@ -281,7 +281,10 @@ class Listener:
         if refused.status == _UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
             text = refused.text  # to the letter
-        return web.Response(status=refused.status, text=text, headers=headers)
+        response = web.Response(status=refused.status, text=text, headers=headers)
+        if refused.status == _UNAVAILABLE:
+            response.force_close()  # others wait for its place
+        return response
 
     async def _shake_hands(
         self, request: web.BaseRequest, opened: web.StreamResponse, peer: Peer

@@ -139,6 +139,6 @@ class Visitor(web.RequestHandler):
             status = 431  # RFC 6585 section 5
         if status >= 500:
             _log.error("http.failed", error=type(exc).__name__)
-        self.force_close()
-        text = _TEXTS.get(status, _TEXTS[400])
-        return web.Response(status=status, text=text, headers={"Connection": "close"})
+        response = web.Response(status=status, text=_TEXTS.get(status, _TEXTS[400]))
+        response.force_close()
+        return response

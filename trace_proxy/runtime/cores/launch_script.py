@@ -24,6 +24,8 @@ def main() -> None:
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    # uvloop leaves second descriptors of the pipes: with them nobody would ever see an end.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     try:
         os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the operator's own command
     except OSError as error:
