@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """What asks the proxy to stop, where our parent does not ignore it (`nohup`, `&`)."""
 
 MIN_DESCRIPTORS = 64

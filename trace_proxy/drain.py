@@ -39,7 +39,7 @@ from trace_proxy.drain_commands import (
 )
 from trace_proxy.protocol.refusal import Refusal, draining
 
-SignalName = Literal["TERM", "INT", "HUP"]
+SignalName = Literal["TERM", "INT", "HUP", "QUIT"]
 
 SAME_SIGNAL_S: Final = 0.1
 """A terminal and a supervisor may both deliver one Ctrl-C; nobody types twice so fast."""
@@ -56,7 +56,12 @@ CLOSING_S: Final = 8.0
 
 _RETRY_AFTER_MS: Final = (1_000, 5_000)
 
-_FORCED_CODE: Final[dict[SignalName, int]] = {"TERM": 143, "INT": 130, "HUP": 143}
+_FORCED_CODE: Final[dict[SignalName, int]] = {
+    "TERM": 143,
+    "INT": 130,
+    "HUP": 143,
+    "QUIT": 131,
+}
 
 
 class State(Enum):
@@ -143,7 +148,7 @@ class Drain:
             return self._interrupt(now_s + LEFT_S)
         if self.state is State.STARTING:
             return self._force(name)
-        if first_at_s is None or now_s - first_at_s < SAME_SIGNAL_S or name == "HUP":
+        if first_at_s is None or now_s - first_at_s < SAME_SIGNAL_S or name in ("HUP", "QUIT"):
             return []
         return self._force(name) if self.state in _ENDING else []
 

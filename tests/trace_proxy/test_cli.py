@@ -371,7 +371,7 @@ def test_signals_wait_until_the_runtime_takes_them_and_its_code_is_the_exit_code
     assert (done.returncode, done.stderr) == (7, "")
     assert json.loads(done.stdout) == {
         "new": [],
-        "pending": ["SIGHUP", "SIGINT", "SIGTERM"],
+        "pending": ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"],
         "cores": 2,
         "free": True,
     }

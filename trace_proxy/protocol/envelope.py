@@ -188,6 +188,26 @@ def thread_of(params: bytes | None) -> str | None:
     return None if thread is UNSET else thread
 
 
+class _Named(msgspec.Struct, gc=False, rename="camel"):
+    request_id: int | str
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def named_request(params: bytes | None) -> int | str | None:
+    """The request that params name by `requestId`; None where it is missing or no id."""
+    try:
+        return _NAMED.decode(params or b"null").request_id
+    except msgspec.DecodeError:
+        return None
+
+
+def same_id(raw: bytes, request_id: int | str) -> bool:
+    """Whether the JSON text of an id is this id, however it is spelled."""
+    return bool(msgspec.json.decode(raw) == request_id)
+
+
 def routing(params: bytes | None) -> Routing:
     """The routing members of a client's params; empty where they have other types."""
     if params is None or b'Id"' not in params:

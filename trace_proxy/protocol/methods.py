@@ -131,6 +131,17 @@ MERGED: Final = frozenset({"thread/list", "thread/loaded/list", "thread/search"}
 """Answers that several cores hold parts of."""
 
 
+CANCELS: Final = frozenset(
+    """
+    thread/sample/cancel thread/search/cancel thread/search/stream/cancel userVerification/cancel
+    """.split()
+)
+"""Their `requestId` names another request of the same client, by the id that the client gave it."""
+
+TOLD_TO_ASKER: Final = frozenset({"thread/search/partial"})
+"""Notifications whose `requestId` names a request: they are for who sent it, under his id."""
+
+
 class HandleFamily(msgspec.Struct, frozen=True):
     """Methods that share a handle which the client chooses.
 
@@ -196,7 +207,8 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
         merged: In `MERGED`.
         handles: Its family in `HANDLES`, if it has one.
         guarded: `initialize`, or something that `experimentalApi` opens.
-        special: It is handled before it is sent: merged, handles or `thread/unsubscribe`.
+        cancels: In `CANCELS`.
+        special: It is handled before it is sent: merged, handles, a cancel, `thread/unsubscribe`.
         attributes: What the spans of its requests say beside the usual.
     """
 
@@ -212,6 +224,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
     merged: bool
     handles: HandleFamily | None
     guarded: bool
+    cancels: bool
     special: bool
     attributes: Mapping[str, str] = {}
 
@@ -236,7 +249,7 @@ def traits(method: str) -> Traits:
 
 
 def _learn(method: str) -> Traits:
-    handles, merged = HANDLES.get(method), method in MERGED
+    handles, merged, cancels = HANDLES.get(method), method in MERGED, method in CANCELS
     learned = Traits(
         name=method,
         json=msgspec.json.encode(method),
@@ -250,7 +263,8 @@ def _learn(method: str) -> Traits:
         merged=merged,
         handles=handles,
         guarded=method in _GUARDED,
-        special=merged or handles is not None or method == "thread/unsubscribe",
+        cancels=cancels,
+        special=merged or cancels or handles is not None or method == "thread/unsubscribe",
     )
     if len(_TRAITS) < TRAITS_KEPT and len(method) < MAX_KEPT_CHARS:
         _TRAITS[method] = learned
@@ -290,6 +304,7 @@ def foreign(
         merged=False,
         handles=None,
         guarded=False,
+        cancels=False,
         special=False,
         attributes=attributes or {},
     )

@@ -88,6 +88,8 @@ class Pending(msgspec.Struct, gc=False):
         names: The handle that it opens or closes, as in `Connection.handles`.
         expects: Its core shall load `thread`, and `Placement.expect` was told so.
         about: The turn that it is about, when it was sent: its span and id.
+        core: The core that it was given to, -1 for none.
+        core_id: The router's id there.
         windowed: Whether it takes a place in its core's window.
         lane: Whose place that is, also when the asker has left: its key, or `OUR_LANE`.
         counted: Whether admission counted it and must be told.
@@ -110,6 +112,8 @@ class Pending(msgspec.Struct, gc=False):
     about: tuple[SpanContext, str] | None = None
     counted: bool = False
     ended_by: str = ""
+    core: int = -1
+    core_id: int = -1
     windowed: bool = True
     lane: int = OUR_LANE
     kept: bytes | None = None

@@ -30,6 +30,7 @@ class Router:
         core_id = self._next_id
         self._next_id = core_id + 1
         self._pending[core_id] = pending
+        pending.core_id = core_id
         if pending.connection is not None:
             pending.connection.in_flight[id(pending)] = pending
         return core_id
@@ -46,6 +47,10 @@ class Router:
         """Take a request whose line will never be sent."""
         self._waiting.discard(core_id)
         return self.settle(core_id)
+
+    def get(self, core_id: int | str) -> Pending | None:
+        """A request that is not answered yet."""
+        return self._pending.get(core_id) if isinstance(core_id, int) else None
 
     def settle(self, core_id: int | str) -> Pending | None:
         """Take the request that an answer belongs to; None if there is no such request."""

@@ -45,10 +45,17 @@ async def test_the_second_signal_ends_a_process_whose_loop_is_wedged(
     assert time.monotonic() - began_s < 2
 
 
-async def test_hangups_never_end_a_process() -> None:
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM],
+    ids=lambda number: signal.Signals(number).name,
+)
+async def test_what_asks_for_no_end_or_only_for_a_drain_never_ends_a_process(
+    number: signal.Signals,
+) -> None:
     process = await wedged()
     for _ in range(3):
-        process.send_signal(signal.SIGHUP)
+        process.send_signal(number)
         await asyncio.sleep(0.15)
     assert process.returncode is None
     process.kill()

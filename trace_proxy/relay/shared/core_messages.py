@@ -40,6 +40,7 @@ _SPECIAL: Final = (
     | methods.REPLAYED_TO_REQUESTER
     | methods.UNLOADING
     | frozenset(methods.HANDLES)
+    | methods.TOLD_TO_ASKER
     | {_RESOLVED, _SETTINGS, "thread/status/changed"}
 )
 
@@ -122,6 +123,8 @@ class CoreMessages:
             self._resolved(core, line, audience)
         elif method in methods.HANDLES:
             self._to_owner(method, line)
+        elif method in methods.TOLD_TO_ASKER:
+            self._to_asker(core, method, line)
         elif method in methods.REPLAYED_TO_REQUESTER:
             board.deliver(self._requesters(core) or audience, method, line)
         elif core.url and method in GREETING_NOTIFICATIONS:
@@ -206,6 +209,18 @@ class CoreMessages:
         self._board.deliver((connection,), method, envelope.replace_params(line, params))
         if method in methods.HANDLE_ENDS:
             connection.handles.pop((methods.HANDLES[method].opens, handle), None)
+
+    def _to_asker(self, core: CoreSession, method: str, line: bytes) -> None:
+        """Part of an answer: for who asked, under his id of the request."""
+        params = envelope.params_of(line)
+        named = envelope.named_request(params)
+        asked = None if named is None else core.router.get(named)
+        if asked is None or asked.connection is None:
+            self._board.effects.notification_dropped()
+            return
+        renamed = envelope.with_member(params, "requestId", asked.id)
+        told = envelope.replace_params(line, renamed)
+        self._board.deliver((asked.connection,), method, told)
 
     def _resolved(self, core: CoreSession, line: bytes, audience: Iterable[Connection]) -> None:
         """Tell it under the id that clients know."""

@@ -103,17 +103,8 @@ class Requests:
             if thread is not None:
                 pending.kept = params if board.fleet else None
                 core = board.placement.home(thread)
-        if traits.special:
-            if traits.handles is not None:
-                self._route_handle(connection, pending, params, core)
-                return
-            if traits.merged:
-                if not self._pool_is_one:
-                    self._merge.ask(pending, params)
-                    return
-            elif pending.thread is not None:  # it unsubscribes
-                self._unsubscribe(connection, pending, known=core is not None)
-                return
+        if traits.special and self._route_specially(connection, pending, params, core):
+            return
         core = core or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
@@ -121,6 +112,57 @@ class Requests:
         if traits.about_turns and pending.thread is not None and not core.url:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
+
+    def _route_specially(
+        self,
+        connection: Connection,
+        pending: Pending,
+        params: bytes | None,
+        core: CoreSession | None,
+    ) -> bool:
+        """Handle what is not simply sent; False where it is after all."""
+        traits = pending.traits
+        if traits.handles is not None:
+            self._route_handle(connection, pending, params, core)
+        elif traits.cancels:
+            self._cancel(connection, pending, params)
+        elif traits.merged:
+            if self._pool_is_one:
+                return False
+            self._merge.ask(pending, params)
+        elif pending.thread is not None:  # it unsubscribes
+            self._unsubscribe(connection, pending, known=core is not None)
+        else:
+            return False
+        return True
+
+    def _cancel(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
+        """Cancel a request of this client: a core knows it by an id of ours.
+
+        Another client may have a request of the same id, and any core one whose id of ours is
+        that number: those are not named. What is over, or was never there, needs no core.
+        """
+        board, named = self._board, envelope.named_request(params)
+        asked = None
+        if named is not None:
+            asked = next(
+                (
+                    each
+                    for each in connection.in_flight.values()
+                    if each.core >= 0 and envelope.same_id(each.id, named)
+                ),
+                None,
+            )
+            if asked is None:
+                board.send(connection, codec.result(pending.id, b"{}"))
+                board.settled(pending)
+                return
+            params = envelope.with_member(params or b"{}", "requestId", b"%d" % asked.core_id)
+        core = board.placement.choose() if asked is None else board.cores[asked.core]
+        if core is None:
+            board.refuse(pending, refusal.NO_CORE)
+        else:  # without an id it is the core's to refuse
+            self.dispatch(core, connection.key, pending, params)
 
     def _route_handle(
         self,
@@ -164,6 +206,7 @@ class Requests:
         span = pending.span
         trace = b"" if span is None else trace_member(self._context(core, pending, span))
         core_id = core.router.admit(pending)
+        pending.core = core.index
         line = envelope.request(core_id, pending.traits.json, params, trace)
         counts = (
             pending.traits.name != "turn/interrupt"
