@@ -240,6 +240,8 @@ class Supervisor:
         now_s = self._loop.time()
         _log.info("signal", name=name, state=self.drain.state.value)
         self._board.clock_s = now_s
+        if self._machine.ready:  # clients may have work already, said to serve or not
+            self.serving()
         self.steps.carry_out(self.drain.signal(name, now_s))
         self._metrics.drain_state = self.drain.state.value
         self.steps.work_changed()
