@@ -98,14 +98,14 @@ def _require_descriptors() -> None:
     from trace_proxy.errors import StartError  # noqa: PLC0415 - as above
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
     if hard != resource.RLIM_INFINITY and hard < MIN_DESCRIPTORS:
         raise StartError(
             f"only {hard} open files are allowed and {MIN_DESCRIPTORS} are needed:"
             " raise the limit (ulimit -n)"
         )
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
