@@ -75,7 +75,7 @@ async def _refused_soon(client: StdioClient) -> None:
         while (error := await _refusal(client)) is None:
             pass
     assert error.code == -32001
-    assert error.data == {"reason": "draining", "retryable": True}
+    assert error.data == {"reason": "draining", "retryable": True, "retryAfterMs": 1000}
 
 
 async def _refusal(client: StdioClient) -> RpcError | None:
