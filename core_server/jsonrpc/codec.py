@@ -115,7 +115,7 @@ def is_response(data: bytes) -> bool:
     """
     try:
         message = _DECODE(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     answers = message.result is not UNSET or message.error is not UNSET
     return answers and message.method is UNSET

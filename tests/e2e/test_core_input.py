@@ -17,7 +17,7 @@ UNKNOWN = "01a2025f-778c-71c3-83de-000000000000"
     [
         (b"{not json", -32700, None),
         (b"\xef\xbb\xbf{}", -32700, None),
-        (b'{"id":1,"method":"\xff"}', -32700, 1),
+        (b'{"id":1,"method":"\xff"}', -32700, None),
         (b'{"id":1,"method":"a","params":NaN}', -32700, None),
         (b'{"id":1,"method":"\\ud800"}', -32700, 1),
         (b"[]", -32600, None),

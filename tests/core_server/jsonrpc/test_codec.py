@@ -264,3 +264,11 @@ def test_a_message_is_refused_for_its_depth_when_it_has_more_levels_than_allowed
     else:
         with pytest.raises(codec.MalformedError, match="nested deeper than 128 levels"):
             codec.decode(data)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_it_can_be_said_whether_they_were_meant_as_an_answer(
+    data: bytes,
+) -> None:
+    assert codec.is_response(data) in (True, False)
+    assert not codec.is_response(b'{"id":1,"method":"' + data + b'"}')
