@@ -221,6 +221,7 @@ async def test_a_file_change_is_shown_asked_for_and_made(tmp_path: Path) -> None
         "serverRequest/resolved",
         "status active",
         "item/completed fileChange completed",
+        "turn/diff/updated",
         *COUNTED,
         *SAID,
         *COUNTED,
