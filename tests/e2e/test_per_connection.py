@@ -214,7 +214,7 @@ async def test_behind_stdio_the_end_of_the_core_is_the_end_of_the_proxy(code: in
         await call(client, "stop", code=code)
         assert await client.closed() is None
         assert await proxy.exit_code() == (1 if code else 0)
-        assert ("the core ended with code 3" in proxy.stderr) is (code == 3)
+        assert ("the core ended: exit code 3" in proxy.stderr) is (code == 3)
 
 
 async def test_ready_comes_at_once_and_no_core_runs_before_somebody_needs_it() -> None:
