@@ -90,6 +90,11 @@ class Server:
             time.sleep(0.05)
 
     @property
+    def runs(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Of the postmaster."""
         assert self._process is not None
@@ -133,15 +138,23 @@ def needed() -> None:
         pytest.skip(reason)
 
 
-@functools.cache
+_shared: list[Server] = []
+
+
 def shared_url() -> str:
-    """A database for all tests of this process; it runs from the first call on."""
+    """A database for all tests of this process; it runs from the first call on.
+
+    A core that a test ran in this process may have ended it with its own descendants:
+    then there is a new one.
+    """
     if given := os.environ.get(URL):
         return given
-    server = Server(new_folder())
-    server.create()
-    server.start()
-    return server.url
+    if not _shared or not _shared[-1].runs:
+        server = Server(new_folder())
+        server.create()
+        server.start()
+        _shared.append(server)
+    return _shared[-1].url
 
 
 def new_store_url() -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.proxy import Proxy, fake_core, trace_proxy
 from tests.e2e.test_handshake import GOOD, KEY, asked
+from trace_proxy.runtime.app import PLAIN_SOCKETS
 
 FAKE = fake_core("fake")
 SHORT = ("--handshake-timeout", "0.5")
@@ -43,7 +44,7 @@ async def test_who_does_not_ask_for_anything_is_hung_up_on(said: bytes) -> None:
 
 async def test_plain_connections_count_and_who_is_one_too_many_may_ask_for_health() -> None:
     async with trace_proxy("--max-connections-per-ip", "3", core=FAKE) as proxy:
-        held = [await knock(proxy) for _ in range(3)]
+        held = [await knock(proxy) for _ in range(3 + PLAIN_SOCKETS)]
         status, _, reader, writer = await asked(proxy, {}, "GET /healthz HTTP/1.1")
         assert status == "HTTP/1.1 200 OK"
         writer.close()

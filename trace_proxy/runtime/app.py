@@ -131,8 +131,11 @@ def _metrics_push(metrics: Metrics, telemetry: Telemetry) -> "MetricsPush | None
     return metrics_push(os.environ, metrics.instruments(), telemetry.resource)
 
 
-DESCRIPTORS_KEPT: Final = 96
-"""For cores, probes, the exporter and the log, however many clients there are."""
+PLAIN_SOCKETS: Final = 256
+"""Beside the clients: handshakes that are not finished, probes, scrapes, a page's requests."""
+
+DESCRIPTORS_KEPT: Final = 96 + PLAIN_SOCKETS
+"""For these, and for cores, probes, the exporter and the log, however many clients there are."""
 
 
 def _room_for_clients(max_connections: int) -> int:
@@ -177,7 +180,11 @@ class Program:
             max_connections=_room_for_clients(limits.max_connections),
             max_connections_per_ip=limits.max_connections_per_ip,
         )
-        visitors = Visitors(count, limits.handshake_timeout_s)
+        sockets = ConnectionCount(
+            max_connections=limits.max_connections + PLAIN_SOCKETS,
+            max_connections_per_ip=limits.max_connections_per_ip + PLAIN_SOCKETS,
+        )
+        visitors = Visitors(sockets, count, limits.handshake_timeout_s)
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
         console = supervisor.console() if config.console else None
         self._listeners = [

@@ -116,6 +116,7 @@ class Listener:
         self._console = console
         self._propagation = propagation
         self._visitors = visitors
+        self._count = visitors.clients
         self._trust = Trust(self._config.tracing.trust_context.value)
         self._door = Door(bound_ips=(), port=0)
         self._runner: web.ServerRunner | None = None
@@ -258,8 +259,14 @@ class Listener:
         admitted = self._entrance.admit(request, address)
         if isinstance(admitted, Denial):
             return self._denial(admitted)
-        peer = msgspec.structs.replace(peer, user=admitted.user)
-        return await self._serve(request, peer, admitted)
+        refused = self._count.admit(address)
+        if refused is not None:
+            return self._denial(refused)
+        try:
+            peer = msgspec.structs.replace(peer, user=admitted.user)
+            return await self._serve(request, peer, admitted)
+        finally:
+            self._count.release(address)
 
     async def _serve(
         self, request: web.BaseRequest, peer: Peer, identity: Identity

@@ -37,12 +37,19 @@ class Visitors:
     """The connections of all listeners, as sockets.
 
     Args:
-        count: Who may come in.
+        count: How many sockets there may be.
+        clients: And how many of them may be clients.
         handshake_s: For the first request of each.
+
+    Attributes:
+        clients: As given; who upgrades counts there too.
     """
 
-    def __init__(self, count: ConnectionCount, handshake_s: float) -> None:
+    def __init__(
+        self, count: ConnectionCount, clients: ConnectionCount, handshake_s: float
+    ) -> None:
         self._count = count
+        self.clients = clients
         self._handshake_s = handshake_s
         self._turned_away = 0
 
