@@ -61,9 +61,9 @@ def _start(
     context: Context, thread: ThreadMachine, params: TurnStartParams, trace: Trace
 ) -> Reply:
     if thread.turn is not None and thread.turn.is_review:
-        raise WireError(
-            codes.INTERNAL_ERROR,
-            "failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Review }",
+        # The reference says -32603; here that is a fault of ours, and this is the client's.
+        raise invalid_request(
+            "failed to submit turn input: ActiveTurnNotSteerable { turn_kind: Review }"
         )
     override(context, thread, params)
     entry = _entry(context, params)
