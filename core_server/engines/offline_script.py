@@ -4,8 +4,10 @@ Pure: the pauses are only named here, `offline` keeps them. The last user messag
 decides; once a tool call of it has an output, that output is answered.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import msgspec
 
@@ -41,7 +43,6 @@ from core_server.engines.offline_directives import (
     Write,
     read_directive,
 )
-from core_server.engines.offline_schema import fitting
 
 # However long a text is, streaming it back takes no longer than this.
 _MAX_ECHO_S = 30.0
@@ -221,3 +222,51 @@ def _summary(history: tuple[HistoryEntry, ...]) -> str:
     asked = [_text(entry) for entry in history if isinstance(entry, UserMessage)]
     last = " ".join(asked[-1].split())[:_QUOTE_CHARS] if asked else ""
     return f"Summary. Messages so far: {said}. The user's last one: {last or '(none)'}"
+
+
+MAX_DEPTH: Final = 32
+"""Deeper schemas refer to themselves."""
+
+
+def fitting(words: str, schema: str) -> str:
+    """JSON text that fits the schema, with the words in its texts; the words if it cannot be.
+
+    Clients ask for titles and recaps like this. The words go where there is room for text;
+    everything else is the least that the schema takes.
+    """
+    try:
+        return json.dumps(_value(words, json.loads(schema), 0), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return words
+
+
+def _value(words: str, schema: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH or not isinstance(schema, dict):
+        return words
+    if "const" in schema:
+        return schema["const"]
+    for several in ("enum", "anyOf", "oneOf", "allOf"):
+        if isinstance(choices := schema.get(several), list) and choices:
+            first = choices[0]
+            return first if several == "enum" else _value(words, first, depth + 1)
+    kinds = schema.get("type")
+    kind = kinds if isinstance(kinds, str) else "null" if "null" in (kinds or ()) else "string"
+    return _of_kind(words, kind, schema, depth)
+
+
+def _of_kind(words: str, kind: str, schema: dict[str, Any], depth: int) -> Any:
+    match kind:
+        case "object":
+            fields = schema.get("properties")
+            members = fields if isinstance(fields, dict) else {}
+            return {name: _value(words, each, depth + 1) for name, each in members.items()}
+        case "array":
+            least = schema.get("minItems", 0)
+            count = min(least, MAX_DEPTH) if isinstance(least, int) else 0
+            return [_value(words, schema.get("items"), depth + 1)] * count
+        case "string":
+            most = schema.get("maxLength")
+            return words[:most] if isinstance(most, int) and most >= 0 else words
+        case _:
+            least = schema.get("minimum", 0)
+            return {"integer": least, "number": least, "boolean": False}.get(kind)

@@ -79,7 +79,7 @@ class Voice:
     def ask(
         self, method: str, request_id: int, params: msgspec.Struct, thread: ThreadMachine
     ) -> None:
-        """Send a question; `session.pending` knows the id."""
+        """Send a question; `turns.approvals` knows the id."""
         if thread.broken:
             return
         line = b'{"method":%b,"id":%d,"params":%b}' % (

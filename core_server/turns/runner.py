@@ -34,12 +34,12 @@ from core_server.protocol.items import (
     TextInput,
     UserMessageItem,
 )
+from core_server.protocol.reviews import Finding, ReviewOutput
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
 from core_server.records import closed, message_of, user_shell
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import StorageError
-from core_server.turns import review
 from core_server.turns.commands import CommandRun, ShellArguments, shell
 from core_server.turns.file_changes import apply_patch
 from core_server.turns.sample import Sample
@@ -166,15 +166,13 @@ class TurnRunner:
         finally:
             self._history = before
             ended = bool(text) and not self._turn.stopping
-            shown = review.rendered(text) if ended else review.NO_OUTPUT
+            shown = review_text(text) if ended else NO_OUTPUT
             self._say(ExitedReviewItem(new_id(), shown, now_ms(), now_ms()))
             self._say(
-                AgentMessageItem(
-                    new_id(), shown if ended else review.INTERRUPTED, now_ms(), now_ms()
-                )
+                AgentMessageItem(new_id(), shown if ended else INTERRUPTED, now_ms(), now_ms())
             )
             if not self._thread.broken:
-                before += [message_of(asked), AgentMessage(shown if ended else review.INTERRUPTED)]
+                before += [message_of(asked), AgentMessage(shown if ended else INTERRUPTED)]
 
     def _say(self, item: ExitedReviewItem | AgentMessageItem) -> None:
         self._narrator.started(msgspec.structs.replace(item, completed_at_ms=None), keep=False)
@@ -240,7 +238,7 @@ class TurnRunner:
         settings = self._thread.settings
         texts = [settings.base_instructions, settings.developer_instructions]
         if self._work.kind == "review":
-            texts.append(review.INSTRUCTIONS)
+            texts.append(REVIEW_INSTRUCTIONS)
         elif settings.mode_instructions:
             texts.append(settings.mode_instructions)
         return Prompt(
@@ -267,3 +265,34 @@ class TurnRunner:
         told = TokenUsageUpdated(self._thread.id, self._turn.id, usage)
         self._narrator.say("thread/tokenUsage/updated", told)
         self._narrator.say("account/rateLimits/updated", RateLimitsUpdated())
+
+
+NO_OUTPUT: Final = "Reviewer failed to output a response."
+INTERRUPTED: Final = "Review was interrupted. Please re-run /review and wait for it to complete."
+
+REVIEW_INSTRUCTIONS: Final = """\
+You review a code change. Look at it with the tools you have, change nothing, and report
+only what its author would want to mend: bugs, regressions, risks, with the file and the
+lines. Most important first; if there is nothing, say so."""
+
+_output: Final = msgspec.json.Decoder(ReviewOutput).decode
+
+
+def review_text(text: str) -> str:
+    """A reviewer's answer for people: findings as a list; any other text as it is."""
+    try:
+        output = _output(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+    parts = [output.overall_explanation.strip()] if output.overall_explanation.strip() else []
+    if output.findings:
+        title = "Review comment" if len(output.findings) == 1 else "Full review comments"
+        parts += [f"{title}:", *map(_finding, output.findings)]
+    return "\n\n".join(parts) or NO_OUTPUT
+
+
+def _finding(finding: Finding) -> str:
+    place, lines = finding.code_location, finding.code_location.line_range
+    where = f"{place.absolute_file_path}:{lines.start}-{lines.end}"
+    body = "\n".join(f"  {line}" for line in finding.body.splitlines())
+    return f"- {finding.title} — {where}\n{body}"

@@ -5,18 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trace_proxy.drain import Drain, SignalName, State
-from trace_proxy.drain_commands import (
+from trace_proxy.drain import (
     AnnounceDraining,
     CloseConnections,
     CloseIdleConnections,
     Command,
+    Drain,
     EndWithin,
     Exit,
     FlushSpans,
     Force,
     InterruptTurn,
     InterruptTurns,
+    SignalName,
+    State,
     StopCores,
 )
 from trace_proxy.protocol.refusal import Refusal

@@ -26,6 +26,7 @@ from trace_proxy.runtime.clients.visitor import Visitors
 from trace_proxy.runtime.cores.process import find_command
 from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.log import setup as log_setup
+from trace_proxy.runtime.log.fields import shown_command
 from trace_proxy.runtime.signals import SignalThread
 from trace_proxy.runtime.supervisor import Supervisor
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
@@ -33,7 +34,6 @@ from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.runtime.telemetry.setup import Telemetry
 from trace_proxy.settings.config import Config, ListenStdio
 from trace_proxy.settings.grammar import unknown_variables
-from trace_proxy.settings.secrets import shown_command
 from trace_proxy.state.connection import Peer
 
 SWITCH_INTERVAL_S: Final = 0.001

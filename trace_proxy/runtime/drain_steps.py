@@ -16,8 +16,24 @@ from typing import Final, cast
 import msgspec
 import structlog
 
-from trace_proxy import drain_commands
-from trace_proxy.drain import Drain, State
+from trace_proxy.drain import (
+    RESTART_CODE,
+    AnnounceDraining,
+    AtOnce,
+    CloseConnections,
+    CloseIdleConnections,
+    Closing,
+    Command,
+    Drain,
+    EndWithin,
+    Exit,
+    FlushSpans,
+    Force,
+    InterruptTurn,
+    InterruptTurns,
+    State,
+    StopCores,
+)
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.runtime.clients.clients import Clients
@@ -86,7 +102,7 @@ class DrainSteps:
         self._telemetry = telemetry
         self._ending = ending
         self._loop = asyncio.get_running_loop()
-        self._closing: deque[drain_commands.Closing] = deque()
+        self._closing: deque[Closing] = deque()
         self._wake = asyncio.Event()
         self._interrupted: set[str] = set()
         self._announced_until_s: float | None = None
@@ -95,39 +111,39 @@ class DrainSteps:
     def __repr__(self) -> str:
         return f"<DrainSteps {self._drain!r} exit_code={self.exit_code}>"
 
-    def carry_out(self, todo: list[drain_commands.Command]) -> None:
+    def carry_out(self, todo: list[Command]) -> None:
         """Do the short ones now and hand the closing sequence to `run`."""
         for command in todo:
-            if isinstance(command, drain_commands.Closing):
+            if isinstance(command, Closing):
                 self._closing.append(command)
                 self._wake.set()
             else:
                 self._at_once(command)
 
-    def _at_once(self, command: drain_commands.AtOnce) -> None:
+    def _at_once(self, command: AtOnce) -> None:
         turns = self._board.turns
         match command:
-            case drain_commands.AnnounceDraining():
+            case AnnounceDraining():
                 self._announce(command)
-            case drain_commands.CloseIdleConnections():
+            case CloseIdleConnections():
                 self._close_idle(command.code)
-            case drain_commands.InterruptTurn():
+            case InterruptTurn():
                 turn = turns.get(command.turn_id)
                 if turn is not None:
                     self._machine.interrupt(turn)
-            case drain_commands.InterruptTurns():
+            case InterruptTurns():
                 requests = self._board.in_flight
                 _log.warning("drain.deadline", turns=len(turns), requests=requests)
                 self._machine.deadline()
-            case drain_commands.Exit():
+            case Exit():
                 self.exit_code = command.code
                 self._ending.over()
-            case drain_commands.Force():
+            case Force():
                 self._ending.force(command.code)
-            case drain_commands.EndWithin():
+            case EndWithin():
                 self._ending.end_within(command.within_s, command.code)
 
-    def _announce(self, command: drain_commands.AnnounceDraining) -> None:
+    def _announce(self, command: AnnounceDraining) -> None:
         board = self._board
         self._ending.drain_began()
         _log.info("drain.started", reason=command.reason, turns=len(board.turns))
@@ -194,7 +210,7 @@ class DrainSteps:
         """Notice deadlines, idle connections and approvals that nobody can give."""
         self.carry_out(self._drain.tick(now_s))
         if self._drain.state is State.DRAINING:
-            self._close_idle(drain_commands.RESTART_CODE)
+            self._close_idle(RESTART_CODE)
             self._interrupt_orphans()
         self.work_changed()
 
@@ -228,15 +244,15 @@ class DrainSteps:
         while self._closing:
             command = self._closing.popleft()
             match command:
-                case drain_commands.CloseConnections():
+                case CloseConnections():
                     await self._close_connections(command)
-                case drain_commands.StopCores():
+                case StopCores():
                     await self._processes.stop(eof_s=command.eof_s, term_s=command.term_s)
-                case drain_commands.FlushSpans():
+                case FlushSpans():
                     await self._telemetry.shutdown(command.within_s)
         self.carry_out(self._drain.closed())
 
-    async def _close_connections(self, command: drain_commands.CloseConnections) -> None:
+    async def _close_connections(self, command: CloseConnections) -> None:
         self._machine.end_turns()  # of cores that did not say so, though they were asked to
         for client in list(self._clients.by_key.values()):
             client.close(command.code, "restart")

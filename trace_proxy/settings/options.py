@@ -5,10 +5,13 @@ the environment are told apart, and the help as a whole, is `grammar`'s business
 values mean together is checked in `config`.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
 
+from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.config import (
     CoreStderr,
     Delivery,
@@ -22,14 +25,57 @@ from trace_proxy.settings.config import (
     parse_listen,
 )
 from trace_proxy.settings.limits import Limits, option_of
-from trace_proxy.settings.option_text import (
-    Read,
-    read_count,
-    read_member,
-    read_seconds,
-    read_switch,
-    read_text,
-)
+
+Read = Callable[[str, str], object]
+"""(option as the user writes it, text) → value. Raises ConfigurationError.
+
+Strict, so that a slip is an error and not another value. Ranges are `config`'s business."""
+
+
+def read_text(flag: str, text: str) -> str:
+    """Any text but none."""
+    if not text:
+        raise ConfigurationError(f"{flag} is empty: give a value or leave it out")
+    return text
+
+
+def read_count(flag: str, text: str) -> int:
+    """A whole number in plain digits."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ConfigurationError(f"{flag} {text[:80]!r}: give a whole number in plain digits")
+    return int(text)
+
+
+def read_seconds(flag: str, text: str) -> float:
+    """Seconds, with or without a fraction."""
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", text):
+        raise ConfigurationError(f"{flag} {text[:80]!r}: give seconds as a number, 30 or 0.5")
+    return float(text)
+
+
+def read_switch(flag: str, text: str) -> bool:
+    """Yes or no, as containers write them."""
+    match text.lower():
+        case "true" | "1" | "yes" | "on":
+            return True
+        case "false" | "0" | "no" | "off":
+            return False
+        case _:
+            raise ConfigurationError(f"{flag} {text[:80]!r}: give true or false")
+
+
+def read_member(kind: type[Enum]) -> Read:
+    """One of the values of `kind`, in any case."""
+
+    def read(flag: str, text: str) -> Enum:
+        try:
+            return kind(text.lower())
+        except ValueError:
+            known = ", ".join(member.value for member in kind)
+            raise ConfigurationError(f"{flag} {text[:80]!r}: give one of {known}") from None
+
+    return read
+
 
 PREFIX: Final = "TRACE_PROXY_"
 

@@ -13,12 +13,11 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from core_server.tools.base import Command
-from core_server.tools.process.environment import child_environment
 from core_server.tools.process.reaper import PLAN_FD, SOCKET_FD
 from core_server.tools.sandbox.sandbox import Confinement
 
@@ -171,3 +170,36 @@ def _plan(command: Command, confinement: Confinement) -> dict[str, object]:
         "max_processes": MAX_PROCESSES,
         "max_memory_bytes": total_bytes // 2,  # one process can then not take the machine
     }
+
+
+_NAMES = frozenset(
+    {
+        "COLORTERM", "HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL",
+        "TERM", "TMPDIR", "TZ", "USER",
+    }
+)  # fmt: skip
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def child_environment(
+    inherited: Mapping[str, str], changes: Mapping[str, str | None], *, tty: bool
+) -> dict[str, str]:
+    """Return all variables of a command: a short list, and no secret.
+
+    An allow-list, because a deny-list forgets the next `…_TOKEN`.
+
+    Args:
+        inherited: The core's own.
+        changes: Set on top; None unsets.
+        tty: Whether it gets a terminal, and so needs a TERM.
+    """
+    result = {"PATH": _DEFAULT_PATH}
+    result |= {k: v for k, v in inherited.items() if k in _NAMES or k.startswith("LC_")}
+    if tty:
+        result.setdefault("TERM", "xterm-256color")
+    for name, value in changes.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result

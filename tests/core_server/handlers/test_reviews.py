@@ -13,7 +13,7 @@ from core_server.engines.base import (
     TextDelta,
     UserMessage,
 )
-from core_server.turns import review
+from core_server.turns import runner
 from tests.core_process import completed, core, run_turn, start_thread, text
 from tests.core_server.in_process import served
 from tests.core_server.scripted_engine import ScriptedEngine, call
@@ -69,7 +69,7 @@ async def test_a_review_has_one_turn_and_none_of_what_was_said_before() -> None:
     assert done["turn"]["items"][0]["text"] == rendered
     asked = engine.prompts[1].history
     assert [type(entry) for entry in asked] == [UserMessage]
-    assert review.INSTRUCTIONS in engine.prompts[1].instructions
+    assert runner.REVIEW_INSTRUCTIONS in engine.prompts[1].instructions
     assert AgentMessage(rendered) in engine.prompts[2].history
     assert AgentMessage("before") in engine.prompts[2].history
 
@@ -130,8 +130,8 @@ async def test_a_review_takes_no_input_and_is_interrupted_like_a_turn() -> None:
         await client.request("turn/interrupt", {"threadId": thread_id, "turnId": second})
         assert (await completed(client, second))["turn"]["status"] == "interrupted"
     assert _items(client, second)[-2:] == [
-        ("exitedReviewMode", review.NO_OUTPUT),
-        ("agentMessage", review.INTERRUPTED),
+        ("exitedReviewMode", runner.NO_OUTPUT),
+        ("agentMessage", runner.INTERRUPTED),
     ]
 
 
@@ -144,7 +144,7 @@ async def test_an_endpoints_error_has_the_references_shape_and_ends_a_review() -
     assert done["turn"]["error"]["codexErrorInfo"] == {
         "httpConnectionFailed": {"httpStatusCode": 401}
     }
-    assert _items(client, answer["turn"]["id"])[-1] == ("agentMessage", review.INTERRUPTED)
+    assert _items(client, answer["turn"]["id"])[-1] == ("agentMessage", runner.INTERRUPTED)
 
 
 async def test_injected_items_reach_the_engine_in_their_place_and_no_client() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.queues.held_input import HeldInput
+from trace_proxy.queues.admission import HeldInput
 
 
 def test_the_largest_is_named_when_all_together_are_too_much() -> None:

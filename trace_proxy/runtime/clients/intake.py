@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
-from trace_proxy.queues.held_input import HeldInput
+from trace_proxy.queues.admission import HeldInput
 from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.board import Board
 from trace_proxy.runtime.clients.client import Client

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
-from trace_proxy.drain_commands import StopCores
+from trace_proxy.drain import StopCores
 from trace_proxy.relay.per_connection.lsp import answers_farewell
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.runtime.clients.clients import Clients

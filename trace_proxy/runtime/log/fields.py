@@ -6,7 +6,8 @@ quote what a client sent.
 """
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -110,3 +111,34 @@ def _frames(error: BaseException) -> Iterable[str]:
         frames.append(f"{code.co_filename.rpartition('/')[2]}:{step.tb_lineno} {code.co_qualname}")
         step = step.tb_next
     return reversed(frames[-MAX_FRAMES:])
+
+
+_ASSIGNING: Final = frozenset({"-c", "--config", "-e", "--env"})
+"""Options whose value is NAME=VALUE."""
+
+_SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|passw|credential|auth|bearer|cookie")
+_USER: Final = re.compile(r"(?<=://)[^/@\s]+@")
+_LEFT_OUT: Final = "…"
+
+
+def shown_command(command: Sequence[str]) -> list[str]:
+    """The command for a log line: what an option with a telling name was given is left out."""
+    return list(_arguments(command))
+
+
+def _arguments(command: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for argument in command:
+        name, is_pair, _ = argument.partition("=")
+        if before in _ASSIGNING and is_pair:
+            yield f"{name}={_LEFT_OUT}"
+        elif name in _ASSIGNING and is_pair:
+            inner = argument.removeprefix(f"{name}=").partition("=")[0]
+            yield f"{name}={inner}={_LEFT_OUT}"
+        elif is_pair and _SECRET_NAME.search(name):
+            yield f"{name}={_LEFT_OUT}"
+        elif before.startswith("-") and "=" not in before and _SECRET_NAME.search(before):
+            yield argument if argument.startswith("-") else _LEFT_OUT
+        else:
+            yield _USER.sub(f"{_LEFT_OUT}@", argument)
+        before = argument

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.session.pending import Pending
+from core_server.turns.approvals import Pending
 
 
 def test_ids_count_from_zero_and_keep_their_type() -> None:
