@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import (
     URL,
@@ -111,6 +112,10 @@ class SqliteFile:
         return False
 
 
+LOOK_AGAIN_S: Final = 0.001
+"""Between two looks at a file that a checkpoint makes longer."""
+
+
 class FileWatch:
     """Notices that the file at a path is not the one that was opened, or not whole.
 
@@ -119,15 +124,20 @@ class FileWatch:
 
     Made before SQLite opens the file and closed after it: to close a descriptor of a file
     gives up all locks that the process has on it (fcntl(2)).
+
+    Args:
+        path: The file.
+        patience_s: How long a checkpoint may leave the file shorter than its header says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
+        self._patience_s = patience_s
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._beside: dict[str, tuple[int, int]] = {}  # suffix → device, inode
 
     def check(self) -> None:
-        """Look; takes microseconds.
+        """Look; takes microseconds, and longer only beside a checkpoint that goes on.
 
         Raises:
             DiskError: with what happened.
@@ -137,7 +147,7 @@ class FileWatch:
             if held.st_nlink == 0:
                 raise self._lost("it was deleted")
             self._check_name(held)
-            self._check_whole(held.st_size)
+            self._check_whole()
             for suffix in ("-wal", "-shm"):
                 self._check_beside(suffix)
         except OSError as error:
@@ -155,18 +165,27 @@ class FileWatch:
         if not os.path.samestat(held, named):
             raise self._lost("it was replaced")
 
-    def _check_whole(self, size_bytes: int) -> None:
+    def _check_whole(self) -> None:
         """The header says how many pages there are (SQLite, Database File Format, 1.3.7).
 
-        In WAL mode a checkpoint writes page and header before it makes the file shorter.
+        A checkpoint writes page 1, which is the header, before the pages that make the file
+        longer: a file that is too short may be one that somebody is just writing to. So it
+        is looked at again, for as long as SQLite itself would wait for a lock.
         """
-        header = os.pread(self._fd, 100, 0)
-        page_bytes = int.from_bytes(header[16:18], "big")
-        pages = int.from_bytes(header[28:32], "big")
+        deadline_s = time.monotonic() + self._patience_s
+        while self._is_short():
+            if time.monotonic() > deadline_s:
+                self._patience_s = 0  # for the next look: it has been waited for
+                raise self._lost("it was truncated")
+            time.sleep(LOOK_AGAIN_S)
+
+    def _is_short(self) -> bool:
+        header = os.pread(self._fd, 100, 0)  # before the size, which may grow meanwhile
         if header[:16] != MAGIC:
             raise self._lost("it was truncated or overwritten")
-        if size_bytes < pages * (65536 if page_bytes == 1 else page_bytes):
-            raise self._lost("it was truncated")
+        page_bytes = int.from_bytes(header[16:18], "big")
+        pages = int.from_bytes(header[28:32], "big")
+        return os.fstat(self._fd).st_size < pages * (65536 if page_bytes == 1 else page_bytes)
 
     def _check_beside(self, suffix: str) -> None:
         """SQLite makes them once and removes them when the last connection is closed."""
