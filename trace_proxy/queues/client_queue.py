@@ -67,7 +67,7 @@ class TotalOutbound:
 
     @property
     def over(self) -> bool:
-        """Whether somebody must be cut: call `shed`."""
+        """Whether somebody must be cut (1013): `largest`, until the rest fits."""
         return self.size_bytes > self._max_bytes
 
     def open(self, key: int, bounds: ClientQueueBounds) -> "ClientQueue":
@@ -80,14 +80,6 @@ class TotalOutbound:
         queue = self._queues.pop(key, None)
         if queue is not None:
             queue.clear()
-
-    def shed(self) -> list[int]:
-        """Drop the largest queues until the rest fits; their connections must be cut (1013)."""
-        keys = []
-        while self.over and (key := self.largest()) is not None:
-            self._queues[key].clear()
-            keys.append(key)
-        return keys
 
     def largest(self) -> int | None:
         """The connection with the most bytes waiting; a scan, for when it is `over`.

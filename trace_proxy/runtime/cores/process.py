@@ -391,7 +391,6 @@ class StderrLog:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._second = 0
         self._lines = 0
-        self.suppressed = 0
 
     @property
     def last(self) -> str:
@@ -433,7 +432,6 @@ class StderrLog:
         """Say how many lines of the last second were not shown."""
         more = self._lines - self._per_second
         if more > 0:
-            self.suppressed += more
             self._lines = 0
             _log.warning("core.stderr_suppressed", core=self._index, lines=more)
 
