@@ -4,8 +4,10 @@ The rest of the store speaks SQLAlchemy Core; `postgres` is the other module of 
 """
 
 import contextlib
+import fcntl
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,6 +117,9 @@ class SqliteFile:
 LOOK_AGAIN_S: Final = 0.001
 """Between two looks at a file that a checkpoint makes longer."""
 
+_CHECKPOINT_LOCK_AT: Final = 121
+_FLOCK: Final = "hhqqi"  # fcntl(2) on 64-bit Linux: type, whence, start, length, pid
+
 
 class FileWatch:
     """Notices that the file at a path is not the one that was opened, or not whole.
@@ -127,13 +132,15 @@ class FileWatch:
 
     Args:
         path: The file.
-        patience_s: How long a checkpoint may leave the file shorter than its header says.
+        patience_s: How long the file may be shorter than its header says while nobody is
+            known to write to it.
     """
 
     def __init__(self, path: Path, patience_s: float = BUSY_TIMEOUT_S) -> None:
         self._path = path
         self._patience_s = patience_s
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._shm_fd: int | None = None  # the index beside the log, once it has been asked
         self._beside: dict[str, tuple[int, int]] = {}  # suffix → device, inode
 
     def check(self) -> None:
@@ -154,8 +161,11 @@ class FileWatch:
             raise self._lost(f"it cannot be looked at, {error.strerror}") from error
 
     def close(self) -> None:
-        """Free the descriptor."""
+        """Free the descriptors."""
         os.close(self._fd)
+        if self._shm_fd is not None:
+            os.close(self._shm_fd)
+            self._shm_fd = None
 
     def _check_name(self, held: os.stat_result) -> None:
         try:
@@ -169,15 +179,27 @@ class FileWatch:
         """The header says how many pages there are (SQLite, Database File Format, 1.3.7).
 
         A checkpoint writes page 1, which is the header, before the pages that make the file
-        longer: a file that is too short may be one that somebody is just writing to. So it
-        is looked at again, for as long as SQLite itself would wait for a lock.
+        longer: a file that is too short may be one that another process is just writing to,
+        for as long as it holds the lock on checkpoints. One of this process, which cannot
+        see its own locks, is waited for as long as SQLite itself would wait.
         """
         deadline_s = time.monotonic() + self._patience_s
-        while self._is_short():
+        while self._is_short() and not self._is_locked_for_checkpoint():
             if time.monotonic() > deadline_s:
                 self._patience_s = 0  # for the next look: it has been waited for
                 raise self._lost("it was truncated")
             time.sleep(LOOK_AGAIN_S)
+
+    def _is_locked_for_checkpoint(self) -> bool:
+        """Whether another process checkpoints (SQLite, WAL-mode File Format, 2.3.1)."""
+        if self._shm_fd is None:
+            try:
+                self._shm_fd = os.open(f"{self._path}-shm", os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK_AT, 1, 0)
+        kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(self._shm_fd, fcntl.F_GETLK, asked))
+        return bool(kind != fcntl.F_UNLCK)
 
     def _is_short(self) -> bool:
         header = os.pread(self._fd, 100, 0)  # before the size, which may grow meanwhile

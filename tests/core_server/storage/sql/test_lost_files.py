@@ -5,6 +5,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -120,6 +122,35 @@ def test_a_file_that_a_checkpoint_is_making_longer_is_not_truncated(tmp_path: Pa
 
     assert path.stat().st_size == whole_bytes + 3 * 4096  # it has waited for that
     grown.join()
+    watch.close()
+
+
+def test_another_process_may_checkpoint_for_as_long_as_it_likes(tmp_path: Path) -> None:
+    """It may be stopped, or starved, between page 1 and the pages that make the file longer."""
+    path = tmp_path / "threads.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode=WAL")
+        made.execute("CREATE TABLE t (x)")
+        made.execute("PRAGMA wal_checkpoint(FULL)")
+        watch = FileWatch(path, patience_s=0)
+        with path.open("r+b") as file:
+            file.seek(28)
+            file.write((99).to_bytes(4, "big"))
+        other = (
+            "import fcntl, sys; shm = open(sys.argv[1], 'r+b');"
+            "fcntl.lockf(shm, fcntl.LOCK_EX, 1, 121); print(); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", other, f"{path}-shm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as checkpointing:
+            assert checkpointing.stdout is not None
+            checkpointing.stdout.readline()
+            watch.check()
+            checkpointing.communicate()
+        with pytest.raises(DiskError, match="it was truncated"):
+            watch.check()
     watch.close()
 
 
