@@ -59,7 +59,7 @@ class GarbageError(Exception):
 
     Attributes:
         size: Of the line, bytes.
-        answers: The router's id, where it can be seen that it would be an answer.
+        answers: The id, as it was written, where it can be seen that it would be an answer.
     """
 
     def __init__(self, why: str, line: bytes) -> None:
@@ -69,20 +69,19 @@ class GarbageError(Exception):
 
 
 _VERSION: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?'
-_ID_FIRST = re.compile(
-    rb"\s*\{\s*" + _VERSION + rb'"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"'
-)
-_ID_LAST = re.compile(rb',\s*"id"\s*:\s*(\d{1,18})\s*\}\s*\Z')
+_WRITTEN_ID: Final = rb'"id"\s*:\s*(-?\d{1,18}|"[\x20\x21\x23-\x5b\x5d-\x7e]{0,128}")\s*'
+_ID_FIRST = re.compile(rb"\s*\{\s*" + _VERSION + _WRITTEN_ID + rb',\s*"(?:result|error)"')
+_ID_LAST = re.compile(rb",\s*" + _WRITTEN_ID + rb"\}\s*\Z")
 _ANSWER = re.compile(rb"\s*\{\s*" + _VERSION + rb'"(?:result|error)"')
-_TAIL_BYTES: Final = 128
+_TAIL_BYTES: Final = 256
 
 
-def _answers(line: bytes) -> int | None:
+def _answers(line: bytes) -> bytes | None:
     """The id of what would be an answer, found where encoders put it: at either end."""
     found = _ID_FIRST.match(line)
     if found is None and _ANSWER.match(line) is not None:
         found = _ID_LAST.search(line[-_TAIL_BYTES:])
-    return None if found is None else int(found[1])
+    return None if found is None else found[1]
 
 
 Decoded = tuple[bytes, CoreMessage]

@@ -35,6 +35,12 @@ from trace_proxy.state.subscribers import Subscribers
 PUMP_BYTES: Final = 256 * 1024
 """Taken from a core queue at once: four pipes full, so that a pause is noticed soon."""
 
+MAX_TURNS: Final = 10_000
+"""Of one core; each is kept until it ends, and a core that runs so many has lost count."""
+
+MAX_ASKED: Final = 4096
+"""Server requests of one core that nobody has answered; people answer one at a time."""
+
 
 class Board:
     """The machines of one proxy.
@@ -166,6 +172,18 @@ class Board:
         turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
         if turn is not None:
             turn.time.asked(-1, self.now_ns)
+
+    def check_turns(self, core: CoreSession) -> None:
+        """A core that announces turns without end is faulty."""
+        if core.turns > MAX_TURNS:
+            self.effects.core_faulty(core, f"more than {MAX_TURNS} turns run at once")
+
+    def may_ask(self, core: CoreSession) -> bool:
+        """Whether a core may ask something more; one that asks without end is faulty."""
+        if core.asked < MAX_ASKED:
+            return True
+        self.effects.core_faulty(core, f"more than {MAX_ASKED} requests are unanswered")
+        return False
 
     def audience(self, thread: str) -> Iterable[Connection]:
         """Who hears what happens in a thread."""

@@ -22,12 +22,6 @@ from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
 
-MAX_TURNS: Final = 10_000
-"""Of one core; each is kept until it ends, and a core that runs so many has lost count."""
-
-MAX_ASKED: Final = 4096
-"""Server requests of one core that nobody has answered; people answer one at a time."""
-
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 _USAGE: Final = "thread/tokenUsage/updated"
@@ -147,8 +141,7 @@ class CoreMessages:
         if method == _USAGE:
             audience = self._usage_audience(message.params, audience)
         ended = board.turns.observe(line, core, board.now_ns)
-        if core.turns > MAX_TURNS:
-            board.effects.core_faulty(core, f"more than {MAX_TURNS} turns run at once")
+        board.check_turns(core)
         if method != _MODEL_CALL or not _is_unasked(line):
             board.deliver(audience, method, line)
         board.observed(ended)
@@ -247,8 +240,7 @@ class CoreMessages:
         if asked is None:
             if board.server_requests.repeated(core, message.id):
                 return
-            if core.asked >= MAX_ASKED:
-                board.effects.core_faulty(core, f"more than {MAX_ASKED} requests are unanswered")
+            if not board.may_ask(core):
                 return
             asked = self._open(core, message, line)
         if asked.thread is None:

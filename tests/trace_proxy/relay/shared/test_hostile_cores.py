@@ -3,7 +3,7 @@
 import pytest
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.relay.shared import core_messages
+from trace_proxy.relay import board
 
 REQUEST = "model/list"
 
@@ -66,7 +66,7 @@ def test_what_waited_for_the_place_of_an_unreadable_answer_is_sent() -> None:
 
 
 def test_a_core_that_begins_turns_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_messages, "MAX_TURNS", 3)
+    monkeypatch.setattr(board, "MAX_TURNS", 3)
     proxy = Proxy().up()
     for number in range(4):
         turn = {"threadId": f"t{number}", "turn": {"id": f"u{number}"}}
@@ -75,7 +75,7 @@ def test_a_core_that_begins_turns_without_end_is_faulty(monkeypatch: pytest.Monk
 
 
 def test_a_core_that_asks_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_messages, "MAX_ASKED", 3)
+    monkeypatch.setattr(board, "MAX_ASKED", 3)
     proxy = Proxy().up()
     for number in range(4):
         proxy.core.ask(number, "item/tool/call", {"threadId": "t"})
