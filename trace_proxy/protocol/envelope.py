@@ -70,7 +70,9 @@ class GarbageError(Exception):
 
 _VERSION: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?'
 _WRITTEN_ID: Final = rb'"id"\s*:\s*(-?\d{1,18}|"[\x20\x21\x23-\x5b\x5d-\x7e]{0,128}")\s*'
-_ID_FIRST = re.compile(rb"\s*\{\s*" + _VERSION + _WRITTEN_ID + rb',\s*"(?:result|error)"')
+_ID_FIRST = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*\{\s*" + _VERSION + _WRITTEN_ID + rb',\s*"(?:result|error)"'
+)
 _ID_LAST = re.compile(rb",\s*" + _WRITTEN_ID + rb"\}\s*\Z")
 _ANSWER = re.compile(rb"\s*\{\s*" + _VERSION + rb'"(?:result|error)"')
 _TAIL_BYTES: Final = 256

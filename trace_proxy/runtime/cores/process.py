@@ -129,6 +129,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._loop = loop
         self._headers = ContentLengthSplitter(limits.max_core_line_bytes) if headers else None
         self._splitter = self._headers or LineSplitter(limits.max_core_line_bytes)
+        self._max_line_bytes = limits.max_core_line_bytes
         self._first = b""
         self._known = False
         self._goodbye = goodbye
@@ -229,6 +230,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._flushing = False
         lines, self._out = self._out, []
         if self._stdin is None or not lines:
+            if lines:
+                self._lost_a_pipe("stdin")
             return
         if not self._written_bytes:
             self.greeted_at_s = self._loop.time()
@@ -276,6 +279,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         if self._headers is not None and self._headers.skipped:
             self._owner.core_skipped(self._headers.skipped)
             self._headers.skipped.clear()
+        if self._splitter.unfinished_bytes > self._max_line_bytes:  # its end may never come
+            lines.append(Oversized(self._splitter.unfinished_bytes, b""))
         if lines:
             self._owner.core_lines(lines)
 
@@ -288,18 +293,27 @@ class CoreProcess(asyncio.SubprocessProtocol):
         if wrong:
             self._owner.core_misframed()
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """A pipe was closed."""
         if fd == 0:
             self._stdin = None
+            if exc is not None:  # what was written meanwhile is lost
+                self._lost_a_pipe("stdin")
         elif fd == 1:
             self._drained.set()
-            self._loop.call_later(_MUTE_S, self._end_if_mute)
+            self._lost_a_pipe("stdout")
 
-    def _end_if_mute(self) -> None:
-        """Without its stdout it can say nothing any more: it is lost, whatever it does."""
+    def _lost_a_pipe(self, name: str) -> None:
+        """Without these it can hear, or say, nothing any more: it is lost, whatever it does.
+
+        Unless it is only exiting. A core that has closed its stdin and is not written to
+        may have all that it needs.
+        """
+        self._loop.call_later(_MUTE_S, self._end_if_alive, name)
+
+    def _end_if_alive(self, name: str) -> None:
         if not self._exited.is_set() and not self.ending:
-            _log.error("core.mute", core=self.index, reason="it closed its stdout")
+            _log.error("core.mute", core=self.index, reason=f"it closed its {name}")
             self.end(_MUTE_S)
 
     def pause_output(self, *, paused: bool) -> None:
