@@ -196,12 +196,24 @@ class _Named(msgspec.Struct, gc=False, rename="camel"):
 _NAMED = msgspec.json.Decoder(_Named)
 
 
-def named_request(params: bytes | None) -> int | str | None:
-    """The request that params name by `requestId`; None where it is missing or no id."""
+def named_request(params: bytes | None, member: str = "requestId") -> int | str | None:
+    """The request that params name by this member; None where it is missing or no id."""
     try:
-        return _NAMED.decode(params or b"null").request_id
+        if member == "requestId":
+            return _NAMED.decode(params or b"null").request_id
+        found = msgspec.json.decode(params or b"null", type=dict[str, Raw]).get(member)
+        return None if found is None else msgspec.json.decode(found, type=int | str)
     except msgspec.DecodeError:
         return None
+
+
+def has_member(params: bytes | None, name: str) -> bool:
+    """Whether params are an object with this member, and that is not null."""
+    try:
+        members = msgspec.json.decode(params or b"null", type=dict[str, Raw] | None)
+    except msgspec.DecodeError:
+        return False
+    return members is not None and bytes(members.get(name, b"null")) != b"null"
 
 
 def same_id(raw: bytes, request_id: int | str) -> bool:
