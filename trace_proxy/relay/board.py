@@ -41,6 +41,9 @@ MAX_TURNS: Final = 10_000
 MAX_ASKED: Final = 4096
 """Server requests of one core that nobody has answered; people answer one at a time."""
 
+IDLE_S: Final = 1.0
+"""After a thread has gone idle, for the end of its turn to be said: it comes at once or never."""
+
 
 class Board:
     """The machines of one proxy.
@@ -104,6 +107,7 @@ class Board:
         self.overview = Overview(self.turns, self.server_requests, self.connections)
         self.wire: Wire | None = None
         self._watchers = 0
+        self._idle: dict[str, tuple[str, float]] = {}
 
     def __repr__(self) -> str:
         return (
@@ -172,6 +176,31 @@ class Board:
         turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
         if turn is not None:
             turn.time.asked(-1, self.now_ns)
+
+    def status_changed(self, thread: str, status: str) -> None:
+        """A thread works or is idle; one that stays idle has no running turn, whatever was said.
+
+        A core may say that a turn begins and call it otherwise when it ends.
+        """
+        turn = self.turns.of_thread(thread)
+        if status == "idle" and turn is not None:
+            self._idle[thread] = (turn.turn_id, self.clock_s)
+        else:
+            self._idle.pop(thread, None)
+
+    def end_idle_turns(self, now_ns: int) -> None:
+        """End the turns of threads that have been idle for so long that nothing more will come."""
+        self.now_ns = now_ns
+        for thread, (turn_id, since_s) in list(self._idle.items()):
+            if self.clock_s - since_s < IDLE_S:
+                continue
+            del self._idle[thread]
+            ended = self.turns.end(turn_id, "interrupted", now_ns)
+            if ended is not None:
+                self.effects.log("turn.end_not_said", thread=thread, turn=turn_id)
+                self.end_turn(ended)
+                for asked in self.server_requests.lose_turn(thread, ended.turn.context):
+                    self.resolve(asked, "resolved")
 
     def check_turns(self, core: CoreSession) -> None:
         """A core that announces turns without end is faulty."""

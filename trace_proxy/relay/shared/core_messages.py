@@ -168,9 +168,12 @@ class CoreMessages:
             model = _model(line)
             if model:
                 board.turns.loaded(thread, model=model)
-        elif board.placement.home(thread) in (None, core) and (
-            method in methods.UNLOADING
-            or (_status(line) == "notLoaded" and not self._moved(thread))
+            return
+        status = "" if method in methods.UNLOADING else shapes.status_of(envelope.params_of(line))
+        if status:
+            board.status_changed(thread, status)
+        if board.placement.home(thread) in (None, core) and (
+            method in methods.UNLOADING or (status == "notLoaded" and not self._moved(thread))
         ):
             board.forget_thread(thread)
 
@@ -290,12 +293,5 @@ def _is_unasked(line: bytes) -> bool:
 def _model(line: bytes) -> str:
     try:
         return shapes.SETTINGS_UPDATED.decode(envelope.params_of(line)).thread_settings.model
-    except msgspec.DecodeError:
-        return ""
-
-
-def _status(line: bytes) -> str:
-    try:
-        return shapes.STATUS_CHANGED.decode(envelope.params_of(line)).status.type
     except msgspec.DecodeError:
         return ""

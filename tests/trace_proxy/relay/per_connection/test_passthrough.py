@@ -649,3 +649,18 @@ def test_a_core_that_asks_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch)
         client.core_says(id=number, method="item/tool/call", params={"threadId": "t"})
     assert proxy.effects.faulty == [client.key]
     assert len(proxy.machine.board.server_requests) == 3
+
+
+def test_a_thread_that_stays_idle_has_no_running_turn() -> None:
+    proxy = Proxy()
+    client = proxy.client()
+    client.turn()
+    client.core_says(
+        method="thread/status/changed", params={"threadId": "t", "status": {"type": "idle"}}
+    )
+    shared = proxy.machine.board
+    shared.end_idle_turns(proxy.tick())
+    assert len(shared.turns) == 1
+    shared.clock_s += 2 * board.IDLE_S
+    shared.end_idle_turns(proxy.tick())
+    assert len(shared.turns) == 0
