@@ -97,11 +97,7 @@ def decode(data: bytes) -> Message:
             'Invalid request: jsonrpc must be "2.0" or left out',
             _readable_id(message),
         )
-    if (
-        size > _SHALLOW_BYTES
-        and data.count(b"{") + data.count(b"[") > MAX_DEPTH
-        and is_deeper(data, MAX_DEPTH)
-    ):
+    if size > _SHALLOW_BYTES and is_deeper(data, MAX_DEPTH):
         raise _too_deep(_readable_id(message))
     if not _members_fill(message, size):
         _look_at_members(message, data)

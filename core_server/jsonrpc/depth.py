@@ -3,44 +3,33 @@
 Everything here is a few passes of C over the whole document, since a loop of Python over
 the brackets of 15 MiB would hold up everybody for seconds:
 
-    document ──without escapes──> brackets and quotes ──without strings──> brackets
+    document ──without escapes──> brackets and quotes, in pages ──without strings──> brackets
         as bits, 1 opens and 0 closes; sixteen of them are one entry of a table
-
-Brackets in strings are told from others by the parity of the quotes before them: all
-prefix parities at once are log2(n) shifts and XORs of one long integer (as in Langdale and
-Lemire, "Parsing Gigabytes of JSON per Second", section 3.1.1).
 """
 
 import sys
-from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
 from operator import add
 from typing import Final
 
 _BLOCK: Final = 16  # brackets that are looked up at once: a table of 65,536 entries
+_PAGE: Final = 1024  # brackets: so few distinct ones that they are worth to be remembered
+_KNOWN_PAGES: Final = 1024  # of one document: a megabyte
 _NO_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _OPENS: Final = bytes.maketrans(b"[]", b"10")
-_QUOTES: Final = bytes.maketrans(b'"[]', b"100")
 _OPENING: Final = ord("[")
-_KEPT: Final = bytes.maketrans(b"01", b"\xff\x00")
+
+_Leads = tuple[int, int, int]
+"""Where a page leads, how far up on the way, and whether it ends within a string (1) or not."""
 
 
 def is_deeper(document: bytes, limit: int) -> bool:
     """Whether valid JSON has more than `limit` levels of arrays and objects."""
     if document.count(b"{") + document.count(b"[") <= limit:
         return False
-    brackets = _outside_strings(_marks(document))
-    # The innermost pairs first: what is left of an ordinary document soon is nothing.
-    for level in range(limit):
-        if len(brackets) <= 2 * (limit - level):
-            return False
-        left = brackets.replace(b"[]", b"")
-        if len(left) > len(brackets) * 3 // 4:  # no ordinary document: once and for all
-            return _deepest(left) > limit - level - 1
-        brackets = left
-    return bool(brackets)
+    return _climbs_over(_marks(document), limit)
 
 
 def _marks(document: bytes) -> bytes:
@@ -50,38 +39,43 @@ def _marks(document: bytes) -> bytes:
     return document.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
 
 
-def _outside_strings(marks: bytes) -> bytes:
-    """The brackets that are no part of a string."""
-    if b'"' not in marks:
-        return marks
-    size = len(marks)
-    inside = int(marks.translate(_QUOTES), 2)
-    shift = 1
-    while shift < size:
-        inside ^= inside >> shift
-        shift *= 2
-    # A quote that opens is inside by this, one that closes is not: both go below.
-    mask = format(inside, f"0{size}b").encode().translate(_KEPT)
-    kept = int.from_bytes(marks, "big") & int.from_bytes(mask, "big")
-    return kept.to_bytes(size, "big").translate(None, b'\0"')
+def _climbs_over(marks: bytes, limit: int) -> bool:
+    """Whether more than `limit` brackets outside of strings are open at once.
+
+    Page by page, and equal pages once: a document of millions of brackets that was not
+    made at random says the same again and again.
+    """
+    known: tuple[dict[bytes, _Leads], dict[bytes, _Leads]] = ({}, {})
+    level = inside = 0
+    for at in range(0, len(marks), _PAGE):
+        page, of_kind = marks[at : at + _PAGE], known[inside]
+        leads = of_kind.get(page)
+        if leads is None:
+            parts = page.split(b'"')
+            rise, peak = _leads(b"".join(parts[inside::2]))
+            leads = rise, peak, (inside + len(parts) - 1) % 2
+            if len(of_kind) < _KNOWN_PAGES:
+                of_kind[page] = leads
+        rise, peak, inside = leads
+        if level + peak > limit:
+            return True
+        level += rise
+    return False
 
 
-def _deepest(brackets: bytes) -> int:
-    """The most that are open at once."""
+def _leads(brackets: bytes) -> tuple[int, int]:
+    """Where brackets lead from where they begin, and how far up at most on the way."""
     whole = len(brackets) // _BLOCK * _BLOCK
     bits = int(brackets[:whole].translate(_OPENS) or b"0", 2)
     blocks = memoryview(bits.to_bytes(whole // 8, "big")).cast("H")
     rises, peaks = _tables()
     levels = accumulate(map(rises.__getitem__, blocks), initial=0)
-    deepest = max(map(add, levels, map(peaks.__getitem__, blocks)), default=0)
+    highest = max(map(add, levels, map(peaks.__getitem__, blocks)), default=0)
     level = 2 * bits.bit_count() - whole
-    return max(deepest, _last(level, brackets[whole:]))
-
-
-def _last(level: int, brackets: bytes) -> int:
-    """The same for what is left behind the last block."""
-    steps: Iterable[int] = (1 if bracket == _OPENING else -1 for bracket in brackets)
-    return max(accumulate(steps, initial=level))
+    for bracket in brackets[whole:]:
+        level += 1 if bracket == _OPENING else -1
+        highest = max(highest, level)
+    return level, highest
 
 
 @cache

@@ -44,6 +44,11 @@ class LineSplitter:
     def __repr__(self) -> str:
         return f"<LineSplitter {self._size} bytes of an unfinished line>"
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """How long the line is whose end has not come; it may be over the bound already."""
+        return self._size
+
     def feed(self, chunk: bytes) -> list[bytes | Oversized]:
         """The lines that `chunk` completes, in order."""
         first, *rest = chunk.split(b"\n")

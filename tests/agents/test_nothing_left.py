@@ -6,7 +6,6 @@ The proxy runs in the test's own event loop, so that its tasks can be counted.
 import asyncio
 import contextlib
 import gc
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -54,7 +53,6 @@ async def proxy_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             yield supervisor
             supervisor.on_signal("TERM")
     finally:
-        os.close(processes._keeping._wire)  # noqa: SLF001 - it ends with the process otherwise
         gc.unfreeze()
 
 
@@ -71,7 +69,7 @@ def children() -> list[str]:
 
 
 def cores() -> int:
-    """How many of them are agents; the proxy has a helper of its own."""
+    """How many of them are agents."""
     return sum("agent.py" in line for line in children())
 
 
@@ -136,8 +134,6 @@ async def come_and_go(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert supervisor.details()["cores"] == []
 
 
-# The proxy's helper ends with it and is waited for by nobody.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_hundred_clients_come_and_go_and_nothing_of_them_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,24 @@ def test_the_proxy_gates_what_is_experimental(everything: Path, stable: Path) ->
     }
 
 
+def _naming_requests(folder: Path, name: str) -> set[str]:
+    """Methods with params that name a request of its sender."""
+    document: Json = json.loads((folder / name).read_text())
+    found = set()
+    for kind in document["oneOf"]:
+        reference = kind["properties"].get("params", {}).get("$ref", "").split("/")[-1]
+        fields = document["definitions"].get(reference, {}).get("properties", {})
+        if {"requestId", "request_id"} & fields.keys():
+            found.add(kind["properties"]["method"]["enum"][0])
+    return found
+
+
+def test_the_proxy_translates_every_request_id_in_params(everything: Path) -> None:
+    assert _naming_requests(everything, "ClientRequest.json") == methods.CANCELS
+    told = _naming_requests(everything, "ServerNotification.json")
+    assert told == methods.TOLD_TO_ASKER | {"serverRequest/resolved"}
+
+
 def test_our_core_gates_what_it_serves_alike() -> None:
     gated = {name for name, method in METHODS.items() if method.experimental}
     assert gated == set(METHODS) & experimental.METHODS

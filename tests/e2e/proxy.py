@@ -167,10 +167,10 @@ class Proxy:
         finally:
             await leave(socket)
 
-    async def pipe_client(self) -> PipeClient:
+    async def pipe_client(self, *, experimental: bool = False) -> PipeClient:
         """The client of `--listen stdio://`, past its handshake."""
         client = PipeClient(self.process)
-        await client.initialize()
+        await client.initialize(experimental=experimental)
         return client
 
     async def get(self, path: str, **options: Any) -> tuple[int, str, Json]:

@@ -205,14 +205,15 @@ async def test_end_of_input_drains_a_wrapper() -> None:
         await stopped(proxy)
 
 
-async def test_a_signal_drains_a_wrapper_as_well() -> None:
+async def test_a_signal_drains_a_wrapper_whose_client_is_not_told_to_come_back() -> None:
     async with trace_proxy(listen="stdio://", pipes=True) as proxy:
-        client = await proxy.pipe_client()
+        client = await proxy.pipe_client(experimental=True)
         await client.turn(await client.thread(), "/slow 0.5")
         proxy.signal(TERM)
         done = await client.wait_for("turn/completed")
         assert done["params"]["turn"]["status"] == "completed"
         assert await client.closed() is None
+        assert "server/draining" not in client.methods()
         await stopped(proxy)
 
 

@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 
 from tests.e2e.clients import has_id
-from tests.e2e.processes import kill, nobody_left
-from tests.e2e.proxy import Client, Closed, fake_core, trace_proxy, turn_params
+from tests.e2e.processes import kill, marked, nobody_left
+from tests.e2e.proxy import Client, Closed, Proxy, fake_core, trace_proxy, turn_params
 
 FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
 """Back at once, so that a test need not wait."""
@@ -308,6 +309,55 @@ async def test_nothing_is_left_of_a_killed_proxy(options: tuple[str, ...]) -> No
             with pytest.raises(Closed):
                 await client.wait_for("never")
         assert await proxy.survivors(within_s=3) == {}
+
+
+async def a_killed_core(proxy: Proxy, _client: Client) -> None:
+    kill(proxy.core_pid())
+
+
+async def a_crash(_proxy: Proxy, client: Client) -> None:
+    await crash(client, await client.thread())
+
+
+async def a_drain(proxy: Proxy, _client: Client) -> None:
+    proxy.signal(signal.SIGTERM)
+    assert await proxy.exit_code() == 0
+
+
+async def a_forced_end(proxy: Proxy, client: Client) -> None:
+    await client.turn(await client.thread(), "hold")
+    proxy.signal(signal.SIGTERM)
+    await proxy.logged("drain.started")
+    await asyncio.sleep(0.15)  # or it would be one signal said twice
+    proxy.signal(signal.SIGTERM)
+    assert await proxy.exit_code() == 143
+
+
+async def a_killed_proxy(proxy: Proxy, _client: Client) -> None:
+    kill(proxy.pid)
+
+
+@pytest.mark.parametrize("end", [a_killed_core, a_crash, a_drain, a_forced_end, a_killed_proxy])
+@pytest.mark.parametrize("sessions", ["shared", "per-connection"])
+async def test_what_a_core_has_started_in_a_session_of_its_own_ends_with_it(
+    sessions: str, end: Callable[[Proxy, Client], Awaitable[None]]
+) -> None:
+    options = (*FAST, "--sessions", sessions)
+    async with trace_proxy(*options, core=fake_core("fake")) as proxy, proxy.client() as client:
+        await client.turn(await client.thread(), "leave-child")
+        await client.wait_for("turn/completed")
+        assert "sleep 3600" in str(marked(proxy.mark))
+        await end(proxy, client)
+        assert await nobody_left(proxy.mark, within_s=3, like="sleep 3600") == {}
+
+
+async def test_what_a_core_has_started_ends_when_its_only_client_leaves() -> None:
+    core = fake_core("fake")
+    async with trace_proxy("--sessions", "per-connection", core=core) as proxy:
+        async with proxy.client() as client:
+            await client.turn(await client.thread(), "leave-child")
+            await client.wait_for("turn/completed")
+        assert await nobody_left(proxy.mark, within_s=3, like="sleep 3600") == {}
 
 
 async def test_nothing_is_left_of_a_killed_proxy_with_a_command_running() -> None:

@@ -1,11 +1,11 @@
 """What does an abusive client cost the proxy's memory, and its neighbour's latency?
 
-    python -m tests.load.abuse [--requests 300] [--rounds 5]
+    python -m tests.load.abuse [--requests 300] [--rounds 5] [--only "31 KiB"]
 
 For each kind of abuse: how much resident memory the proxy gains at most while one client
 does it, and the 99th percentile of a well-behaved neighbour's requests, without and with
 it: of those that the proxy answers itself, and of those that wait for a core which is
-small, slow and shared with the abuser. The abuser runs at the lowest priority, so that
+small, slow and shared with the abuser; and the longest of them. The abuser runs at the lowest priority, so that
 it competes for the proxy and not for the processor.
 """
 
@@ -31,6 +31,7 @@ from tests.e2e.proxy import (
     turn_params,
 )
 from tests.load.figures import percentile, show
+from tests.load.shapes import SHAPES, shaped
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -80,6 +81,17 @@ def messages_of(size: int) -> Callable[[WebsocketClient], Awaitable[None]]:
     return flood
 
 
+def messages_like(shape: str, size: int) -> Callable[[WebsocketClient], Awaitable[None]]:
+    """Messages of a shape, one after the other, answers never read."""
+
+    async def flood(client: WebsocketClient) -> None:
+        text = shaped(shape, size)
+        while True:
+            await client.write(text)
+
+    return flood
+
+
 ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "requests, answers not read": flood_of_requests,
     "requests, answers read": flood_that_listens,
@@ -88,6 +100,8 @@ ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "messages of 64 KiB": messages_of(64 * KIB),
     "messages of 900 KiB": messages_of(900 * KIB),
     "messages of 15 MiB": messages_of(15 * MIB),
+    **{f"15 MiB of {shape}": messages_like(shape, 15 * MIB) for shape in SHAPES},
+    **{f"31 KiB of {shape}": messages_like(shape, 31 * KIB) for shape in SHAPES},
 }
 
 
@@ -155,7 +169,7 @@ async def attack(name: str, url: str) -> None:
 
 async def measure(options: argparse.Namespace) -> None:
     """All kinds, several rounds."""
-    for name in ABUSES:
+    for name in [each for each in ABUSES if options.only in each]:
         rounds = [await abused(name, options.requests) for _ in range(options.rounds)]
         show(
             abuse=name,
@@ -173,6 +187,7 @@ def beside(rounds: list[tuple[list[float], list[float]]]) -> dict[str, float]:
         "without_ms": round(without_s * 1000, 2),
         "with_ms": round(with_s * 1000, 2),
         "ratio": round(with_s / without_s, 1),
+        "longest_ms": round(max(each for _, loud in rounds for each in loud) * 1000, 1),
     }
 
 
@@ -184,6 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=300, help="of the neighbour, a round")
     parser.add_argument("--rounds", type=int, default=5, help="proxies for each abuse")
+    parser.add_argument("--only", default="", help="kinds of abuse with this in their name")
     parser.add_argument("--attack", choices=ABUSES, help="only be this client, of --url")
     parser.add_argument("--url", help="of a proxy")
     options = parser.parse_args()

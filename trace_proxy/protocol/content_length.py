@@ -50,6 +50,11 @@ class ContentLengthSplitter:
         where = f"{self._left} bytes to come" if self._in_body else "between messages"
         return f"<ContentLengthSplitter {where}>"
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """How long the message that has begun says it is; it may be over the bound already."""
+        return self._size if self._in_body else len(self._header)
+
     def feed(self, chunk: bytes) -> list[bytes | Oversized]:
         """The messages that `chunk` completes, in order."""
         messages: list[bytes | Oversized] = []

@@ -59,7 +59,7 @@ class GarbageError(Exception):
 
     Attributes:
         size: Of the line, bytes.
-        answers: The router's id, where it can be seen that it would be an answer.
+        answers: The id, as it was written, where it can be seen that it would be an answer.
     """
 
     def __init__(self, why: str, line: bytes) -> None:
@@ -69,20 +69,21 @@ class GarbageError(Exception):
 
 
 _VERSION: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?'
+_WRITTEN_ID: Final = rb'"id"\s*:\s*(-?\d{1,18}|"[\x20\x21\x23-\x5b\x5d-\x7e]{0,128}")\s*'
 _ID_FIRST = re.compile(
-    rb"\s*\{\s*" + _VERSION + rb'"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"'
+    rb"(?:\xef\xbb\xbf)?\s*\{\s*" + _VERSION + _WRITTEN_ID + rb',\s*"(?:result|error)"'
 )
-_ID_LAST = re.compile(rb',\s*"id"\s*:\s*(\d{1,18})\s*\}\s*\Z')
+_ID_LAST = re.compile(rb",\s*" + _WRITTEN_ID + rb"\}\s*\Z")
 _ANSWER = re.compile(rb"\s*\{\s*" + _VERSION + rb'"(?:result|error)"')
-_TAIL_BYTES: Final = 128
+_TAIL_BYTES: Final = 256
 
 
-def _answers(line: bytes) -> int | None:
+def _answers(line: bytes) -> bytes | None:
     """The id of what would be an answer, found where encoders put it: at either end."""
     found = _ID_FIRST.match(line)
     if found is None and _ANSWER.match(line) is not None:
         found = _ID_LAST.search(line[-_TAIL_BYTES:])
-    return None if found is None else int(found[1])
+    return None if found is None else found[1]
 
 
 Decoded = tuple[bytes, CoreMessage]
@@ -195,12 +196,24 @@ class _Named(msgspec.Struct, gc=False, rename="camel"):
 _NAMED = msgspec.json.Decoder(_Named)
 
 
-def named_request(params: bytes | None) -> int | str | None:
-    """The request that params name by `requestId`; None where it is missing or no id."""
+def named_request(params: bytes | None, member: str = "requestId") -> int | str | None:
+    """The request that params name by this member; None where it is missing or no id."""
     try:
-        return _NAMED.decode(params or b"null").request_id
+        if member == "requestId":
+            return _NAMED.decode(params or b"null").request_id
+        found = msgspec.json.decode(params or b"null", type=dict[str, Raw]).get(member)
+        return None if found is None else msgspec.json.decode(found, type=int | str)
     except msgspec.DecodeError:
         return None
+
+
+def has_member(params: bytes | None, name: str) -> bool:
+    """Whether params are an object with this member, and that is not null."""
+    try:
+        members = msgspec.json.decode(params or b"null", type=dict[str, Raw] | None)
+    except msgspec.DecodeError:
+        return False
+    return members is not None and bytes(members.get(name, b"null")) != b"null"
 
 
 def same_id(raw: bytes, request_id: int | str) -> bool:

@@ -138,6 +138,9 @@ CANCELS: Final = frozenset(
 )
 """Their `requestId` names another request of the same client, by the id that the client gave it."""
 
+CANCEL_NOTES: Final = {"$/cancelRequest": "id", "notifications/cancelled": "requestId"}
+"""The same as notifications, of LSP and MCP: which member names the request."""
+
 TOLD_TO_ASKER: Final = frozenset({"thread/search/partial"})
 """Notifications whose `requestId` names a request: they are for who sent it, under his id."""
 

@@ -74,6 +74,11 @@ def core_lost(what: str) -> Refusal:
     return Refusal(codes.CORE_LOST, what, {"reason": "coreLost", "retryable": True})
 
 
+NO_REQUEST_ID: Final = Refusal(
+    codes.INVALID_REQUEST, "Invalid request: requestId must be a string or an integer"
+)
+"""A request names another by what no id can be; only ids can be told apart between clients."""
+
 CORE_ANSWER: Final = Refusal(
     codes.INTERNAL_ERROR,
     "The core's answer is not valid JSON-RPC; this is a fault of the core",

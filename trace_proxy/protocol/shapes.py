@@ -102,3 +102,11 @@ RESOLVED: Final = msgspec.json.Decoder(Resolved)
 STATUS_CHANGED: Final = msgspec.json.Decoder(StatusChanged)
 SETTINGS_UPDATED: Final = msgspec.json.Decoder(SettingsUpdated)
 MODEL_CALLED: Final = msgspec.json.Decoder(ModelCalled)
+
+
+def status_of(params: bytes) -> str:
+    """The status that `thread/status/changed` tells; empty where it tells none."""
+    try:
+        return STATUS_CHANGED.decode(params).status.type
+    except msgspec.DecodeError:
+        return ""

@@ -35,6 +35,15 @@ from trace_proxy.state.subscribers import Subscribers
 PUMP_BYTES: Final = 256 * 1024
 """Taken from a core queue at once: four pipes full, so that a pause is noticed soon."""
 
+MAX_TURNS: Final = 10_000
+"""Of one core; each is kept until it ends, and a core that runs so many has lost count."""
+
+MAX_ASKED: Final = 4096
+"""Server requests of one core that nobody has answered; people answer one at a time."""
+
+IDLE_S: Final = 1.0
+"""After a thread has gone idle, for the end of its turn to be said: it comes at once or never."""
+
 
 class Board:
     """The machines of one proxy.
@@ -98,6 +107,7 @@ class Board:
         self.overview = Overview(self.turns, self.server_requests, self.connections)
         self.wire: Wire | None = None
         self._watchers = 0
+        self._idle: dict[str, tuple[str, float]] = {}
 
     def __repr__(self) -> str:
         return (
@@ -166,6 +176,43 @@ class Board:
         turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
         if turn is not None:
             turn.time.asked(-1, self.now_ns)
+
+    def status_changed(self, thread: str, status: str) -> None:
+        """A thread works or is idle; one that stays idle has no running turn, whatever was said.
+
+        A core may say that a turn begins and call it otherwise when it ends.
+        """
+        turn = self.turns.of_thread(thread)
+        if status == "idle" and turn is not None:
+            self._idle[thread] = (turn.turn_id, self.clock_s)
+        else:
+            self._idle.pop(thread, None)
+
+    def end_idle_turns(self, now_ns: int) -> None:
+        """End the turns of threads that have been idle for so long that nothing more will come."""
+        self.now_ns = now_ns
+        for thread, (turn_id, since_s) in list(self._idle.items()):
+            if self.clock_s - since_s < IDLE_S:
+                continue
+            del self._idle[thread]
+            ended = self.turns.end(turn_id, "interrupted", now_ns)
+            if ended is not None:
+                self.effects.log("turn.end_not_said", thread=thread, turn=turn_id)
+                self.end_turn(ended)
+                for asked in self.server_requests.lose_turn(thread, ended.turn.context):
+                    self.resolve(asked, "resolved")
+
+    def check_turns(self, core: CoreSession) -> None:
+        """A core that announces turns without end is faulty."""
+        if core.turns > MAX_TURNS:
+            self.effects.core_faulty(core, f"more than {MAX_TURNS} turns run at once")
+
+    def may_ask(self, core: CoreSession) -> bool:
+        """Whether a core may ask something more; one that asks without end is faulty."""
+        if core.asked < MAX_ASKED:
+            return True
+        self.effects.core_faulty(core, f"more than {MAX_ASKED} requests are unanswered")
+        return False
 
     def audience(self, thread: str) -> Iterable[Connection]:
         """Who hears what happens in a thread."""

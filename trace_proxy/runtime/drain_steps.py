@@ -148,7 +148,10 @@ class DrainSteps:
         self._ending.drain_began()
         _log.info("drain.started", reason=command.reason, turns=len(board.turns))
         for connection in list(board.initialized.values()):
-            if connection.session is not None and connection.session.experimental:
+            session = connection.session
+            if session is None or not connection.peer.websocket:  # who cannot come back
+                continue
+            if session.experimental:
                 params = {
                     "reason": command.reason,
                     "deadlineAt": self.deadline_at(),

@@ -265,6 +265,7 @@ class Supervisor:
             self._board.clock_s = now_s
             self._clients.look_after(now_s)
             self._processes.tick(now_s, self._board.cores)
+            self._board.end_idle_turns(time.time_ns())
             self.steps.tick(now_s)
             if isinstance(self._machine, Hub):
                 self._machine.tick(now_s, time.time_ns())

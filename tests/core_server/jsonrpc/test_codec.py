@@ -1,6 +1,7 @@
 """Bytes to messages: strict where parsers disagree, exact in what is echoed."""
 
 import json
+import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_server.jsonrpc import codec
+from core_server.jsonrpc.depth import is_deeper
 from core_server.jsonrpc.messages import Kind
 
 PARSE, INVALID = -32700, -32600
@@ -272,3 +274,42 @@ def test_whatever_the_bytes_it_can_be_said_whether_they_were_meant_as_an_answer(
 ) -> None:
     assert codec.is_response(data) in (True, False)
     assert not codec.is_response(b'{"id":1,"method":"' + data + b'"}')
+
+
+def depth_in_text(document: str) -> int:
+    """The oracle for long documents: one character after the other."""
+    level = deepest = 0
+    inside = escaped = False
+    for char in document:
+        if escaped:
+            escaped = False
+        elif inside:
+            escaped, inside = char == "\\", char != '"'
+        elif char == '"':
+            inside = True
+        elif char in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif char in "]}":
+            level -= 1
+    return deepest
+
+
+@given(st.integers(0, 2**32), st.integers(1, 10), st.integers(2_000, 9_000))
+def test_the_depth_of_long_documents_is_known_exactly(seed: int, bias: int, steps: int) -> None:
+    dice = random.Random(seed)  # noqa: S311 - to be repeated
+    text, level = ["["], 1
+    for _ in range(steps):
+        kind = dice.random() * 12
+        if kind < bias and level > 1:
+            text.append("],1,")
+            level -= 1
+        elif kind < 10:
+            text.append("[")
+            level += 1
+        else:
+            text.append(dice.choice(['"[",', '"",', '"\\"]",', '"\\\\",', '"]{}[",']))
+    document = "".join(text) + "1" + "]" * level
+    deepest = depth_in_text(document)
+    assert not is_deeper(document.encode(), deepest)
+    assert is_deeper(document.encode(), deepest - 1)

@@ -80,3 +80,12 @@ def test_an_unfinished_line_is_seen_in_its_repr_and_given_at_the_end() -> None:
     assert repr(splitter) == "<LineSplitter 3 bytes of an unfinished line>"
     assert splitter.close() == [b"abc"]
     assert splitter.close() == []
+
+
+def test_an_unfinished_line_is_known_to_be_too_long_before_it_ends() -> None:
+    splitter = LineSplitter(BOUND)
+    for _ in range(3):
+        assert splitter.feed(b"x" * BOUND) == []
+    assert splitter.unfinished_bytes == 3 * BOUND
+    splitter.feed(b"\nyz")
+    assert splitter.unfinished_bytes == 2

@@ -155,6 +155,24 @@ def keep_child(_core: Core, _thread: str) -> bool:
     return True
 
 
+def leave_child(_core: Core, _thread: str) -> bool:
+    """A grandchild with a session of its own and no parent is left behind."""
+    running, started = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.execvp("sleep", ["sleep", str(FOREVER_S)])  # noqa: S606
+        os._exit(0)
+    os.wait()
+    os.close(started)
+    os.read(running, 1)  # ends with the exec
+    os.close(running)
+    return True
+
+
 def hang(_core: Core, _thread: str) -> bool:
     time.sleep(FOREVER_S)
     return True
@@ -213,6 +231,7 @@ TURNS: dict[str, Callable[..., bool]] = {
     "crash": crash,
     "crash-with-child": crash_with_child,
     "keep-child": keep_child,
+    "leave-child": leave_child,
     "hang": hang,
     "mute": mute,
     "garbage": garbage,

@@ -115,3 +115,9 @@ def test_framings_are_told_apart_by_their_first_bytes(
     data: bytes, *, header: bool, message: bool
 ) -> None:
     assert (begins_with_header(data), begins_with_json(data)) == (header, message)
+
+
+def test_a_message_says_before_it_comes_that_it_is_too_long() -> None:
+    splitter = ContentLengthSplitter(1000)
+    assert splitter.feed(b"Content-Length: 1000000\r\n\r\n{") == []
+    assert splitter.unfinished_bytes == 1_000_000

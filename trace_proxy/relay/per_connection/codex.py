@@ -93,6 +93,11 @@ class CodexWatch(Watch):
                 board.turns.delta(routing.turn_id, routing.delta, board.now_ns)
         elif method in OBSERVED:
             board.observed(board.turns.observe(line, self.pair.core, board.now_ns))
+            board.check_turns(self.pair.core)
+        elif method == "thread/status/changed":
+            thread = envelope.routing(params).thread_id
+            if isinstance(thread, str):
+                board.status_changed(thread, shapes.status_of(params))
         elif method == "thread/closed":
             thread = envelope.routing(params).thread_id
             if isinstance(thread, str) and board.subscribers.remove(thread, self.pair.connection):

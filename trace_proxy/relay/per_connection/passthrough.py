@@ -13,7 +13,7 @@ same. `hub` is the machine for clients that share cores.
 
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.messages import Message
@@ -312,6 +312,7 @@ class PassThrough:
         try:
             message = seen(line)
         except envelope.GarbageError as error:
+            self._unusable(self._watches[core.index], error.answers)
             return Fault(str(error), error.size)
         key = key_of(message)
         if key == INTERRUPT_KEY and message.method is UNSET and pair.interrupts:
@@ -346,6 +347,16 @@ class PassThrough:
         if message.error is not UNSET:
             error = envelope.error_code(answer)
         board.settled(pending, core=watch.pair.core, error=error, turn_id=verdict.turn_id)
+
+    def _unusable(self, watch: Watch, answers: bytes | None) -> None:
+        """A line cannot be handed on; who waits for it as an answer must not wait for ever."""
+        key = None if answers is None else key_of(Message(id=Raw(answers)))
+        pending = None if key is None else watch.pair.answered(key)
+        if pending is None:
+            return
+        if pending.traits.about_threads:
+            watch.answered(pending, envelope.CoreMessage(error=Raw(b"{}")))
+        self.board.refuse(pending, refusal.CORE_ANSWER)
 
 
 def _params_of(message: Message) -> bytes:

@@ -38,6 +38,8 @@ class PairRequests:
         board, pair = self._board, watch.pair
         assert message.method is not UNSET
         self._settle(pair, key, "other", None)
+        if not board.may_ask(pair.core):
+            return
         params = b"null" if message.params is UNSET else bytes(message.params)
         label = watch.server_label(message.method)
         parent = watch.asker(message.method, params)

@@ -22,12 +22,6 @@ from trace_proxy.state.connection import Connection
 from trace_proxy.state.core_session import CoreSession
 from trace_proxy.state.server_requests import ServerRequest
 
-MAX_TURNS: Final = 10_000
-"""Of one core; each is kept until it ends, and a core that runs so many has lost count."""
-
-MAX_ASKED: Final = 4096
-"""Server requests of one core that nobody has answered; people answer one at a time."""
-
 _RESOLVED: Final = "serverRequest/resolved"
 _AGENT_DELTA: Final = "item/agentMessage/delta"
 _USAGE: Final = "thread/tokenUsage/updated"
@@ -147,8 +141,7 @@ class CoreMessages:
         if method == _USAGE:
             audience = self._usage_audience(message.params, audience)
         ended = board.turns.observe(line, core, board.now_ns)
-        if core.turns > MAX_TURNS:
-            board.effects.core_faulty(core, f"more than {MAX_TURNS} turns run at once")
+        board.check_turns(core)
         if method != _MODEL_CALL or not _is_unasked(line):
             board.deliver(audience, method, line)
         board.observed(ended)
@@ -175,9 +168,12 @@ class CoreMessages:
             model = _model(line)
             if model:
                 board.turns.loaded(thread, model=model)
-        elif board.placement.home(thread) in (None, core) and (
-            method in methods.UNLOADING
-            or (_status(line) == "notLoaded" and not self._moved(thread))
+            return
+        status = "" if method in methods.UNLOADING else shapes.status_of(envelope.params_of(line))
+        if status:
+            board.status_changed(thread, status)
+        if board.placement.home(thread) in (None, core) and (
+            method in methods.UNLOADING or (status == "notLoaded" and not self._moved(thread))
         ):
             board.forget_thread(thread)
 
@@ -247,8 +243,7 @@ class CoreMessages:
         if asked is None:
             if board.server_requests.repeated(core, message.id):
                 return
-            if core.asked >= MAX_ASKED:
-                board.effects.core_faulty(core, f"more than {MAX_ASKED} requests are unanswered")
+            if not board.may_ask(core):
                 return
             asked = self._open(core, message, line)
         if asked.thread is None:
@@ -298,12 +293,5 @@ def _is_unasked(line: bytes) -> bool:
 def _model(line: bytes) -> str:
     try:
         return shapes.SETTINGS_UPDATED.decode(envelope.params_of(line)).thread_settings.model
-    except msgspec.DecodeError:
-        return ""
-
-
-def _status(line: bytes) -> str:
-    try:
-        return shapes.STATUS_CHANGED.decode(envelope.params_of(line)).status.type
     except msgspec.DecodeError:
         return ""

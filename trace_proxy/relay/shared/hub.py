@@ -278,8 +278,8 @@ class Hub:
 
     def _garbage(self, core: CoreSession, error: envelope.GarbageError) -> Fault:
         """A line that can be handed on to nobody; who waits for it must not wait for ever."""
-        if error.answers is not None:
-            self._answers.unusable(core, error.answers)
+        if error.answers is not None and error.answers.isdigit():  # as our ids are
+            self._answers.unusable(core, int(error.answers))
             if len(core.queue):
                 self.board.pump(core)
         return Fault(str(error), error.size)

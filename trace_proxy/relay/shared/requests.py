@@ -145,19 +145,15 @@ class Requests:
         board, named = self._board, envelope.named_request(params)
         asked = None
         if named is not None:
-            asked = next(
-                (
-                    each
-                    for each in connection.in_flight.values()
-                    if each.core >= 0 and envelope.same_id(each.id, named)
-                ),
-                None,
-            )
+            asked = _own_request(connection, named)
             if asked is None:
                 board.send(connection, codec.result(pending.id, b"{}"))
                 board.settled(pending)
                 return
             params = envelope.with_member(params or b"{}", "requestId", b"%d" % asked.core_id)
+        elif envelope.has_member(params, "requestId"):  # a core may take 1.0 or [1] for an id
+            board.refuse(pending, refusal.NO_REQUEST_ID)
+            return
         core = board.placement.choose() if asked is None else board.cores[asked.core]
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
@@ -294,13 +290,25 @@ class Requests:
             board.wire.answered(asked.method, connection.key, len(line))
 
     def notification(self, connection: Connection, message: Message) -> None:
-        """Take a client's notification: to every core, but for `initialized`, which is ours."""
+        """Take a client's notification: to every core, but for `initialized`, which is ours.
+
+        One that cancels a request goes to the core that has it, by the id that the core knows.
+        """
         assert message.method is not UNSET
         if message.method == "initialized" or connection.session is None:
             return
         params = None if message.params is UNSET else bytes(message.params)
+        cores = self._board.cores
+        member = methods.CANCEL_NOTES.get(message.method)
+        if member is not None:
+            named = envelope.named_request(params, member)
+            asked = None if named is None else _own_request(connection, named)
+            if asked is None:
+                return  # over, or not his: another id that no core may hear
+            params = envelope.with_member(params or b"{}", member, b"%d" % asked.core_id)
+            cores = [cores[asked.core]]
         line = envelope.notification(message.method, params)
-        for core in self._board.cores:
+        for core in cores:
             if core.state is CoreState.FAILED:
                 continue
             if core.queue.pass_through(False):  # noqa: FBT003 - as declared
@@ -318,3 +326,11 @@ class Requests:
             self._board.pump(core)
         else:
             self._board.effects.core_faulty(core, "it asks and takes no answers")
+
+
+def _own_request(connection: Connection, named: int | str) -> Pending | None:
+    """The request that a client names, which a core has been given."""
+    for each in connection.in_flight.values():
+        if each.core >= 0 and envelope.same_id(each.id, named):
+            return each
+    return None

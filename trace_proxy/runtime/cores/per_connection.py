@@ -94,7 +94,7 @@ class _PrivateOwner(CoreOwner):
 
     def _take(self, lines: list[bytes], now_ns: int) -> None:
         """Give the machine lines, one by one: it passes on whatever they are."""
-        for line in filter(None, lines):
+        for line in filter(bytes.strip, lines):
             try:
                 fault = self._pass_through.core_line(self._core, line, now_ns)
             except Exception:  # noqa: BLE001 - our bug with one line must not cost the next ones

@@ -6,6 +6,8 @@ hub, which stops giving, and the child's output is always read.
 """
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -15,7 +17,6 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final, Protocol, cast
 
 import structlog
@@ -29,21 +30,22 @@ from trace_proxy.protocol.content_length import (
     begins_with_json,
     framed,
 )
+from trace_proxy.runtime.cores import launch_script
 from trace_proxy.settings.config import CoreStderr
 from trace_proxy.settings.limits import Limits
 
-_LAUNCH: Final = str(Path(__file__).with_name("launch_script.py"))
+_LAUNCH: Final = launch_script.__file__
 _WHOLE_BYTES: Final = 256 * 1024
 """A line longer than this is not copied only to put its newline behind it."""
 
-_SPAWN_DESCRIPTORS: Final = 12
-"""Three socket pairs and what libuv needs meanwhile are 9."""
+_SPAWN_DESCRIPTORS: Final = 14
+"""Three socket pairs, a pipe and what libuv needs meanwhile are 11."""
 
 _MUTE_S: Final = 0.5
 """Between a core's end of output and its end; and from TERM to KILL where there is none."""
 
 _EXIT_GRACE_S: Final = 0.2
-"""For the last lines of a core that has exited: a grandchild may hold its pipes open."""
+"""For the last lines of a core that has exited: somebody may hold its pipes open."""
 
 TAIL_LINES: Final = 20
 """A traceback's end, and what led to it."""
@@ -127,6 +129,7 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._loop = loop
         self._headers = ContentLengthSplitter(limits.max_core_line_bytes) if headers else None
         self._splitter = self._headers or LineSplitter(limits.max_core_line_bytes)
+        self._max_line_bytes = limits.max_core_line_bytes
         self._first = b""
         self._known = False
         self._goodbye = goodbye
@@ -142,6 +145,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._moved_at_s = loop.time()
         self._paused = False
         self.greeted_at_s: float | None = None
+        self._early: list[tuple[int, bytes]] | None = []
+        self._launcher_pid = 0
         self.ending = False
         self.pid = 0
 
@@ -159,25 +164,60 @@ class CoreProcess(asyncio.SubprocessProtocol):
         return bool(self._first)
 
     async def start(self, command: tuple[str, ...]) -> None:
-        """Start it, in a session of its own: a Ctrl-C for us is none for it.
+        """Start it below a launcher that will end whatever it has started.
 
         Raises:
             OSError: no process, memory or descriptor is left.
         """
         _require_descriptors()
-        transport, _ = await self._loop.subprocess_exec(
-            lambda: self,
-            sys.executable,
-            "-I",
-            "-S",
-            _LAUNCH,
-            str(os.getpid()),
-            *command,
-            start_new_session=True,
-        )
-        self._transport = transport
-        self.pid = transport.get_pid()
+        told, telling = os.pipe()
+        try:
+            transport, _ = await self._loop.subprocess_exec(
+                lambda: self,
+                sys.executable,
+                "-I",
+                "-S",
+                _LAUNCH,
+                str(os.getpid()),
+                str(telling),
+                *command,
+                pass_fds=(telling,),
+                start_new_session=True,
+            )
+            os.close(telling)
+            telling = -1
+            self._transport = transport
+            self._launcher_pid = transport.get_pid()
+            self.pid = await self._told_pid(told)
+        except BaseException:
+            if self._transport is not None:
+                self._transport.close()  # kills the launcher, whose end is the core's
+            raise
+        finally:
+            os.close(told)
+            if telling >= 0:
+                os.close(telling)
         self._stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        self._loop.call_soon(self._hear_early)
+
+    async def _told_pid(self, told: int) -> int:
+        """The core's pid, when its launcher has forked it."""
+        readable = asyncio.Event()
+        self._loop.add_reader(told, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(told)
+        if pid := os.read(told, 32):
+            return int(pid)
+        await self._exited.wait()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _hear_early(self) -> None:
+        """What it said before we knew its pid comes after its owner has heard of it."""
+        early, self._early = self._early, None
+        for fd, data in early or ():
+            self.pipe_data_received(fd, data)
 
     def write(self, line: bytes) -> None:
         """Queue a line; it goes out with all others of this turn of the loop."""
@@ -190,6 +230,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         self._flushing = False
         lines, self._out = self._out, []
         if self._stdin is None or not lines:
+            if lines:
+                self._lost_a_pipe("stdin")
             return
         if not self._written_bytes:
             self.greeted_at_s = self._loop.time()
@@ -224,6 +266,9 @@ class CoreProcess(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Output came."""
+        if self._early is not None:
+            self._early.append((fd, data))
+            return
         if fd == 2:
             self._stderr.feed(data)
             return
@@ -234,6 +279,8 @@ class CoreProcess(asyncio.SubprocessProtocol):
         if self._headers is not None and self._headers.skipped:
             self._owner.core_skipped(self._headers.skipped)
             self._headers.skipped.clear()
+        if self._splitter.unfinished_bytes > self._max_line_bytes:  # its end may never come
+            lines.append(Oversized(self._splitter.unfinished_bytes, b""))
         if lines:
             self._owner.core_lines(lines)
 
@@ -246,18 +293,27 @@ class CoreProcess(asyncio.SubprocessProtocol):
         if wrong:
             self._owner.core_misframed()
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """A pipe was closed."""
         if fd == 0:
             self._stdin = None
+            if exc is not None:  # what was written meanwhile is lost
+                self._lost_a_pipe("stdin")
         elif fd == 1:
             self._drained.set()
-            self._loop.call_later(_MUTE_S, self._end_if_mute)
+            self._lost_a_pipe("stdout")
 
-    def _end_if_mute(self) -> None:
-        """Without its stdout it can say nothing any more: it is lost, whatever it does."""
+    def _lost_a_pipe(self, name: str) -> None:
+        """Without these it can hear, or say, nothing any more: it is lost, whatever it does.
+
+        Unless it is only exiting. A core that has closed its stdin and is not written to
+        may have all that it needs.
+        """
+        self._loop.call_later(_MUTE_S, self._end_if_alive, name)
+
+    def _end_if_alive(self, name: str) -> None:
         if not self._exited.is_set() and not self.ending:
-            _log.error("core.mute", core=self.index, reason="it closed its stdout")
+            _log.error("core.mute", core=self.index, reason=f"it closed its {name}")
             self.end(_MUTE_S)
 
     def pause_output(self, *, paused: bool) -> None:
@@ -294,9 +350,11 @@ class CoreProcess(asyncio.SubprocessProtocol):
                 await self._drained.wait()
         except TimeoutError:
             pass
-        self.kill_group(signal.SIGKILL)
+        self.kill_group(signal.SIGKILL)  # if somebody has killed its launcher
         assert self._transport is not None
         self._transport.close()
+        if self._early is not None:
+            self._hear_early()
         code = self.exit_code
         assert code is not None
         self._stderr.close(failed=code != 0 and not self.ending)
@@ -324,6 +382,13 @@ class CoreProcess(asyncio.SubprocessProtocol):
                 pass
             except PermissionError:  # only strangers are left under that number
                 pass
+
+    def kill_all(self) -> None:
+        """Kill it and all that descends from it, in whatever session; from any thread."""
+        self.kill_group(signal.SIGKILL)
+        if self._launcher_pid and not self._exited.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._launcher_pid, launch_script.END_NOW)
 
     def end(self, term_s: float) -> None:
         """TERM now and KILL later, to its group; `wait` tells when it is over."""

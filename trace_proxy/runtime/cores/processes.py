@@ -14,7 +14,6 @@ from typing import Final, Protocol
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
-from trace_proxy.runtime.cores.orphans import Keeping
 from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.settings.config import CoreStderr
@@ -45,7 +44,6 @@ class Processes:
         self.limits = limits
         self.metrics = metrics
         self.core_stderr = core_stderr
-        self._keeping = Keeping()
         self._running: dict[int, CoreProcess] = {}
 
     def __repr__(self) -> str:
@@ -54,13 +52,11 @@ class Processes:
     def started(self, process: CoreProcess) -> None:
         """A process runs: it can be written to and killed."""
         self._running[process.index] = process
-        self._keeping.started(process.pid)
         _log.info("core.started", core=process.index, pid=process.pid)
 
     def ended(self, process: CoreProcess) -> None:
         """It is gone."""
         del self._running[process.index]
-        self._keeping.ended(process.pid)
 
     def write(self, core: CoreSession, line: bytes) -> None:
         """Give a core a line; one that is gone gets nothing."""
@@ -104,8 +100,7 @@ class Processes:
     def kill_all(self) -> None:
         """Kill every core and all its descendants, at once; safe from any thread."""
         for process in list(self._running.values()):
-            process.kill_group(signal.SIGKILL)
-        self._keeping.kill_all()
+            process.kill_all()
 
 
 class Machine(Protocol):

@@ -136,7 +136,7 @@ class _SharedOwner(CoreOwner):
         self._hub = hub
 
     def _take(self, lines: list[bytes], now_ns: int) -> None:
-        rest = decoded(list(filter(None, lines)))
+        rest = decoded(list(filter(bytes.strip, lines)))
         while not self._faulty:
             try:
                 fault = self._hub.core_lines(self._core, rest, now_ns)

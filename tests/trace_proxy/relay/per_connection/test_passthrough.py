@@ -9,6 +9,7 @@ from tests.trace_proxy.relay.per_connection.pair_world import Proxy
 from trace_proxy.drain import State
 from trace_proxy.queues.admission import AdmissionBounds
 from trace_proxy.queues.core_queue import CoreQueueBounds
+from trace_proxy.relay import board
 from trace_proxy.relay.per_connection.pairs import Pair, key_of, seen
 from trace_proxy.spans import semconv
 from trace_proxy.spans.content import Content
@@ -577,3 +578,89 @@ def test_whatever_json_goes_in_comes_out_both_ways_in_order_for_each_client(
     assert proxy.effects.closed == []
     assert proxy.idle
     assert proxy.machine.board.cores == []
+
+
+# ---- cores that break the protocol
+
+
+@pytest.mark.parametrize("request_id", ["1", '"one"', "-7", '"a b\'{}"', '""'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"id":%s,"result":"\udcff"}',
+        '{"id":%s,"result":NaN}',
+        '{"id":%s,"result":' + "[" * 5_000 + "]" * 5_000 + "}",
+        '{"jsonrpc":"2.0","id":%s,"result":{"a":',
+        ' { "jsonrpc" : "2.0" , "id" : %s , "error" : nope } ',
+        '{"result":"\udced\udca0\udc80","id":%s}',
+        '{"jsonrpc":"2.0","error":NaN,"id":%s}',
+    ],
+)
+@pytest.mark.parametrize("method", ["model/list", "turn/start", "session/prompt", "tools/call"])
+def test_an_answer_that_cannot_be_read_settles_its_request(
+    method: str, answer: str, request_id: str
+) -> None:
+    proxy = Proxy()
+    client = proxy.client()
+    params = '{"threadId":"t","sessionId":"t","prompt":[],"name":"x"}'
+    client.raw(f'{{"id":{request_id},"method":"{method}","params":{params}}}'.encode())
+    assert client.core_raw((answer % request_id).encode(errors="surrogateescape")) != ""
+    heard = client.error()
+    assert heard["id"] == json.loads(request_id)
+    assert (heard["error"]["code"], heard["error"]["data"]) == (-32603, {"reason": "coreAnswer"})
+    assert proxy.idle
+    assert proxy.machine.board.work == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id":1,"method":"x","params":NaN}',
+        b'{"id":2,"result":NaN}',
+        b'{"id":"1","result":NaN}',
+        b'{"params":{"id":1,"result":NaN}}',
+    ],
+)
+def test_garbage_that_is_no_answer_settles_nothing(line: bytes) -> None:
+    proxy = Proxy()
+    client = proxy.client()
+    client.say(id=1, method="model/list")
+    client.core_raw(line)
+    assert client.heard() == []
+    assert proxy.machine.board.in_flight == 1
+
+
+def test_a_core_that_begins_turns_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MAX_TURNS", 3)
+    proxy = Proxy()
+    client = proxy.client()
+    for number in range(4):
+        turn = {"threadId": f"t{number}", "turn": {"id": f"u{number}"}}
+        client.core_says(method="turn/started", params=turn)
+    assert proxy.effects.faulty == [client.key]
+    assert proxy.machine.board.work == 0
+
+
+def test_a_core_that_asks_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MAX_ASKED", 3)
+    proxy = Proxy()
+    client = proxy.client()
+    for number in range(4):
+        client.core_says(id=number, method="item/tool/call", params={"threadId": "t"})
+    assert proxy.effects.faulty == [client.key]
+    assert len(proxy.machine.board.server_requests) == 3
+
+
+def test_a_thread_that_stays_idle_has_no_running_turn() -> None:
+    proxy = Proxy()
+    client = proxy.client()
+    client.turn()
+    client.core_says(
+        method="thread/status/changed", params={"threadId": "t", "status": {"type": "idle"}}
+    )
+    shared = proxy.machine.board
+    shared.end_idle_turns(proxy.tick())
+    assert len(shared.turns) == 1
+    shared.clock_s += 2 * board.IDLE_S
+    shared.end_idle_turns(proxy.tick())
+    assert len(shared.turns) == 0

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.trace_proxy.recording import Proxy
-from trace_proxy.relay.shared import core_messages
+from trace_proxy.relay import board
+from trace_proxy.relay.board import IDLE_S
 
 REQUEST = "model/list"
 
@@ -66,7 +67,7 @@ def test_what_waited_for_the_place_of_an_unreadable_answer_is_sent() -> None:
 
 
 def test_a_core_that_begins_turns_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_messages, "MAX_TURNS", 3)
+    monkeypatch.setattr(board, "MAX_TURNS", 3)
     proxy = Proxy().up()
     for number in range(4):
         turn = {"threadId": f"t{number}", "turn": {"id": f"u{number}"}}
@@ -75,7 +76,7 @@ def test_a_core_that_begins_turns_without_end_is_faulty(monkeypatch: pytest.Monk
 
 
 def test_a_core_that_asks_without_end_is_faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_messages, "MAX_ASKED", 3)
+    monkeypatch.setattr(board, "MAX_ASKED", 3)
     proxy = Proxy().up()
     for number in range(4):
         proxy.core.ask(number, "item/tool/call", {"threadId": "t"})
@@ -111,3 +112,49 @@ def test_a_clients_answer_that_is_none_is_counted_and_not_answered() -> None:
     client.raw(b'{"id":"a","result":1,"error":{"code":1,"message":"x"}}')
     assert client.heard() == []
     assert proxy.effects.ignored_answers == 1
+
+
+def idle(status: str = "idle") -> dict[str, object]:
+    return {"threadId": "t", "status": {"type": status}}
+
+
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [
+        ([("thread/status/changed", idle())], 0),
+        ([("thread/status/changed", idle()), ("thread/status/changed", idle("active"))], 1),
+        ([("thread/status/changed", idle("active"))], 1),
+        ([("thread/status/changed", {"threadId": "other", "status": {"type": "idle"}})], 1),
+        ([("thread/status/changed", {"threadId": "t", "status": 5})], 1),
+    ],
+)
+def test_a_thread_that_stays_idle_has_no_running_turn(
+    after: list[tuple[str, dict[str, object]]], left: int
+) -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    proxy.turn(client, proxy.thread(client, "t"))
+    for method, params in after:
+        proxy.core.notify(method, params)
+    shared = proxy.hub.board
+    shared.clock_s += IDLE_S - 0.1
+    shared.end_idle_turns(proxy.now_ns)
+    assert shared.work == 1, "its end may be on its way"
+    shared.clock_s += 0.2
+    shared.end_idle_turns(proxy.now_ns)
+    assert (shared.work, len(shared.turns)) == (left, left)
+
+
+def test_the_next_turn_of_a_thread_does_not_end_for_the_idleness_before_it() -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    thread = proxy.thread(client, "t")
+    proxy.turn(client, thread, "u1")
+    proxy.core.notify("thread/status/changed", idle())
+    proxy.core.notify(
+        "turn/completed", {"threadId": "t", "turn": {"id": "u1", "status": "completed"}}
+    )
+    proxy.turn(client, thread, "u2")
+    proxy.hub.board.clock_s += 2 * IDLE_S
+    proxy.hub.board.end_idle_turns(proxy.now_ns)
+    assert proxy.hub.board.work == 1

@@ -1,17 +1,29 @@
 """The launcher, run as the script that it is."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+from tests.e2e.processes import MARK, kill, marked
 from trace_proxy.runtime.cores import launch_script as launch
 
 SCRIPT = Path(launch.__file__)
 TIMEOUT_S = 30
+
+
+def argv(told_fd: int, *command: str, parent: int | None = None) -> list[str]:
+    """The launcher's command line."""
+    proxy = str(parent or os.getpid())
+    return [sys.executable, "-I", "-S", str(SCRIPT), proxy, str(told_fd), *command]
 
 
 def launched(
@@ -20,13 +32,15 @@ def launched(
     """Run a command through it, as a child of ours that inherits blocked signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, block or set())
     try:
-        return subprocess.run(
-            [sys.executable, "-I", "-S", SCRIPT, str(parent or os.getpid()), *command],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        with Path(os.devnull).open("wb") as told:
+            return subprocess.run(
+                argv(told.fileno(), *command, parent=parent),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+                pass_fds=(told.fileno(),),
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -52,13 +66,13 @@ def test_no_signal_is_ignored_that_python_alone_ignores() -> None:
         assert not ignored & 1 << (number - 1), number.name
 
 
-def test_the_core_is_told_when_the_proxy_dies() -> None:
+def test_the_core_dies_with_its_launcher() -> None:
     code = (
         "import ctypes; out = ctypes.c_int();"
         "ctypes.CDLL(None).prctl(2, ctypes.byref(out)); print(out.value)"
     )
     done = launched(sys.executable, "-c", code)
-    assert done.stdout == f"{int(signal.SIGTERM)}\n"
+    assert done.stdout == f"{int(signal.SIGKILL)}\n"
 
 
 def test_nothing_is_started_for_a_proxy_that_is_gone() -> None:
@@ -77,3 +91,133 @@ def test_nothing_is_started_for_a_proxy_that_is_gone() -> None:
 def test_a_program_that_cannot_be_started_is_told_in_one_line(program: str, why: str) -> None:
     done = launched(program)
     assert (done.stderr, done.returncode) == (f"cannot start {program}: {why}\n", 127)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGHUP])
+def test_it_ends_by_the_signal_that_ended_the_core(number: signal.Signals) -> None:
+    assert launched("sh", "-c", f"kill -{int(number)} $$").returncode == -number
+
+
+LEAVING = """
+import os, subprocess, sys
+quiet = dict(stdin=-3, stdout=-3, stderr=-3, start_new_session=True)
+subprocess.Popen(["sh", "-c", "sleep 300 & exec setsid setsid sleep 300"], **quiet)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "300"])
+    os._exit(0)
+os.wait()
+print("left", flush=True)
+"""
+"""A core whose descendants leave its group, its session and their parents."""
+
+
+class Launched:
+    """A launcher that runs, and its core."""
+
+    def __init__(self, core: str) -> None:
+        read, write = os.pipe()
+        self.process = subprocess.Popen(
+            argv(write, sys.executable, "-c", core),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, MARK: (mark := uuid.uuid4().hex)},
+            pass_fds=(write,),
+        )
+        self.mark = mark
+        os.close(write)
+        self.core = int(os.read(read, 32))
+        os.close(read)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in marked(self.mark):
+            kill(pid)
+        self.process.kill()
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process.wait()
+
+    def has_left(self) -> None:
+        """Wait until its descendants are where they want to be."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"left\n"
+        with timeout(TIMEOUT_S):
+            while sum("sleep 300" in text for text in marked(self.mark).values()) < 3:
+                time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def timeout(seconds: float) -> Iterator[None]:
+    """Fail a loop that goes on for longer."""
+
+    def over(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(int(seconds))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def exits(launched: Launched) -> None:
+    assert launched.process.stdin is not None
+    launched.process.stdin.close()
+
+
+def is_killed(launched: Launched) -> None:
+    kill(launched.core)
+
+
+def is_told_by_the_proxy(launched: Launched) -> None:
+    kill(launched.process.pid, launch.END_NOW)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(exits, 5), (is_killed, -9), (is_told_by_the_proxy, -9)]
+)
+def test_nothing_that_a_core_has_started_outlives_it(
+    end: Callable[[Launched], None], code: int
+) -> None:
+    with Launched(LEAVING + "sys.stdin.read(); os._exit(5)") as launched:
+        launched.has_left()
+        end(launched)
+        assert launched.process.wait(TIMEOUT_S) == code
+        assert marked(launched.mark) == {}
+
+
+HOPPING = """
+import os, sys
+if os.fork() == 0:
+    while not os.fork() or os._exit(0):
+        os.setsid()
+"""
+"""A process that is never where it was seen: it forks, leaves the session and exits."""
+
+
+def test_what_runs_away_from_its_killer_is_caught() -> None:
+    with Launched(HOPPING + "print('left', flush=True); sys.stdin.read()") as launched:
+        assert launched.process.stdout is not None
+        assert launched.process.stdout.readline() == b"left\n"
+        exits(launched)
+        assert launched.process.wait(TIMEOUT_S) == 0
+        assert marked(launched.mark) == {}
+
+
+def test_children_are_found_on_kernels_that_do_not_list_them() -> None:
+    with subprocess.Popen(["sleep", "300"]) as child:
+        try:
+            assert launch.parent_of(child.pid) == os.getpid()
+            assert child.pid in launch.every_process()
+            assert child.pid in launch.children(os.getpid())
+        finally:
+            child.kill()
