@@ -150,7 +150,10 @@ class WebsocketClient(Client):
 
     def handle(self, parsed: list[Parsed]) -> bool:
         """Handle some messages; returns whether the client has all that it may under way."""
-        texts, full = list[bytes](), False
+        texts = [each for each in parsed if type(each) is bytes]
+        if len(texts) == len(parsed):
+            return self._say(texts)
+        texts, full = [], False
         for message in parsed:
             if type(message) is bytes:
                 texts.append(message)
