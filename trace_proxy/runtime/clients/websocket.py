@@ -59,9 +59,7 @@ class WebsocketClient(Client):
         self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
 
-    def encode(self, message: bytes) -> bytes:
-        """A text frame."""
-        return text_frame(message)
+    encode = staticmethod(text_frame)
 
     def encode_all(self, messages: Sequence[bytes]) -> list[bytes]:
         """Text frames."""
