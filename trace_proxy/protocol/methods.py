@@ -211,6 +211,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
         handles: Its family in `HANDLES`, if it has one.
         guarded: `initialize`, or something that `experimentalApi` opens.
         cancels: In `CANCELS`.
+        overtakes: It frees others: it never waits behind the window.
         special: It is handled before it is sent: merged, handles, a cancel, `thread/unsubscribe`.
         attributes: What the spans of its requests say beside the usual.
     """
@@ -228,6 +229,7 @@ class Traits(msgspec.Struct, frozen=True, gc=False):
     handles: HandleFamily | None
     guarded: bool
     cancels: bool
+    overtakes: bool
     special: bool
     attributes: Mapping[str, str] = {}
 
@@ -267,6 +269,7 @@ def _learn(method: str) -> Traits:
         handles=handles,
         guarded=method in _GUARDED,
         cancels=cancels,
+        overtakes=method == "turn/interrupt",
         special=merged or cancels or handles is not None or method == "thread/unsubscribe",
     )
     if len(_TRAITS) < TRAITS_KEPT and len(method) < MAX_KEPT_CHARS:
@@ -308,6 +311,7 @@ def foreign(
         handles=None,
         guarded=False,
         cancels=False,
+        overtakes=False,
         special=False,
         attributes=attributes or {},
     )

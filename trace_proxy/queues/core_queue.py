@@ -247,7 +247,10 @@ class CoreQueue:
         assert self.outstanding > 0, "answered() without a request outstanding"
         self.outstanding -= 1
         shares = self._shares
-        if shares.parked and shares.unpark(key):
+        if not shares.parked:
+            shares.give_back(key)
+            return
+        if shares.unpark(key):
             self._round[key] = self._lanes[key]
         shares.give_back(key)
         if shares.parked:  # one for each answer, so that nobody stands beside the round for ever

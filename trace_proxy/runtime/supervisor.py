@@ -145,6 +145,7 @@ class Supervisor:
         shared = SharedCores(
             self._machine,
             processes,
+            self._clients,
             self.drain,
             command,
             work_changed=self._work_changed,

@@ -25,6 +25,8 @@ from trace_proxy.protocol import methods
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Hop, Pending, RequestSpan
 
+_QUOTE, _BACKSLASH = b'"\\'
+
 REQUEST_ID_CHARS: Final = 64
 """Ids are short; what is longer was made to fill our memory."""
 
@@ -126,9 +128,9 @@ def begin_request(
     said = trace is not None or meta is not None
     resolution = resolve_raw(trace, inherited, meta) if said else inherited.default
     context = child_of(resolution, method, ids)
-    turn = None
-    if method == "turn/start":
-        turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
+    if method != "turn/start":
+        return RequestSpan(context, resolution, now_ns, connection.attributes)
+    turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
     return RequestSpan(context, resolution, now_ns, connection.attributes, turn)
 
 
@@ -287,8 +289,10 @@ def _note_error(attributes: dict[str, AttributeValue], error: int | str) -> str:
 
 def _text(request_id: bytes) -> str:
     """An id for people: integers in decimal, strings bare and cut."""
-    if request_id[:1] != b'"':
+    if request_id[0] != _QUOTE:
         return request_id.decode()
     if len(request_id) > 6 * REQUEST_ID_CHARS:  # one character takes six bytes at most
         return request_id[1 : REQUEST_ID_CHARS + 1].decode(errors="replace")
+    if _BACKSLASH not in request_id:
+        return request_id[1:-1].decode()[:REQUEST_ID_CHARS]
     return msgspec.json.decode(request_id, type=str)[:REQUEST_ID_CHARS]

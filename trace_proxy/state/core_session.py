@@ -121,7 +121,8 @@ class CoreSession:
             return up
         if self.turns != other.turns:
             return self.turns < other.turns
-        return self.load < other.load
+        mine, others = len(self.router), len(other.router)
+        return mine < others if mine != others else self.threads < other.threads
 
     @property
     def load(self) -> tuple[int, int, int]:

@@ -34,26 +34,32 @@ class Answers:
         pending = core.router.settle(message.id)
         if pending is None:
             return False
+        board = self._board
         if pending.windowed:
             core.queue.answered(pending.lane)
-        connection = pending.connection
+        connection, link, turn_id, error = pending.connection, None, None, None
         if pending.then is not None:
             pending.then(message)
             return True
-        link, turn_id = None, None
-        failed = message.error is not UNSET
-        if failed and pending.kept is not None and self._relay(core, pending, message):
-            return True
-        if failed:
-            self._board.not_started(pending)
+        if message.error is not UNSET:
+            if pending.kept is not None and self._relay(core, pending, message):
+                return True
+            board.not_started(pending)
+            error = envelope.error_code(message)
         elif pending.traits.tells:
             link, turn_id = self._note(core, pending, message)
         if pending.names is not None:
-            self._note_handle(pending, pending.names, failed=failed)
+            self._note_handle(pending, pending.names, failed=error is not None)
         if connection is not None:
-            self._hand_on(connection, pending, message)
-            error = envelope.error_code(message) if failed else None
-            self._board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
+            answer = envelope.answer(pending.id, message)
+            if pending.handle is not None:
+                answer = handles.restore(answer, pending.handle, failed=error is not None)
+            board.send(connection, answer)
+            if error is None and pending.method == "thread/resume":
+                self._replay(pending)
+            if board.content is not None and pending.span is not None:
+                board.content.of_answer(pending.span, message)
+            board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
 
     def unusable(self, core: CoreSession, core_id: int) -> None:
@@ -72,18 +78,6 @@ class Answers:
             self._note_handle(pending, pending.names, failed=True)
         if pending.connection is not None:
             board.refuse(pending, refusal.CORE_ANSWER)
-
-    def _hand_on(self, connection: Connection, pending: Pending, message: CoreMessage) -> None:
-        board = self._board
-        answer = envelope.answer(pending.id, message)
-        if pending.handle is not None:
-            failed = message.error is not UNSET
-            answer = handles.restore(answer, pending.handle, failed=failed)
-        board.send(connection, answer)
-        if pending.traits.tells and pending.method == "thread/resume" and message.error is UNSET:
-            self._replay(pending)
-        if board.content is not None and pending.span is not None:
-            board.content.of_answer(pending.span, message)
 
     def _note(
         self, core: CoreSession, pending: Pending, message: CoreMessage

@@ -68,7 +68,15 @@ class Requests:
         if span.resolution.rejections:
             for rejection in span.resolution.rejections:
                 board.effects.context_rejected(connection, rejection)
-        refused = self._admit(connection, pending, params)
+        refused = None
+        if traits.guarded or traits.new_work or connection.session is None:
+            refused = self._forbidden(connection, traits, params)
+        if refused is None:
+            refused = board.admission.admit(connection.load, size)
+            if refused is None:
+                pending.counted = True
+            else:
+                board.effects.shed("overloaded")
         if refused is not None:
             board.refuse(pending, refused)
         elif message.method == "initialize":
@@ -77,10 +85,11 @@ class Requests:
         else:
             self._route(connection, pending, params)
 
-    def _admit(
-        self, connection: Connection, pending: Pending, params: bytes | None
+    def _forbidden(
+        self, connection: Connection, traits: methods.Traits, params: bytes | None
     ) -> Refusal | None:
-        board, traits, session = self._board, pending.traits, connection.session
+        """Why a method may not be asked for: what its session lacks, or the drain."""
+        board, session = self._board, connection.session
         if session is None or traits.guarded:
             refused = gate.refuse(session, traits, params)
             if refused is not None:
@@ -88,12 +97,7 @@ class Requests:
         if traits.new_work and not board.drain.accepts_new_work:
             board.effects.shed("draining")
             return board.drain.refusal(board.clock_s)
-        refused = board.admission.admit(connection.load, pending.size)
-        if refused is None:
-            pending.counted = True
-        else:
-            board.effects.shed("overloaded")
-        return refused
+        return None
 
     def _route(self, connection: Connection, pending: Pending, params: bytes | None) -> None:
         board, traits = self._board, pending.traits
@@ -101,7 +105,8 @@ class Requests:
         if traits.about_threads or not self._pool_is_one:
             thread = pending.thread = envelope.thread_of(params)
             if thread is not None:
-                pending.kept = params if board.fleet else None
+                if board.fleet:
+                    pending.kept = params
                 core = board.placement.home(thread)
         if traits.special and self._route_specially(connection, pending, params, core):
             return
@@ -198,16 +203,17 @@ class Requests:
         self, core: CoreSession, key: int, pending: Pending, params: bytes | None
     ) -> None:
         """Enter a request at a core and send it, or let it wait in its lane."""
-        board = self._board
-        span = pending.span
-        trace = b"" if span is None else trace_member(self._context(core, pending, span))
+        board, traits, span = self._board, pending.traits, pending.span
+        if span is None:
+            trace = b""
+        elif core.url:
+            trace = trace_member(self._hop(core, pending, span))
+        else:
+            trace = trace_member(span.turn or span.context)
         core_id = core.router.admit(pending)
-        pending.core = core.index
-        line = envelope.request(core_id, pending.traits.json, params, trace)
-        counts = (
-            pending.traits.name != "turn/interrupt"
-        )  # it frees others: never behind the window
-        pending.windowed, pending.lane = counts, key
+        pending.core, pending.lane = core.index, key
+        pending.windowed = counts = not traits.overtakes
+        line = envelope.request(core_id, traits.json, params, trace)
         if core.queue.pass_through(counts, key):
             board.effects.write(core, line)
             return
@@ -226,10 +232,8 @@ class Requests:
         board.effects.shed("core_queue")
         board.refuse(pending, refused)
 
-    def _context(self, core: CoreSession, pending: Pending, span: RequestSpan) -> SpanContext:
-        """What the core hears of the trace: of a peer the hop is a span of its own."""
-        if not core.url:
-            return span.turn or span.context
+    def _hop(self, core: CoreSession, pending: Pending, span: RequestSpan) -> SpanContext:
+        """What another host hears of the trace: the way there is a span of its own."""
         board = self._board
         context = request_spans.below(span.context, pending.method, board.ids)
         pending.hop = Hop(context, core.url, board.now_ns)

@@ -179,6 +179,8 @@ class FrameReader:
     def _large_wait_s(self, parsed: list[Parsed]) -> float:
         """Seconds until a large message among these may be handled; before it all may."""
         large_bytes = self._large_bytes
+        if max(map(len, parsed)) < large_bytes:
+            return 0.0
         for place, message in enumerate(parsed):
             if type(message) is not bytes or len(message) < large_bytes:
                 continue

@@ -171,24 +171,34 @@ class FrameParser:
         at, end = 0, len(data)
         if self._left:  # of a frame that has begun
             at = self._take(data, 0, end, parsed)
-        most = self._max
+        most, add = self._max, parsed.append
         while end - at >= 2:
-            first, size, begin = data[at], data[at + 1] & 0x7F, at + 6
-            if size >= _SHORT:
-                begin += 2 if size == _SHORT else 8
-                size = int.from_bytes(data[at + 2 : begin - 4], "big")
+            first, second, begin = data[at], data[at + 1], at + 6
+            size = second & 0x7F
+            if size == _SHORT:
+                begin += 2
+                size = int.from_bytes(data[at + 2 : at + 4], "big")
+            elif size > _SHORT:
+                begin += 8
+                size = int.from_bytes(data[at + 2 : at + 10], "big")
             behind = begin + size
             if (
                 first == _FINAL_TEXT
                 and behind <= end
                 and size <= most
-                and data[at + 1] & 0x80
+                and second & 0x80
                 and self._message is None
             ):  # nearly all: a whole message in one frame
                 payload = bytearray(data[begin:behind])
                 websocket_mask(data[begin - 4 : begin], payload)
-                at = behind if self._tell(bytes(payload), parsed) else end
-            elif not data[at + 1] & 0x80:
+                text = bytes(payload)
+                if text.isascii() or _is_utf8(text):
+                    add(text)
+                    at = behind
+                else:
+                    self._violated(_NOT_UTF8, parsed)
+                    at = end
+            elif not second & 0x80:
                 self._violated(_NOT_MASKED, parsed)
                 at = end
             elif begin > end or (first & 0x08 and behind > end and size <= _CONTROL_BYTES):
@@ -210,14 +220,6 @@ class FrameParser:
         """Nothing that may come means anything any more."""
         self._over = True
         self._message, self._left, self._tail = None, 0, b""
-
-    def _tell(self, text: bytes, parsed: list[Parsed]) -> bool:
-        """Add a text, if it is one."""
-        if text.isascii() or _is_utf8(text):
-            parsed.append(text)
-            return True
-        self._violated(_NOT_UTF8, parsed)
-        return False
 
     def _control(
         self, first: int, data: bytes, begin: int, behind: int, parsed: list[Parsed]
@@ -294,12 +296,15 @@ class FrameParser:
             size, self._message, self._size = self._size, None, 0
             if size > self._max:
                 parsed.append(Oversized(size, bytes(message)))
-            elif not self._tell(bytes(message), parsed):
+            elif _is_utf8(message):
+                parsed.append(bytes(message))
+            else:
+                self._violated(_NOT_UTF8, parsed)
                 return end
         return at + taken
 
 
-def _is_utf8(data: bytes) -> bool:
+def _is_utf8(data: bytes | bytearray) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:

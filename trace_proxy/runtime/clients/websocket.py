@@ -59,9 +59,7 @@ class WebsocketClient(Client):
         self._ended = self._loop.create_future()
         self._room: asyncio.Event | None = None
 
-    def encode(self, message: bytes) -> bytes:
-        """A text frame."""
-        return text_frame(message)
+    encode = staticmethod(text_frame)
 
     def encode_all(self, messages: Sequence[bytes]) -> list[bytes]:
         """Text frames."""
@@ -150,7 +148,10 @@ class WebsocketClient(Client):
 
     def handle(self, parsed: list[Parsed]) -> bool:
         """Handle some messages; returns whether the client has all that it may under way."""
-        texts, full = list[bytes](), False
+        texts = [each for each in parsed if type(each) is bytes]
+        if len(texts) == len(parsed):
+            return self._say(texts)
+        texts, full = [], False
         for message in parsed:
             if type(message) is bytes:
                 texts.append(message)

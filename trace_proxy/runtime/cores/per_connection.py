@@ -61,7 +61,7 @@ class _PrivateOwner(CoreOwner):
         clients: Clients,
         framing: Framing,
     ) -> None:
-        super().__init__(core, machine, processes)
+        super().__init__(core, machine, processes, clients)
         self._pass_through = machine
         self._clients = clients.by_key
         self._key = core.index

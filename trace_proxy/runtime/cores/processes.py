@@ -9,11 +9,13 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from core_server.jsonrpc.framing import Oversized
+from trace_proxy.runtime.clients.clients import Clients
 from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.settings.config import CoreStderr
@@ -118,12 +120,16 @@ class CoreOwner(ABC):
         core: Whose process it is, not started yet.
         machine: Who takes what it says.
         processes: Where it lives, with limits and metrics.
+        clients: Who hears what it says.
     """
 
-    def __init__(self, core: CoreSession, machine: Machine, processes: Processes) -> None:
+    def __init__(
+        self, core: CoreSession, machine: Machine, processes: Processes, clients: Clients
+    ) -> None:
         self._core = core
         self._machine = machine
         self._processes = processes
+        self._join = clients.join
         self._epoch = core.epoch + 1
         self._faults: list[float] = []
         self._faulty = False
@@ -137,10 +143,10 @@ class CoreOwner(ABC):
         metrics.bytes_from_cores += sum(map(len, lines))
         whole = [line for line in lines if type(line) is bytes]
         if len(whole) == len(lines):
-            self._take(whole, time.time_ns())
+            self._join(partial(self._take, whole, time.time_ns()))
             return
         oversized = next(i for i, line in enumerate(lines) if isinstance(line, Oversized))
-        self._take(whole[:oversized], time.time_ns())
+        self._join(partial(self._take, whole[:oversized], time.time_ns()))
         self._give_up("line over --max-core-line-bytes")
 
     @abstractmethod

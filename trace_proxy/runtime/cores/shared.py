@@ -14,6 +14,7 @@ import structlog
 from trace_proxy.drain import Drain, State
 from trace_proxy.protocol.envelope import decoded
 from trace_proxy.relay.shared.hub import Hub
+from trace_proxy.runtime.clients.clients import Clients
 from trace_proxy.runtime.cores.process import CoreProcess
 from trace_proxy.runtime.cores.processes import CoreOwner, Processes
 from trace_proxy.state.core_session import CoreSession
@@ -30,6 +31,7 @@ class SharedCores:
     Args:
         hub: Who decides.
         processes: Where the living ones are.
+        clients: Who hears what they say.
         drain: Nothing is restarted while we drain.
         command: What to start.
         work_changed: Called when a core's end may have ended work.
@@ -40,6 +42,7 @@ class SharedCores:
         self,
         hub: Hub,
         processes: Processes,
+        clients: Clients,
         drain: Drain,
         command: tuple[str, ...],
         *,
@@ -49,6 +52,7 @@ class SharedCores:
         self._hub = hub
         self._pool = hub.pool
         self._processes = processes
+        self._clients = clients
         self._drain = drain
         self._command = command
         self._work_changed = work_changed
@@ -78,7 +82,7 @@ class SharedCores:
     async def _live(self, core: CoreSession) -> tuple[int | None, str]:
         """One life; returns its exit code and why it ended."""
         while True:
-            owner = _SharedOwner(core, self._hub, self._processes)
+            owner = _SharedOwner(core, self._hub, self._processes, self._clients)
             process = CoreProcess(
                 core.index, owner, self._processes.limits, self._processes.core_stderr
             )
@@ -129,10 +133,13 @@ class _SharedOwner(CoreOwner):
         core: Whose process it is, not started yet.
         hub: Who takes what it says.
         processes: Where it lives.
+        clients: Who hears what it says.
     """
 
-    def __init__(self, core: CoreSession, hub: Hub, processes: Processes) -> None:
-        super().__init__(core, hub, processes)
+    def __init__(
+        self, core: CoreSession, hub: Hub, processes: Processes, clients: Clients
+    ) -> None:
+        super().__init__(core, hub, processes, clients)
         self._hub = hub
 
     def _take(self, lines: list[bytes], now_ns: int) -> None:

@@ -159,9 +159,22 @@ class _Stem:
             second one, since most connections are idle.
         size: Of such a record with an empty request id.
         room: Bytes that its request id may have; negative where none is plain.
+        parent: Of the record before; the handshake's, of most.
+        above: Its field.
     """
 
-    __slots__ = ("attributes", "kind", "name", "room", "service", "shared", "size", "tail")
+    __slots__ = (
+        "above",
+        "attributes",
+        "kind",
+        "name",
+        "parent",
+        "room",
+        "service",
+        "shared",
+        "size",
+        "tail",
+    )
 
     def __init__(self, record: SpanRecord, attributes: bytes) -> None:
         self.shared = record.shared
@@ -169,6 +182,8 @@ class _Stem:
         self.name, self.kind, self.service = record.name, record.kind, record.service
         self.tail = b""
         self.size, self.room = 0, -1
+        self.parent: SpanContext | None = None
+        self.above = _LOCAL
 
     def grow(self, record: SpanRecord, origin: Origin, name: bytes) -> None:
         """Take a record as the example of the plain ones."""
@@ -288,7 +303,11 @@ class SpanEncoder:
                     content, context, parent = request_id.encode(), span.context, span.parent
                     size = len(content)
                     if size <= stem.room:
-                        above = _LOCAL if parent is None else _parent(parent)
+                        if parent is stem.parent:
+                            above = stem.above
+                        else:
+                            above = _LOCAL if parent is None else _parent(parent)
+                            stem.parent, stem.above = parent, above
                         ids = _ids(
                             context.trace_id.to_bytes(16, "big"),
                             b"\x12\x08",
