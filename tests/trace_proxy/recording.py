@@ -269,9 +269,10 @@ class Proxy:
         most_restarts: int = 5,
         alone: bool = False,
         advertise_url: str = "",
+        effects: Recording | None = None,
     ) -> None:
         self.now_ns = 1_000_000_000_000_000_000
-        self.effects = Recording()
+        self.effects = effects or Recording()
         sessions = [CoreSession(i, CoreQueue(queue or CoreQueueBounds())) for i in range(cores)]
         restarts = [
             Restarts(min_s=0.25, max_s=8, most=most_restarts, window_s=180) for _ in sessions

@@ -12,7 +12,7 @@ from typing import Final
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.authentication import Authentication, Tls, WsAuth
-from trace_proxy.settings.authority import parse_authority
+from trace_proxy.settings.authority import parse_authority, parse_ws_url
 from trace_proxy.settings.limits import Limits, check_count, check_seconds
 from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
 
@@ -53,8 +53,6 @@ DEFAULT_COMMAND: Final = (sys.executable, "-m", "core_server")
 
 _HTTP_URL: Final = re.compile(r"https?://([^/]+)(?:/[A-Za-z0-9._~/-]*)?")
 """Without query, escapes or user names: it becomes the beginning of a link in a page."""
-
-_WS_URL: Final = re.compile(r"wss?://[^\s/?#@]+(?:/[^\s?#]*)?")
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
 
@@ -255,7 +253,7 @@ class Fleet:
     peer_token_file: str | None = None
 
     def __post_init__(self) -> None:
-        if self.advertise_url is not None and not _WS_URL.fullmatch(self.advertise_url):
+        if self.advertise_url is not None and parse_ws_url(self.advertise_url) is None:
             raise ConfigurationError(
                 f"--advertise-url {self.advertise_url[:200]!r}: use ws://HOST:PORT as other hosts reach us"
             )

@@ -28,6 +28,7 @@ from trace_proxy.protocol.refusal import NO_CORE
 from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.pool import Pool
+from trace_proxy.settings.authority import parse_ws_url
 from trace_proxy.state.connection import Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
 
@@ -80,9 +81,14 @@ def _error(message: CoreMessage) -> tuple[int, _Data]:
 
 
 def owner_url(message: CoreMessage) -> str:
-    """Where an error says that a thread is owned; empty when it says nothing of the kind."""
+    """Where an error says that a thread is owned; empty when it says nothing of the kind.
+
+    Another host has written it into the store: what nobody can connect to is nowhere.
+    """
     code, data = _error(message)
-    return data.url if code == codes.OWNED_ELSEWHERE else ""
+    if code != codes.OWNED_ELSEWHERE or parse_ws_url(data.url) is None:
+        return ""
+    return data.url
 
 
 class Peers:

@@ -158,7 +158,7 @@ class Requests:
                 board.settled(pending)
                 return
             params = envelope.with_member(params or b"{}", "requestId", b"%d" % asked.core_id)
-        core = board.placement.choose() if asked is None else board.cores[asked.core]
+        core = board.placement.choose() if asked is None else board.session(asked.core)
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
         else:  # without an id it is the core's to refuse
