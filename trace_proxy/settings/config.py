@@ -31,6 +31,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "Logging",
+    "Placement",
     "Pool",
     "Security",
     "Sessions",
@@ -69,6 +70,13 @@ class Delivery(Enum):
 
     SUBSCRIBERS = "subscribers"
     BROADCAST = "broadcast"
+
+
+class Placement(Enum):
+    """Where new threads of a fleet are made."""
+
+    HERE = "here"
+    LEAST_LOADED = "least-loaded"
 
 
 class Framing(Enum):
@@ -247,10 +255,12 @@ class Fleet:
     Attributes:
         advertise_url: Where they reach us; None: there are none.
         peer_token_file: Holds the bearer token that we show them; None: we show nothing.
+        placement: Where new threads are made.
     """
 
     advertise_url: str | None = None
     peer_token_file: str | None = None
+    placement: Placement = Placement.HERE
 
     def __post_init__(self) -> None:
         if self.advertise_url is not None and parse_ws_url(self.advertise_url) is None:
@@ -260,6 +270,10 @@ class Fleet:
         if self.peer_token_file is not None and self.advertise_url is None:
             raise ConfigurationError(
                 "--peer-token-file goes with --advertise-url: without it there are no peers"
+            )
+        if self.placement is not Placement.HERE and self.advertise_url is None:
+            raise ConfigurationError(
+                "--placement goes with --advertise-url: without it there are no other hosts"
             )
 
 
@@ -345,6 +359,12 @@ class Config:
                 "--advertise-url goes with --sessions shared and --delivery subscribers: leave those out"
             )
         self._refuse_strangers()
+
+    @property
+    def allow_hosts(self) -> tuple[str, ...]:
+        """Names under which we may be addressed: what was given, and what other hosts are told."""
+        advertised = parse_ws_url(self.fleet.advertise_url or "")
+        return (*self.security.allow_hosts, *(() if advertised is None else (str(advertised),)))
 
     def _refuse_strangers(self) -> None:
         """Listening to the world by accident, and tokens that everybody on the way can read."""

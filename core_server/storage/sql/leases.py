@@ -261,8 +261,8 @@ class Leases:
             owner, lease_s = core.owner, core.expires_at_s - core.now_s
             me = owner.owner_id == self._me.owner_id
             counts = (self._taken_over, self._fenced) if me else ()
-            load = len(self._epochs) if me else load
-            found.append(HostRow(owner.host_id, owner.url, load, draining, me, lease_s, *counts))
+            owned = len(self._epochs) if me else load
+            found.append(HostRow(owner.host_id, owner.url, owned, draining, me, lease_s, *counts))
         return tuple(found)
 
     def _lose(self, lost: frozenset[str]) -> frozenset[str]:
