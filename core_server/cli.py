@@ -31,6 +31,10 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MIN_DESCRIPTORS: Final = 32
 """The event loop, the store and one command with its pipes take some 25."""
 
+_WS_URL: Final = re.compile(
+    r"wss?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
+
 MAX_LINE_CHARACTERS: Final = 1000
 """Of an error: what a terminal shows without scrolling."""
 
@@ -463,7 +467,7 @@ def place_of(options: argparse.Namespace) -> "Place":
     from core_server.storage.sql.owner import Place  # noqa: PLC0415
 
     url, lease = options.advertise_url, options.lease_seconds
-    if url and not re.fullmatch(r"wss?://[^\s/?#@]+(/[^\s?#]*)?", url):
+    if url and not _WS_URL.fullmatch(url):
         raise ValueError("--advertise-url: write ws://HOST:PORT, as other hosts reach this one")
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", lease) or float(lease) < 1:
         raise ValueError("--lease-seconds: a number of seconds, from 1 to 9999, for example 10")

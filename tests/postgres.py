@@ -6,18 +6,22 @@ Each store of a test gets a schema of its own in it, so tests do not see each ot
 """
 
 import atexit
+import contextlib
+import ctypes
 import functools
 import itertools
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 import pytest
@@ -25,6 +29,55 @@ import pytest
 URL, REQUIRE = "TRACE_PROXY_TEST_POSTGRES_URL", "TRACE_PROXY_REQUIRE_POSTGRES"
 _START_TIMEOUT_S = 60
 _numbers = itertools.count()
+
+
+class _Stranger:
+    """A process that is nobody's child here, although it was started here.
+
+    Tests run cores in this process, which is then the parent of all that loses its own: they
+    look at its children, and end those that they take for theirs.
+
+    Attributes:
+        pid: Its process id.
+    """
+
+    def __init__(self, command: Sequence[str], log: IO[bytes]) -> None:
+        with _no_subreaper():
+            started = subprocess.run(
+                ["sh", "-c", '"$@" </dev/null >&2 & echo $!', "sh", *command],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                check=True,
+            )
+        self.pid = int(started.stdout)
+        self._descriptor = os.pidfd_open(self.pid)
+
+    def ended(self, within_s: float = 0) -> bool:
+        """Whether it has ended; waits so long for that."""
+        return bool(select.select([self._descriptor], [], [], within_s)[0])
+
+    def end(self, how: signal.Signals) -> None:
+        """Send it a signal, and wait for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, how)
+        ended = self.ended(within_s=30)
+        os.close(self._descriptor)
+        assert ended, f"PostgreSQL does not end by {how.name}"
+
+
+@contextlib.contextmanager
+def _no_subreaper() -> Iterator[None]:
+    """Orphans fall to whoever is above this process, while the block runs; see prctl(2)."""
+    set_subreaper, get_subreaper = 36, 37
+    prctl = ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    prctl(get_subreaper, ctypes.byref(before), 0, 0, 0)
+    prctl(set_subreaper, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(set_subreaper, before.value, 0, 0, 0)
 
 
 class Server:
@@ -39,7 +92,7 @@ class Server:
         self.folder = folder
         self.port = _free_port()
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Stranger | None = None
         atexit.register(self.stop)
 
     @property
@@ -79,20 +132,13 @@ class Server:
         for setting in settings:
             command += ["-c", setting]
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*_as_ordinary_user(), *command], stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = _Stranger([*_as_ordinary_user(), *command], log)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         ready = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
-            assert self._process.poll() is None, "PostgreSQL ended at its start"
+            assert not self._process.ended(), "PostgreSQL ended at its start"
             assert time.monotonic() < deadline_s, "PostgreSQL does not start"
             time.sleep(0.05)
-
-    @property
-    def runs(self) -> bool:
-        """Whether it has been started and has not ended."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -103,9 +149,8 @@ class Server:
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """End it; SIGQUIT is an immediate end, as a crash, SIGINT a fast and orderly one."""
         if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(30)
-            self._process = None
+            process, self._process = self._process, None
+            process.end(how)
 
     def promote(self) -> None:
         """Make a standby the primary; waits until it is."""
@@ -138,23 +183,15 @@ def needed() -> None:
         pytest.skip(reason)
 
 
-_shared: list[Server] = []
-
-
+@functools.cache
 def shared_url() -> str:
-    """A database for all tests of this process; it runs from the first call on.
-
-    A core that a test ran in this process may have ended it with its own descendants:
-    then there is a new one.
-    """
+    """A database for all tests of this process; it runs from the first call on."""
     if given := os.environ.get(URL):
         return given
-    if not _shared or not _shared[-1].runs:
-        server = Server(new_folder())
-        server.create()
-        server.start()
-        _shared.append(server)
-    return _shared[-1].url
+    server = Server(new_folder())
+    server.create()
+    server.start()
+    return server.url
 
 
 def new_store_url() -> str:

@@ -37,6 +37,11 @@ PASSED_ON: Final = {
 }
 """For the core, from who starts compose."""
 
+HOSTS: Final = ("host-1", "host-2", "host-3")
+
+FLEET: Final = {"CORE_SERVER_STORE", "CORE_SERVER_HOST_ID"}
+"""What a core is told of its store and its name."""
+
 CLOSING_S: Final = 7
 """What the drain allows: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
 
@@ -85,9 +90,9 @@ def interpolated(text: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
-def environment() -> dict[str, str]:
-    """What the proxy gets from compose alone: null passes a variable on, and none is set."""
-    found = service("trace-proxy")["environment"]
+def environment(name: str = "trace-proxy") -> dict[str, str]:
+    """What a proxy gets from compose alone: null passes a variable on, and none is set."""
+    found = service(name)["environment"]
     return {name: interpolated(value) for name, value in found.items() if value is not None}
 
 
@@ -204,6 +209,44 @@ def test_compose_sets_only_variables_that_somebody_reads() -> None:
     assert any(name.startswith(PREFIX) for name in service("trace-proxy")["environment"])
 
 
+@pytest.mark.parametrize("name", HOSTS)
+def test_hosts_of_the_fleet_differ_in_how_they_are_called_alone(name: str) -> None:
+    host, single = service(name), service("trace-proxy")
+    known = {option.variable for option in OPTIONS} | OTEL_NAMES | PASSED_ON | FLEET
+    url = host["environment"]["TRACE_PROXY_ADVERTISE_URL"]
+    config = read_config([], {**image_environment(), **environment(name)})
+
+    assert set(host["environment"]) <= known
+    assert url == f"ws://{name}:{published(name).popitem()[0]}"
+    assert host["environment"]["CORE_SERVER_HOST_ID"] == name
+    assert name in config.security.allow_hosts
+    assert {"image", "command"}.isdisjoint(host)
+    assert host["build"]["dockerfile"] == single["build"]["dockerfile"]
+    same = ("entrypoint", "healthcheck", "init", "restart", "stop_grace_period", "user")
+    assert [host[each] for each in same] == [single[each] for each in same]
+
+
+def test_hosts_of_the_fleet_have_ports_of_their_own_and_one_store_with_the_extra_for_it() -> None:
+    outside = [published(name).popitem()[1] for name in (*HOSTS, "trace-proxy")]
+    stores = {environment(name)["CORE_SERVER_STORE"] for name in HOSTS}
+    database = {
+        name: interpolated(value) for name, value in service("postgres")["environment"].items()
+    }
+    (url,) = map(urlsplit, stores)
+
+    assert len(set(outside)) == len(outside)
+    assert {address for address, _ in outside} == {"127.0.0.1"}
+    assert "ports" not in service("postgres")
+    assert (url.scheme, url.hostname) == ("postgresql", "postgres")
+    assert database == {
+        "POSTGRES_USER": url.username, "POSTGRES_PASSWORD": url.password, "POSTGRES_DB": url.path[1:],
+    }  # fmt: skip
+    for name in HOSTS:
+        (extra,) = re.findall(r"^\[(\w+)\]$", service(name)["build"]["args"]["EXTRAS"])
+        assert extra in project()["optional-dependencies"]
+    assert any('".$EXTRAS"' in rest for rest in arguments("RUN"))
+
+
 def test_the_port_is_the_same_everywhere_and_stays_on_this_machine() -> None:
     (listen,) = configured().listen
     assert isinstance(listen, ListenTcp)
@@ -232,9 +275,11 @@ def test_a_drain_ends_before_compose_kills() -> None:
 
 def test_the_thread_store_is_on_a_volume() -> None:
     mounted, workspace = map(interpolated, service("trace-proxy")["volumes"])
+    (database,) = service("postgres")["volumes"]
     name, directory = mounted.split(":")
 
-    assert {name, workspace.split(":")[0]} == set(compose()["volumes"])
+    named = {name, workspace.split(":")[0], database.split(":")[0]}
+    assert named == set(compose()["volumes"])
     assert arguments("VOLUME") == [directory]
     assert image_environment()["CORE_SERVER_STORE"].startswith(f"sqlite:///{directory}/")
     assert f" {directory} " in " ".join(arguments("RUN"))

@@ -14,7 +14,16 @@ async def list_hosts(context: Context, _params: None) -> HostListResult:
     found = await context.store.hosts()
     return HostListResult(
         tuple(
-            Host(host.host_id, host.url, host.load, host.draining, host.me, host.lease_s)
+            Host(
+                host.host_id,
+                host.url,
+                host.load,
+                host.draining,
+                host.me,
+                host.lease_s,
+                host.taken_over,
+                host.fenced,
+            )
             for host in found
         )
     )

@@ -16,6 +16,9 @@ class Host(Wire, frozen=True):
         draining: It will end soon.
         me: It is the core that answers.
         lease_s: How long its leases last without a further heartbeat; negative for the dead.
+        taken_over: Threads that it took from owners that were dead, since its start; 0 for
+            all but the core that answers.
+        fenced: Its writes that were refused since it had lost the thread; likewise.
     """
 
     host_id: str
@@ -24,6 +27,8 @@ class Host(Wire, frozen=True):
     draining: bool
     me: bool
     lease_s: float
+    taken_over: int
+    fenced: int
 
 
 class HostListResult(Wire, frozen=True):

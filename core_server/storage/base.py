@@ -148,6 +148,9 @@ class HostRow(msgspec.Struct, frozen=True):
         draining: It said that it will end.
         me: It is this store's own.
         lease_s: How long its leases last without a further heartbeat, in seconds.
+        taken_over: Threads that it took from an owner that was dead, since it was opened.
+        fenced: Its writes that were refused since it had lost the thread. Both are known of
+            this store's own alone.
     """
 
     host_id: str
@@ -156,6 +159,8 @@ class HostRow(msgspec.Struct, frozen=True):
     draining: bool
     me: bool
     lease_s: float
+    taken_over: int = 0
+    fenced: int = 0
 
 
 class StorageError(Exception):

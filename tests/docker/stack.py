@@ -101,6 +101,18 @@ class Stack:
         """Where the page is."""
         return f"http://localhost:{self.environment['TRACE_PROXY_PORT']}"
 
+    def host_url(self, name: str) -> str:
+        """Where a host of the fleet is."""
+        variable = f"{name.upper().replace('-', '_')}_PORT"
+        return f"http://localhost:{self.environment[variable]}"
+
+    def kill(self, service: str) -> None:
+        """End a service as a power cut does; Docker does not start it again by itself."""
+        found = self.compose("ps", "-q", service).strip()
+        subprocess.run(
+            ["docker", "kill", found], capture_output=True, timeout=COMMAND_S, check=True
+        )
+
     @property
     def jaeger_url(self) -> str:
         """Where Jaeger is."""

@@ -79,12 +79,15 @@ async def test_the_next_turn_claims_the_thread_of_a_dead_host(
     thread_id = await start_thread(one)
     await one.request("turn/start", {"threadId": thread_id, "input": text("/slow 30")})
     await one.wait_for("item/agentMessage/delta")
+    await other.request("thread/list", {})  # its store is open: what dies now, it has to take
     one.process.kill()
     await one.process.wait()
 
     done = await run_turn(other, thread_id, "on")
 
     read = await other.request("thread/read", {"threadId": thread_id, "includeTurns": True})
+    hosts = (await other.request("host/list", {}))["data"]
+    assert [(each["load"], each["takenOver"]) for each in hosts if each["me"]] == [(1, 1)]
     assert done["turn"]["status"] == "completed"
     assert [turn["status"] for turn in read["thread"]["turns"]] == ["interrupted", "completed"]
 

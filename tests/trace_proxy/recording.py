@@ -79,6 +79,7 @@ class Recording:
         self.peers_opened: list[CoreSession] = []
         self.peers_closed: list[CoreSession] = []
         self.relays = 0
+        self.counted = 0, 0, 0
         self.logged: list[str] = []
         self.shed_for: list[str] = []
         self.ignored_answers = 0
@@ -134,6 +135,10 @@ class Recording:
 
     def relayed(self) -> None:
         self.relays += 1
+
+    def owned(self, threads: int, taken_over: int, fenced: int) -> None:
+        before = self.counted
+        self.counted = threads, before[1] + taken_over, before[2] + fenced
 
     def core_waits(self, core: CoreSession) -> None:
         self.waiting.append(core.index)
@@ -269,9 +274,11 @@ class Proxy:
         most_restarts: int = 5,
         alone: bool = False,
         advertise_url: str = "",
+        least_loaded: bool = False,
+        effects: Recording | None = None,
     ) -> None:
         self.now_ns = 1_000_000_000_000_000_000
-        self.effects = Recording()
+        self.effects = effects or Recording()
         sessions = [CoreSession(i, CoreQueue(queue or CoreQueueBounds())) for i in range(cores)]
         restarts = [
             Restarts(min_s=0.25, max_s=8, most=most_restarts, window_s=180) for _ in sessions
@@ -287,6 +294,7 @@ class Proxy:
             version="9",
             alone=alone,
             advertise_url=advertise_url,
+            least_loaded=least_loaded,
         )
         self.cores = [Core(self, session) for session in sessions]
         self.core = self.cores[0]

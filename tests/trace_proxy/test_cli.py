@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,37 @@ def test_the_environment_is_read_when_the_flag_is_not_given() -> None:
         logging=Logging(format=LogFormat.CONSOLE, level=LogLevel.ERROR),
         drain_timeout_s=6.0,
     )
+
+
+STORE = {"CORE_SERVER_STORE": "postgresql://u@db/threads"}
+EVERYWHERE = ["--listen", "ws://0.0.0.0:4500", "--insecure-behind-proxy"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "url"),
+    [
+        ([], STORE, "ws://127.0.0.1:4500"),
+        (["--listen", "unix:///s", "--listen", "ws://[::1]:45"], STORE, "ws://[::1]:45"),
+        (EVERYWHERE, STORE, f"ws://{socket.gethostname().lower()}:4500"),
+        (["--", "core-server", "--store", "postgresql:///t"], {}, "ws://127.0.0.1:4500"),
+        (["--", "core-server", "--store=postgresql:///t"], {}, "ws://127.0.0.1:4500"),
+        (["--advertise-url", "ws://me:1"], STORE, "ws://me:1"),
+        ([], {}, None),
+        ([], {"CORE_SERVER_STORE": "sqlite:///t.db"}, None),
+        (["--", "core-server", "--store", "memory"], STORE, None),
+        (["--", "codex", "app-server"], STORE, None),
+        (["--listen", "ws://127.0.0.1:0"], STORE, None),
+        (["--sessions", "per-connection"], STORE, None),
+        (["--delivery", "broadcast"], STORE, None),
+    ],
+)
+def test_where_a_store_is_shared_the_first_port_is_where_other_hosts_come(
+    argv: list[str], environment: dict[str, str], url: str | None
+) -> None:
+    config = read_config(argv, environment)
+
+    assert config.fleet.advertise_url == url
+    assert config.allow_hosts == (() if url is None else (url.removeprefix("ws://"),))
 
 
 def test_a_flag_replaces_the_list_of_the_environment() -> None:

@@ -133,6 +133,10 @@ class Board:
             for turn in self.turns
         )
 
+    def session(self, index: int) -> CoreSession | None:
+        """The core or other host of this index; None for a host that is gone."""
+        return self.cores[index] if index < len(self.cores) else self.peers.get(index)
+
     def send(self, connection: Connection, message: bytes) -> None:
         """Queue a message for one client, in the JSON-RPC dialect it speaks."""
         if connection.strict:

@@ -89,6 +89,10 @@ class Effects(Protocol):
         """Count a request that was taken to another host."""
         ...
 
+    def owned(self, threads: int, taken_over: int, fenced: int) -> None:
+        """Note how many threads we own, and count more that were taken over, or writes fenced."""
+        ...
+
     def log(self, event: str, **fields: object) -> None:
         """Log an event."""
         ...

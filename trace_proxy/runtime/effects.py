@@ -57,6 +57,7 @@ class RuntimeEffects:
         self.notification_dropped = meters.notification_dropped
         self.log = meters.log
         self.relayed = meters.relayed
+        self.owned = meters.owned
         self._serving = serving
         self._core_up = core_up
 

@@ -11,7 +11,7 @@ from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.relay.shared.pool import Restarts
 from trace_proxy.runtime.telemetry.setup import Telemetry
-from trace_proxy.settings.config import Config, Delivery, ListenStdio, Sessions, Spoken
+from trace_proxy.settings.config import Config, Delivery, ListenStdio, Placement, Sessions, Spoken
 from trace_proxy.settings.limits import Limits
 from trace_proxy.spans.content import Content
 from trace_proxy.state.core_session import CoreSession
@@ -70,6 +70,7 @@ def machine(
         content=content,
         core_name=config.tracing.core_service_name,
         advertise_url=config.fleet.advertise_url or "",
+        least_loaded=config.fleet.placement is Placement.LEAST_LOADED,
         make_queue=lambda: CoreQueue(_core_queue_bounds(limits)),
         alone=all(isinstance(where, ListenStdio) for where in config.listen),
     )

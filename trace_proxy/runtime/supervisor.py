@@ -302,13 +302,17 @@ class Supervisor:
         return Console(board, clients.values, bar)
 
     def _fleet(self) -> dict[str, object]:
-        if not self._board.fleet:
+        if not self._board.fleet or not isinstance(self._machine, Hub):
             return {}
         peers = [
             {"url": each.url, "state": each.state.value, "threads": each.threads}
             for each in self._board.peers.values()
         ]
-        return {"url": self._config.fleet.advertise_url, "peers": peers}
+        return {
+            "url": self._config.fleet.advertise_url,
+            "hosts": self._machine.hosts.details(),
+            "peers": peers,
+        }
 
     @property
     def is_ready(self) -> bool:

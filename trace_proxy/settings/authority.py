@@ -15,6 +15,10 @@ _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(
 """RFC 3986, 3.2.2, without user names, escapes and IPv6 zones: nobody sends these honestly."""
 
 
+_WS_URL: Final = re.compile(r"wss?://([^/]+)(?:/[A-Za-z0-9._~/-]*)?")
+"""Without query, escapes or user names: hosts name each other so, and nobody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """A host with or without a port.
@@ -42,6 +46,12 @@ def parse_authority(text: str) -> Authority | None:
     if (port or 0) > 65_535 or (address is not None and address_of(address) is None):
         return None
     return Authority((address or name).lower(), port)
+
+
+def parse_ws_url(text: str) -> Authority | None:
+    """The host and port of `ws://HOST:PORT/PATH` or `wss://…`; None when it is no such URL."""
+    match = _WS_URL.fullmatch(text)
+    return None if match is None else parse_authority(match[1])
 
 
 def address_of(host: str) -> Address | None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from trace_proxy.errors import ConfigurationError
 from trace_proxy.settings.authentication import Authentication, Tls, WsAuth
-from trace_proxy.settings.authority import parse_authority
+from trace_proxy.settings.authority import parse_authority, parse_ws_url
 from trace_proxy.settings.limits import Limits, check_count, check_seconds
 from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
 
@@ -31,6 +31,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "Logging",
+    "Placement",
     "Pool",
     "Security",
     "Sessions",
@@ -54,8 +55,6 @@ DEFAULT_COMMAND: Final = (sys.executable, "-m", "core_server")
 _HTTP_URL: Final = re.compile(r"https?://([^/]+)(?:/[A-Za-z0-9._~/-]*)?")
 """Without query, escapes or user names: it becomes the beginning of a link in a page."""
 
-_WS_URL: Final = re.compile(r"wss?://[^\s/?#@]+(?:/[^\s?#]*)?")
-
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
 
 
@@ -71,6 +70,13 @@ class Delivery(Enum):
 
     SUBSCRIBERS = "subscribers"
     BROADCAST = "broadcast"
+
+
+class Placement(Enum):
+    """Where new threads of a fleet are made."""
+
+    HERE = "here"
+    LEAST_LOADED = "least-loaded"
 
 
 class Framing(Enum):
@@ -249,19 +255,25 @@ class Fleet:
     Attributes:
         advertise_url: Where they reach us; None: there are none.
         peer_token_file: Holds the bearer token that we show them; None: we show nothing.
+        placement: Where new threads are made.
     """
 
     advertise_url: str | None = None
     peer_token_file: str | None = None
+    placement: Placement = Placement.HERE
 
     def __post_init__(self) -> None:
-        if self.advertise_url is not None and not _WS_URL.fullmatch(self.advertise_url):
+        if self.advertise_url is not None and parse_ws_url(self.advertise_url) is None:
             raise ConfigurationError(
                 f"--advertise-url {self.advertise_url[:200]!r}: use ws://HOST:PORT as other hosts reach us"
             )
         if self.peer_token_file is not None and self.advertise_url is None:
             raise ConfigurationError(
                 "--peer-token-file goes with --advertise-url: without it there are no peers"
+            )
+        if self.placement is not Placement.HERE and self.advertise_url is None:
+            raise ConfigurationError(
+                "--placement goes with --advertise-url: without it there are no other hosts"
             )
 
 
@@ -347,6 +359,12 @@ class Config:
                 "--advertise-url goes with --sessions shared and --delivery subscribers: leave those out"
             )
         self._refuse_strangers()
+
+    @property
+    def allow_hosts(self) -> tuple[str, ...]:
+        """Names under which we may be addressed: what was given, and what other hosts are told."""
+        advertised = parse_ws_url(self.fleet.advertise_url or "")
+        return (*self.security.allow_hosts, *(() if advertised is None else (str(advertised),)))
 
     def _refuse_strangers(self) -> None:
         """Listening to the world by accident, and tokens that everybody on the way can read."""

@@ -8,18 +8,24 @@ What single options are is told by `options`.
 import argparse
 import difflib
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final, NoReturn
 
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.settings.authority import address_of, parse_ws_url
 from trace_proxy.settings.config import (
+    DEFAULT_COMMAND,
     Authentication,
     Config,
+    Delivery,
     Fleet,
+    ListenTcp,
     Logging,
     Pool,
     Security,
+    Sessions,
     Tls,
     Tracing,
 )
@@ -30,6 +36,8 @@ DISTRIBUTION: Final = "trace-proxy"
 
 TESTS: Final = ("TRACE_PROXY_TEST_", "TRACE_PROXY_REQUIRE_")
 """What the tests are told by the environment; their children inherit it."""
+
+_OWN_CORE: Final = re.compile(r"\bcore[_-]server\b")
 
 _DESCRIPTION: Final = """\
 Share one or more app-server processes among many websocket clients, trace every
@@ -131,6 +139,7 @@ def read_config(argv: Sequence[str], environment: Mapping[str, str]) -> Config:
                 section[option.field] = tuple(read) if option.many else read[-1]
         if command is not None:
             sections.setdefault("pool", {})["command"] = command
+        _advertise(sections, environment)
         return _config(sections)
     except ConfigurationError as error:
         raise ConfigurationError(_name_sources(str(error), from_environment)) from None
@@ -189,6 +198,41 @@ def _variable(option: Option, environment: Mapping[str, str], seen: dict[str, st
                 else [text]
             )
     return []
+
+
+def _advertise(sections: dict[str, dict[str, Any]], environment: Mapping[str, str]) -> None:
+    """Where the store is one that machines share, others reach us at our first port, if not said."""
+    fleet, pool = sections.setdefault("fleet", {}), sections.get("pool", {})
+    alone = (
+        pool.get("sessions", Sessions.SHARED) is not Sessions.SHARED
+        or pool.get("delivery", Delivery.SUBSCRIBERS) is not Delivery.SUBSCRIBERS
+    )
+    if "advertise_url" in fleet or alone:
+        return
+    if not _store(pool.get("command", DEFAULT_COMMAND), environment).startswith("postgresql://"):
+        return
+    for where in sections.get("", {}).get("listen", Config().listen):
+        if isinstance(where, ListenTcp) and where.port:
+            address = address_of(where.host)
+            everywhere = address is not None and address.is_unspecified
+            host = socket.gethostname().lower() if everywhere else where.host
+            tls = where.tls or "cert" in sections.get("tls", {})
+            url = ListenTcp(host, where.port, tls).url
+            if parse_ws_url(url) is not None:
+                fleet["advertise_url"] = url
+            return
+
+
+def _store(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The store of our own core, as its command or its environment says; empty for others."""
+    if not any(_OWN_CORE.search(word) for word in command):
+        return ""
+    store = environment.get("CORE_SERVER_STORE", "")
+    for word, following in zip(command, [*command[1:], ""], strict=True):
+        flag, is_assigned, value = word.partition("=")
+        if flag == "--store":
+            store = value if is_assigned else following
+    return store
 
 
 def _config(sections: Mapping[str, dict[str, Any]]) -> Config:

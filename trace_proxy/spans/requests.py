@@ -5,7 +5,6 @@ record is built at the end, once. Turns, tools and approvals are in `turns`.
 """
 
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +21,7 @@ from trace_proxy.context.span_record import (
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
 from trace_proxy.context.w3c import RANDOM
 from trace_proxy.protocol import methods
+from trace_proxy.settings.authority import parse_ws_url
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Hop, Pending, RequestSpan
 
@@ -254,12 +254,13 @@ def end_hop(pending: Pending, hop: Hop, now_ns: int, error: int | str | None) ->
     if span is None or not hop.context.flags & 1:
         return None
     method = pending.traits.label
-    authority = urlsplit(hop.url)
+    authority = parse_ws_url(hop.url)
+    assert authority is not None, "peers have URLs that were read"
     attributes: dict[str, AttributeValue] = {
         semconv.RPC_SYSTEM: "jsonrpc",
         semconv.RPC_METHOD: method,
-        semconv.SERVER_ADDRESS: authority.hostname or "",
-        semconv.SERVER_PORT: authority.port or (443 if authority.scheme == "wss" else 80),
+        semconv.SERVER_ADDRESS: authority.host,
+        semconv.SERVER_PORT: authority.port or (443 if hop.url.startswith("wss") else 80),
     }
     if pending.thread is not None:
         attributes[semconv.THREAD_ID] = pending.thread[: semconv.ID_CHARS]

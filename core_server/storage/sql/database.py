@@ -124,12 +124,13 @@ class Database:
         if self._leases.left_s < self._lease_s / 2:  # what it believes must last, too
             self.beat()
 
-        def work(connection: Connection) -> int:
-            epoch = self._leases.acquire(connection, thread_id)
+        def work(connection: Connection) -> tuple[int, bool]:
+            acquired = self._leases.acquire(connection, thread_id)
             self._leases.beat(connection, draining=self._draining)  # it may have stalled till now
-            return epoch
+            return acquired
 
-        self._leases.acquired(thread_id, self._do(work))
+        epoch, taken_over = self._do(work)
+        self._leases.acquired(thread_id, epoch, taken_over=taken_over)
 
     def release(self, thread_id: str) -> None:
         """Give the thread up."""

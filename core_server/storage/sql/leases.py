@@ -42,11 +42,14 @@ class _Core:
     now_s: float
     expires_at_s: float
     owner: Owner
+    named: bool
 
     def is_dead(self, *, seen_from: Owner) -> bool:
         if self.owner.owner_id == seen_from.owner_id:
             return False
-        return self.now_s >= self.expires_at_s or self.owner.is_dead(seen_from=seen_from)
+        if self.now_s >= self.expires_at_s:
+            return True
+        return self.owner.is_dead(seen_from=seen_from, named=self.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Leases:
         self._epochs: dict[str, int] = {}  # of the threads that it holds
         self._lost: set[str] = set()  # once held, until they are acquired again or let go
         self._until_s = 0.0
+        self._taken_over = self._fenced = 0
 
     def __repr__(self) -> str:
         return f"<Leases held={len(self._epochs)} lost={len(self._lost)}>"
@@ -139,7 +143,7 @@ class Leases:
 
     def bury(self, connection: Connection) -> None:
         """Take dead owners out, and interrupt every turn that nobody runs."""
-        for core in [_core(row) for row in connection.execute(self._cores()).all()]:
+        for core in [self._core(row) for row in connection.execute(self._cores()).all()]:
             owner_id = core.owner.owner_id
             if not core.is_dead(seen_from=self._me):
                 continue
@@ -150,17 +154,18 @@ class Leases:
             # it. Who finds it locked leaves it to the other, or to the next who opens.
             query = self._cores().where(cores.c.owner_id == owner_id)
             row = connection.execute(query.with_for_update(skip_locked=True)).first()
-            if row is not None and _core(row).is_dead(seen_from=self._me):
+            if row is not None and self._core(row).is_dead(seen_from=self._me):
                 _free(connection, theirs)
                 connection.execute(delete(cores).where(cores.c.owner_id == owner_id))
         theirs = (leases.c.thread_id == turns.c.thread_id) & leases.c.owner_id.is_not(None)
         _interrupt(connection, ~exists().where(theirs))
 
-    def acquire(self, connection: Connection, thread_id: str) -> int:
+    def acquire(self, connection: Connection, thread_id: str) -> tuple[int, bool]:
         """Take the lease of a thread that is free or whose owner is dead.
 
         Returns:
-            The epoch; tell it to `acquired` once the transaction is committed.
+            The epoch, and whether it was taken from a dead owner; tell them to `acquired` once
+            the transaction is committed.
 
         Raises:
             ThreadOwnedError: another living core holds it.
@@ -168,17 +173,18 @@ class Leases:
         lease = self._lease(connection, thread_id, lock=True)
         mine = lease.owner_id == self._me.owner_id
         if mine and thread_id not in self._lost:
-            return lease.epoch
+            return lease.epoch, False
         if not mine and not lease.is_free(seen_from=self._me):
             raise lease.refusal(thread_id, seen_from=self._me)
         epoch = lease.epoch + 1
         taken = update(leases).where(leases.c.thread_id == thread_id)
         connection.execute(taken.values(owner_id=self._me.owner_id, epoch=epoch))
         _interrupt(connection, turns.c.thread_id == thread_id)
-        return epoch
+        return epoch, lease.owner_id is not None and not mine
 
-    def acquired(self, thread_id: str, epoch: int) -> None:
+    def acquired(self, thread_id: str, epoch: int, *, taken_over: bool = False) -> None:
         """Note a lease whose transaction is committed."""
+        self._taken_over += taken_over
         self._lost.discard(thread_id)
         self._epochs[thread_id] = epoch
 
@@ -221,10 +227,12 @@ class Leases:
             for thread_id in held:
                 if thread_id not in mine:
                     self._lose(frozenset([thread_id]))
+                    self._fenced += 1
                     raise self._lease(connection, thread_id).refusal(thread_id, seen_from=self._me)
         for thread_id in sorted(wanted - self._epochs.keys()):
             lease = self._lease(connection, thread_id, lock=True)
             if thread_id in self._lost or not lease.is_free(seen_from=self._me):
+                self._fenced += thread_id in self._lost
                 raise lease.refusal(thread_id, seen_from=self._me)
         return frozenset(held)
 
@@ -247,12 +255,14 @@ class Leases:
         query = self._cores().add_columns(cores.c.load, cores.c.draining)
         found = []
         for *row, load, draining in connection.execute(query.order_by(cores.c.url)):
-            core = _core(row)
+            core = self._core(row)
             if core.is_dead(seen_from=self._me):
                 continue
             owner, lease_s = core.owner, core.expires_at_s - core.now_s
             me = owner.owner_id == self._me.owner_id
-            found.append(HostRow(owner.host_id, owner.url, load, draining, me, lease_s))
+            counts = (self._taken_over, self._fenced) if me else ()
+            owned = len(self._epochs) if me else load
+            found.append(HostRow(owner.host_id, owner.url, owned, draining, me, lease_s, *counts))
         return tuple(found)
 
     def _lose(self, lost: frozenset[str]) -> frozenset[str]:
@@ -281,21 +291,20 @@ class Leases:
     def _core_of(self, connection: Connection, owner_id: str, *, lock: bool) -> _Core | None:
         query = self._cores().where(cores.c.owner_id == owner_id)
         row = connection.execute(query.with_for_update(read=True) if lock else query).first()
-        return None if row is None else _core(row)
+        return None if row is None else self._core(row)
 
     def _cores(self) -> Any:
         about = (cores.c[field.name] for field in fields(Owner))
         return select(self._now(), cores.c.expires_at_s, *about)
 
+    def _core(self, row: Any) -> _Core:
+        now_s, expires_at_s, *owner = row
+        return _Core(now_s, expires_at_s, Owner(*owner), named=self._lapses)
+
     def _give_up(self, connection: Connection, which: ColumnElement[bool]) -> None:
         known = exists().where(threads.c.thread_id == leases.c.thread_id)
         connection.execute(delete(leases).where(which, ~known))
         _free(connection, which)
-
-
-def _core(row: Any) -> _Core:
-    now_s, expires_at_s, *owner = row
-    return _Core(now_s, expires_at_s, Owner(*owner))
 
 
 def _free(connection: Connection, which: ColumnElement[bool]) -> None:

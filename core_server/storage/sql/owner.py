@@ -52,15 +52,21 @@ class Owner:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
-    def is_dead(self, *, seen_from: "Owner") -> bool:
-        """Whether the process is known to be gone; False when that cannot be known."""
+    def is_dead(self, *, seen_from: "Owner", named: bool = False) -> bool:
+        """Whether the process is known to be gone; False when that cannot be known.
+
+        Args:
+            seen_from: Who asks.
+            named: Whether host ids are names that were given to one host each: then what had
+                ours, in another container, was this host before it was started anew.
+        """
         if not self.boot_id or not seen_from.boot_id:
             return False
+        same_host = bool(self.host_id) and self.host_id == seen_from.host_id
         if self.boot_id != seen_from.boot_id:
-            # our machine, before it was started anew
-            return bool(self.host_id) and self.host_id == seen_from.host_id
+            return same_host  # our machine, before it was started anew
         if self.pid_space != seen_from.pid_space:
-            return False
+            return named and same_host
         return started_ticks(self.pid) != self.started_ticks
 
 

@@ -13,6 +13,7 @@ are caught, in `reaper`, which also says what cannot be promised.
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from core_server.tools.base import Command, NoRoomError, Outcome, Output, ToolError
-from core_server.tools.process.descendants import adopt_orphans, kill_adopted
+from core_server.tools.process.descendants import adopt_orphans, children, kill_adopted
 from core_server.tools.process.spawn import GRACE_S, Reaper, set_size, spawn, spawn_failure
 from core_server.tools.process.streams import InputWriter, OutputReader
 from core_server.tools.sandbox import sandbox
@@ -81,7 +82,7 @@ def _spawn(command: Command, mechanism: Mechanism | None) -> Reaper:
     try:
         confinement = sandbox.prepare(command, mechanism)
         scratch = confinement.scratch
-        adopt_orphans()
+        _strangers()
         reaper = spawn(command, confinement)
     except (OSError, ValueError, ToolError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -93,6 +94,18 @@ def _spawn(command: Command, mechanism: Mechanism | None) -> Reaper:
         raise
     _reapers.add(reaper.pid)
     return reaper
+
+
+@functools.cache
+def _strangers() -> frozenset[int]:
+    """Children from before the first command, when this process becomes a subreaper.
+
+    Whatever ran in it before `exec`, as a shell that starts something and then becomes the
+    core, has started them: they did not fall to it from a command, and are not its to end.
+    """
+    found = children()
+    adopt_orphans()
+    return found
 
 
 class Process:
@@ -261,7 +274,7 @@ class Process:
 
     def _sweep(self, pause_s: float = 0.001) -> None:
         """Kill what the reaper would have killed, until nobody is left."""
-        if kill_adopted(_reapers):
+        if kill_adopted(_reapers | _strangers()):
             self._loop.call_later(pause_s, self._sweep, min(2 * pause_s, _MAX_PAUSE_S))
         else:
             self._finish(_KILLED_EXIT_CODE)

@@ -34,6 +34,11 @@ def continue_when_parent_ends() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
+def children() -> frozenset[int]:
+    """Return the children of this process: started by it, or adopted, or from before `exec`."""
+    return frozenset(_children().get(os.getpid(), ()))
+
+
 def kill_adopted(known: Container[int]) -> bool:
     """Kill and reap what fell to this process from a child that ended; False if there was none.
 
@@ -42,7 +47,7 @@ def kill_adopted(known: Container[int]) -> bool:
     """
     session = os.getsid(0)
     found = False
-    for pid in _children().get(os.getpid(), ()):
+    for pid in children():
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             if pid in known or os.getsid(pid) == session:
                 continue

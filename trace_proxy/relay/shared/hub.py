@@ -24,6 +24,7 @@ from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.shared.answers import Answers
 from trace_proxy.relay.shared.core_messages import CoreMessages
+from trace_proxy.relay.shared.hosts import Hosts
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
 from trace_proxy.relay.shared.peers import Peers
@@ -55,7 +56,11 @@ class Hub:
         alone: Whether there is one client only, for as long as we live.
         core_name: What agents of cores without a name are called in spans.
         advertise_url: Where other hosts of a fleet reach us; empty: there is no fleet.
+        least_loaded: Whether new threads go to the host with the fewest, or stay here.
         make_queue: Makes what stands in front of another host.
+
+    Attributes:
+        hosts: All of the fleet.
     """
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
@@ -73,6 +78,7 @@ class Hub:
         alone: bool = False,
         core_name: str = CORE_NAME,
         advertise_url: str = "",
+        least_loaded: bool = False,
         make_queue: Callable[[], CoreQueue] | None = None,
     ) -> None:
         fleet = bool(advertise_url)
@@ -90,13 +96,17 @@ class Hub:
         greetings = Greetings(self.board, version, alone=alone)
         self.pool = Pool(self.board, greetings, restarts)
         self._greetings = greetings
-        self._requests = Requests(self.board, greetings, self.pool, MergedLists(self.board))
-        self._peers = Peers(
+        self.hosts = Hosts(
             self.board,
-            self.pool,
-            self._requests.dispatch,
             advertise_url,
             make_queue or (lambda: CoreQueue(CoreQueueBounds())),
+            least_loaded=least_loaded,
+        )
+        merged = MergedLists(self.board)
+        for_new = self.hosts.for_new if least_loaded else _here
+        self._requests = Requests(self.board, greetings, self.pool, merged, for_new)
+        self._peers = Peers(
+            self.board, self.pool, self._requests.dispatch, advertise_url, self.hosts
         )
         self._answers = Answers(self.board, self._peers.relay)
         follow = self._peers.follow if fleet else lambda _: False
@@ -215,6 +225,7 @@ class Hub:
         """Some time has passed: look for threads that have moved to other hosts."""
         if self.board.fleet:
             self.board.now_ns = now_ns
+            self.hosts.tick(now_s)
             self._peers.tick(now_s)
 
     def drain_began(self, now_ns: int) -> None:
@@ -293,3 +304,7 @@ class Hub:
         core.input(writable=writable)
         if core.queue.writable and len(core.queue):
             self.board.pump(core)
+
+
+def _here() -> None:
+    """New threads stay where their client is connected."""

@@ -25,14 +25,12 @@ from trace_proxy.drain import State
 from trace_proxy.protocol import envelope
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.refusal import NO_CORE
-from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.relay.board import Board
+from trace_proxy.relay.shared.hosts import Hosts
 from trace_proxy.relay.shared.pool import Pool
+from trace_proxy.settings.authority import parse_ws_url
 from trace_proxy.state.connection import Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
-
-FIRST_INDEX: Final = 1000
-"""Of peers; cores count from 0, to 255 at most."""
 
 MAX_HOPS: Final = 3
 """Ways that one request goes before its error is handed on: here, there, and once more."""
@@ -80,9 +78,14 @@ def _error(message: CoreMessage) -> tuple[int, _Data]:
 
 
 def owner_url(message: CoreMessage) -> str:
-    """Where an error says that a thread is owned; empty when it says nothing of the kind."""
+    """Where an error says that a thread is owned; empty when it says nothing of the kind.
+
+    Another host has written it into the store: what nobody can connect to is nowhere.
+    """
     code, data = _error(message)
-    return data.url if code == codes.OWNED_ELSEWHERE else ""
+    if code != codes.OWNED_ELSEWHERE or parse_ws_url(data.url) is None:
+        return ""
+    return data.url
 
 
 class Peers:
@@ -93,7 +96,7 @@ class Peers:
         pool: What a lost session held is settled there.
         dispatch: Gives a request to a core.
         me: Our own URL, as others see it.
-        make_queue: Makes what stands in front of a peer.
+        hosts: Has our sessions with them.
     """
 
     def __init__(
@@ -102,21 +105,19 @@ class Peers:
         pool: Pool,
         dispatch: Dispatch,
         me: str,
-        make_queue: Callable[[], CoreQueue],
+        hosts: Hosts,
     ) -> None:
         self._board = board
         self._pool = pool
         self._dispatch = dispatch
         self._me = me
-        self._make_queue = make_queue
-        self._by_url: dict[str, CoreSession] = {}
-        self._next_index = FIRST_INDEX
+        self._hosts = hosts
         self._following: dict[str, float] = {}  # thread → when to ask; inf while it is asked
         self._held: dict[str, list[Pending]] = {}  # what waits for a thread that is looked for
         self._idle_since_s: dict[int, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Peers {list(self._by_url)} following={len(self._following)}>"
+        return f"<Peers {self._hosts!r} following={len(self._following)}>"
 
     def relay(self, core: CoreSession, pending: Pending, message: CoreMessage) -> bool:
         """Take a request to the host that owns its thread; False when its error stands."""
@@ -136,7 +137,7 @@ class Peers:
             board.placement.forget(thread)
             target = board.placement.choose()
         else:
-            target = self._peer(url)
+            target = self._hosts.session(url)
             board.placement.place(thread, target)
         if target is None:
             return False
@@ -177,10 +178,8 @@ class Peers:
         threads = list(board.placement.of(core))
         self._pool.settle(core)
         core.failed()
-        board.peers.pop(core.index, None)
+        self._hosts.lost(core)
         self._idle_since_s.pop(core.index, None)
-        if self._by_url.get(core.url) is core:
-            del self._by_url[core.url]
         for thread in threads:
             board.placement.forget(thread)
             self.follow(thread)
@@ -201,7 +200,7 @@ class Peers:
                 self._let_go(thread, None)
             elif at_s <= now_s:
                 self._look(thread, now_s)
-        for core in list(self._by_url.values()):
+        for core in self._hosts.sessions:
             self._rest(core, now_s)
 
     def _rest(self, core: CoreSession, now_s: float) -> None:
@@ -242,7 +241,7 @@ class Peers:
             board.effects.log("thread.followed", thread=thread, url=core.url or self._me)
             self._let_go(thread, core)
         elif url and url != self._me and not core.url:
-            self._resume(self._peer(url), thread, now_s)
+            self._resume(self._hosts.session(url), thread, now_s)
         elif transient:
             self._following[thread] = now_s + FOLLOW_S
         else:
@@ -252,12 +251,3 @@ class Peers:
             line = envelope.our_notification("thread/closed", {"threadId": thread}, board.now_ns)
             board.deliver(board.audience(thread), "thread/closed", line)
             board.forget_thread(thread)
-
-    def _peer(self, url: str) -> CoreSession:
-        core = self._by_url.get(url)
-        if core is None:
-            core = CoreSession(self._next_index, self._make_queue(), url)
-            self._next_index += 1
-            self._by_url[url] = self._board.peers[core.index] = core
-            self._board.effects.open_peer(core)
-        return core

@@ -4,6 +4,7 @@ Every request of a client ends in one of two ways here: it is answered at once, 
 is entered at a router and its line is given to a core. What comes back is `answers`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import UNSET
@@ -38,13 +39,29 @@ TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 
 
 class Requests:
-    """Messages of clients."""
+    """Messages of clients.
 
-    def __init__(self, board: Board, greetings: Greetings, pool: Pool, merge: MergedLists) -> None:
+    Args:
+        board: The hub's.
+        greetings: Answers `initialize`.
+        pool: Greets cores that wait for it.
+        merge: Asks several cores.
+        for_new: The other host that a new thread shall go to; None for here.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        greetings: Greetings,
+        pool: Pool,
+        merge: MergedLists,
+        for_new: Callable[[], CoreSession | None],
+    ) -> None:
         self._board = board
         self._greetings = greetings
         self._pool = pool
         self._merge = merge
+        self._for_new = for_new
         self._pool_is_one = len(board.cores) == 1
 
     def request(self, connection: Connection, message: Message, size: int) -> None:
@@ -110,13 +127,20 @@ class Requests:
                 core = board.placement.home(thread)
         if traits.special and self._route_specially(connection, pending, params, core):
             return
-        core = core or board.placement.choose()
+        if core is None:
+            core = self._elsewhere(connection, traits) or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
         if traits.about_turns and pending.thread is not None and not core.url:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
+
+    def _elsewhere(self, connection: Connection, traits: methods.Traits) -> CoreSession | None:
+        """The other host that shall have the thread that is asked for, if one shall."""
+        if traits.name != "thread/start" or connection.peer.hop:
+            return None
+        return self._for_new()
 
     def _route_specially(
         self,
@@ -159,7 +183,7 @@ class Requests:
         elif envelope.has_member(params, "requestId"):  # a core may take 1.0 or [1] for an id
             board.refuse(pending, refusal.NO_REQUEST_ID)
             return
-        core = board.placement.choose() if asked is None else board.cores[asked.core]
+        core = board.placement.choose() if asked is None else board.session(asked.core)
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
         else:  # without an id it is the core's to refuse

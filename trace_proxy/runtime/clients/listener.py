@@ -160,7 +160,7 @@ class Listener:
         self._door = Door(
             bound_ips=tuple(each.getsockname()[0] for each in listening),
             port=port,
-            allow_hosts=security.allow_hosts,
+            allow_hosts=self._config.allow_hosts,
             allow_origins=security.allow_origins,
             behind_proxy=security.insecure_behind_proxy,
             tls=self._config.tls.on,

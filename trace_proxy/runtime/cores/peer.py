@@ -106,17 +106,29 @@ class PeerLinks:
                 tasks.create_task(self._live(session, link))
 
     async def _live(self, session: aiohttp.ClientSession, link: "_Link") -> None:
+        """One link's life: however it ends, nobody but this link hears of it as an error."""
         core = link.core
         why = ""
         try:
             await link.live(session, self._headers())
-        except (aiohttp.ClientError, ConfigurationError, OSError, TimeoutError) as error:
-            why = str(error) or type(error).__name__
+        except* (aiohttp.ClientError, ConfigurationError, OSError, TimeoutError) as faults:
+            why = _first_of(faults)
+        except* Exception as faults:  # noqa: BLE001 - our bug with one host must not end this one
+            why = _first_of(faults)
+            _log.exception("peer.failed", url=core.url)
         finally:
             del self._links[core.index]
             _log.info("peer.closed", url=core.url, reason=why[:200])
             self._hub.peer_lost(core, time.time_ns())
             self._work_changed()
+
+
+def _first_of(faults: BaseExceptionGroup[BaseException]) -> str:
+    """What the first of them says; reader and writer may fail together."""
+    first: BaseException = faults
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first) or type(first).__name__
 
 
 class _Link:

@@ -171,6 +171,19 @@ async def test_both_cores_list_all_threads(world: World) -> None:
         assert await all_ids(a, query) == await all_ids(b, query) == ["t2", "t1"]
 
 
+async def test_what_was_taken_over_and_refused_is_counted(world: World) -> None:
+    async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
+        await _begin_turn(a)
+        await b.acquire("b's own")
+        world.pass_(30)
+        await b.acquire("t")
+        with pytest.raises(ThreadOwnedError):
+            await a.write([PutThread(thread_row("t", 9))])
+        found = [next(row for row in await store.hosts() if row.me) for store in (a, b)]
+
+    assert [(row.load, row.taken_over, row.fenced) for row in found] == [(0, 0, 1), (2, 1, 0)]
+
+
 async def test_a_released_thread_can_be_acquired_by_another(world: World) -> None:
     async with world.opened(elsewhere("a")) as a, world.opened(elsewhere("b")) as b:
         await _begin_turn(a)

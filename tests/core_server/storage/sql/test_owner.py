@@ -79,6 +79,17 @@ def test_a_configured_host_id_is_believed() -> None:
     assert replace(me, owner_id="before", boot_id="before").is_dead(seen_from=me)
 
 
+def test_a_name_that_was_given_to_one_host_alone_tells_of_its_container_before() -> None:
+    me = this_process(host_id="pod-0")
+    before = replace(me, owner_id="before", pid_space="pid:[the container before]")
+
+    assert before.is_dead(seen_from=me, named=True)
+    assert not before.is_dead(seen_from=me)
+    assert not replace(before, host_id="pod-1").is_dead(seen_from=me, named=True)
+    unnamed = this_process(host_id="")
+    assert not replace(unnamed, pid_space="another").is_dead(seen_from=unnamed, named=True)
+
+
 def test_nothing_is_known_of_another_machine_or_container_or_without_proc() -> None:
     me = this_process()
     gone = replace(me, pid=2**22 + 1)

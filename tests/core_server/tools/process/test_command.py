@@ -449,6 +449,41 @@ async def test_kill_9_of_the_core_leaves_no_descendant(sandbox: str) -> None:
     await until_gone(number, within_s=3)
 
 
+REAPER_KILLED = """
+import asyncio, os, signal, subprocess, sys
+from pathlib import Path
+from core_server.tools.base import Command
+from core_server.tools.process.command import start
+
+async def main():
+    command = Command(argv=("sh", "-c", sys.argv[1]), cwd="/", sandbox="none")
+    async with start(command) as process:
+        await anext(process)
+        status = Path(f"/proc/{process.pid}/stat").read_text()
+        os.kill(int(status.rpartition(") ")[2].split()[1]), signal.SIGKILL)
+        await process.wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_shell_started_before_it_became_the_core_is_not_the_cores_to_end() -> None:
+    ours, theirs = marker(), marker()
+    script = f"(setsid sleep {ours} &) ; echo up; sleep {ours}"
+    before = f'setsid sleep {theirs} & exec "$@"'
+    path = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        ["sh", "-c", before, "sh", sys.executable, "-c", REAPER_KILLED, script],
+        env={**os.environ, "PYTHONPATH": path},
+    ) as core:
+        assert core.wait(timeout=PATIENCE_S) == 0
+    await until_gone(ours, within_s=PATIENCE_S)
+    left = alive(theirs)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert len(left) == 1
+
+
 async def test_a_fork_bomb_is_stopped_without_a_sandbox_too() -> None:
     await stops_a_fork_bomb(command("true", timeout_s=10), None)
 

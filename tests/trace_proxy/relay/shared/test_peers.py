@@ -34,9 +34,9 @@ def relayed(proxy: Proxy, client: Client, method: str = "thread/resume") -> tupl
     return there, there.got()[-1]
 
 
-def subscribed(proxy: Proxy) -> tuple[Client, Core]:
+def subscribed(proxy: Proxy, *, experimental: bool = False) -> tuple[Client, Core]:
     """A client that hears a thread of another host."""
-    client = proxy.client()
+    client = proxy.client(experimental=experimental)
     there, asked = relayed(proxy, client)
     there.answer(asked["id"], {"thread": {"id": "t"}, "model": "m"})
     client.heard()
@@ -94,6 +94,22 @@ def test_a_hop_is_a_client_span_between_two_server_spans_and_the_turn_is_not_our
     assert hop.attributes["server.port"] == 4500
 
 
+def test_a_request_that_was_relayed_is_cancelled_where_it_is() -> None:
+    proxy = fleet()
+    client, there = subscribed(proxy, experimental=True)
+
+    client.request(8, "thread/read", {"threadId": "t"})
+    named = there.got()[-1]["id"]
+    client.request(9, "thread/search/cancel", {"requestId": 8})
+    (cancel,) = there.got()
+
+    assert (cancel["method"], cancel["params"]) == (
+        "thread/search/cancel",
+        {"requestId": named},
+    )
+    assert proxy.core.got() == []
+
+
 def test_what_a_peer_asks_goes_no_further() -> None:
     proxy = fleet()
     relaying = proxy.client(peer=HOP)
@@ -119,12 +135,27 @@ def test_a_peer_hears_of_its_threads_and_of_nothing_else() -> None:
     assert [each["params"].get("threadId") for each in relaying.heard()] == ["t"]
 
 
-def test_our_own_url_is_no_other_host() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        HERE,
+        "",
+        "ws://",
+        "ws://[",
+        "ws://[::1",
+        "ws://a b",
+        "ws://h:99999",
+        "ws://u:p@h",
+        "http://h",
+        "x",
+    ],
+)
+def test_what_is_no_other_hosts_url_is_not_connected_to(url: str) -> None:
     proxy = fleet()
     client = proxy.client()
 
     client.request(7, "thread/resume", {"threadId": "t"})
-    proxy.core.owned_elsewhere(proxy.core.got()[-1]["id"], HERE)
+    proxy.core.owned_elsewhere(proxy.core.got()[-1]["id"], url)
 
     assert client.heard()[0]["error"]["code"] == -32010
     assert proxy.effects.peers_opened == []
@@ -194,7 +225,7 @@ def test_subscribers_of_a_lost_host_stay_until_the_thread_is_found() -> None:
     assert (asked["method"], asked["params"]["threadId"]) == ("thread/resume", "t")
     assert [each["method"] for each in client.heard()] == ["item/agentMessage/delta"]
     proxy.hub.tick(9.0, proxy.tick())
-    assert proxy.core.got() == []
+    assert [each["method"] for each in proxy.core.got()] == ["host/list"]
 
 
 def test_a_thread_that_is_nowhere_any_more_is_closed() -> None:

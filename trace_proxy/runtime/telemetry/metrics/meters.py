@@ -135,6 +135,12 @@ class Meters:
         """Count a request that was taken to another host."""
         self._metrics.relayed += 1
 
+    def owned(self, threads: int, taken_over: int, fenced: int) -> None:
+        """Note what our cores own, and count what they took over and were refused."""
+        self._metrics.threads_owned = threads
+        self._metrics.taken_over += taken_over
+        self._metrics.fenced += fenced
+
     def answer_ignored(self) -> None:
         """Count a client's answer that settled nothing."""
         self._metrics.ignored.add("answer")

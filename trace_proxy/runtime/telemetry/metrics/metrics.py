@@ -54,6 +54,8 @@ class Metrics:
         approvals_pending: Server requests that nobody has answered.
         core_restarts: Core processes started again.
         relayed: Requests that were taken to another host of the fleet.
+        threads_owned, taken_over, fenced: Threads that our cores own in a fleet; those that they
+            took from dead hosts; their writes that were refused since a thread was lost.
         drain_state: One of `STATES`.
         calls: `observe(method, error_type, seconds)` for each answered request; pass
             `_OTHER` for methods that are not known.
@@ -80,7 +82,7 @@ class Metrics:
         self.bytes_from_clients = self.bytes_to_clients = 0
         self.bytes_from_cores = self.bytes_to_cores = 0
         self.core_restarts = 0
-        self.relayed = 0
+        self.relayed = self.threads_owned = self.taken_over = self.fenced = 0
         self.drain_state = STATES[0]
         self.calls = CallDurations(CALL_BOUNDS_S)
         self.turn_duration = Distribution(TURN_BOUNDS_S)
@@ -211,6 +213,21 @@ class Metrics:
                 "requests.relayed",
                 "Requests taken to another host.",
                 lambda: [((), self.relayed)],
+            ),
+            _gauge(
+                "threads.owned",
+                "Threads that this host of a fleet owns.",
+                lambda: [((), self.threads_owned)],
+            ),
+            _counter(
+                "threads.taken_over",
+                "Threads taken from hosts that were dead.",
+                lambda: [((), self.taken_over)],
+            ),
+            _counter(
+                "writes.fenced",
+                "Writes refused since another host had taken the thread.",
+                lambda: [((), self.fenced)],
             ),
             _counter("core.restarts", "Cores started again.", lambda: [((), self.core_restarts)]),
             _tally("core.faults", "Core output not understood.", self.core_faults, "reason"),
