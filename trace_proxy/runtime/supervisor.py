@@ -295,7 +295,9 @@ class Supervisor:
 
         def bar() -> BarFacts:
             traces, deadline_s = self._telemetry.details(), self.steps.deadline_at()
-            return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces)
+            machine, now_s = self._machine, self._loop.time()
+            hosts = machine.hosts(now_s, time.time_ns()) if isinstance(machine, Hub) else None
+            return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces, hosts)
 
         return Console(board, clients.values, bar)
 

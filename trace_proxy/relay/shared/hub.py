@@ -24,6 +24,7 @@ from trace_proxy.relay.board import Board
 from trace_proxy.relay.effects import Effects
 from trace_proxy.relay.shared.answers import Answers
 from trace_proxy.relay.shared.core_messages import CoreMessages
+from trace_proxy.relay.shared.hosts import Hosts
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
 from trace_proxy.relay.shared.peers import Peers
@@ -98,6 +99,7 @@ class Hub:
             advertise_url,
             make_queue or (lambda: CoreQueue(CoreQueueBounds())),
         )
+        self._hosts = Hosts(self.board)
         self._answers = Answers(self.board, self._peers.relay)
         follow = self._peers.follow if fleet else lambda _: False
         self._core_messages = CoreMessages(self.board, greetings, follow)
@@ -216,6 +218,13 @@ class Hub:
         if self.board.fleet:
             self.board.now_ns = now_ns
             self._peers.tick(now_s)
+
+    def hosts(self, now_s: float, now_ns: int) -> int | None:
+        """How many hosts serve together, as far as is known; None without a fleet."""
+        if not self.board.fleet:
+            return None
+        self.board.now_ns = now_ns
+        return self._hosts.look(now_s)
 
     def drain_began(self, now_ns: int) -> None:
         """No new work comes: our cores give their threads up as their turns end."""
