@@ -59,6 +59,7 @@ _PARTS: Final = {
     "/console/feed.js": "feed.js",
     "/console/thread.js": "thread.js",
     "/console/panels.js": "panels.js",
+    "/console/asks.js": "asks.js",
     "/console/pane.js": "pane.js",
     "/console/style.css": "style.css",
     "/console/icon.svg": "icon.svg",
