@@ -1,23 +1,20 @@
-"""Every screen of the page as a picture, to be looked at; and the two that README shows.
+"""Every screen of the page as a picture, in light and dark, wide and narrow, to be looked at.
 
     .venv/bin/python -m tests.browser.pictures DIR [SCREEN…]
-        each screen in light and dark, wide and narrow: DIR/SCREEN-light-1280.png, …
-    .venv/bin/python -m tests.browser.pictures --readme
-        .pictures/page.webp and .pictures/trace.webp, the trace from a real Jaeger
 
-What they show is real: proxies, cores, clients and turns, set up as each screen needs it.
+makes DIR/SCREEN-light-1280.png and the like. What they show is real: proxies, cores,
+clients and turns, set up as each screen needs it.
 """
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from playwright.async_api import Page, expect
 
@@ -25,15 +22,13 @@ from tests.browser.chromium import WAIT_MS, Watched, console
 from tests.e2e.clients import WebsocketClient
 from tests.e2e.proxy import Json, Proxy, fake_core, trace_proxy
 
-PICTURES = Path(__file__).parents[2] / ".pictures"
-
 SIZES = [(1280, 800), (400, 800)]
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 JAEGER = ("--jaeger-url", "http://localhost:16686")
 
 LONG_OUTPUT = "/run seq 1 200 | sed 's/$/: a line of output as long as such lines are/'; exit 3"
 
-PERMISSIONS = {
+PERMISSIONS: Final[Json] = {
     "cwd": "/home/you/project",
     "reason": "The tests download their fixtures.",
     "permissions": {
@@ -45,7 +40,7 @@ PERMISSIONS = {
         },
     },
 }
-QUESTIONS = {
+QUESTIONS: Final[Json] = {
     "isBlocking": True,
     "questions": [
         {
@@ -60,6 +55,13 @@ QUESTIONS = {
         },
         {"id": "name", "header": "Name", "question": "What is the new module called?"},
     ],
+}
+
+FORM: Final[Json] = {
+    "serverName": "tickets",
+    "mode": "form",
+    "message": "Which ticket is this for?",
+    "requestedSchema": {"type": "object", "properties": {"ticket": {"type": "string"}}},
 }
 
 
@@ -105,7 +107,7 @@ def asks(method: str, params: Json) -> str:
 
 
 Shoot = Callable[[Watched, str], Awaitable[None]]
-Screen = Callable[[Shoot], Awaitable[None]]
+Screen = Callable[[Shoot], Coroutine[Any, Any, None]]
 
 
 @contextlib.asynccontextmanager
@@ -231,12 +233,7 @@ async def questions(shoot: Shoot) -> None:
         for method, params in {
             "item/permissions/requestApproval": PERMISSIONS,
             "item/tool/requestUserInput": QUESTIONS,
-            "mcpServer/elicitation/request": {
-                "serverName": "tickets",
-                "mode": "form",
-                "message": "Which ticket is this for?",
-                "requestedSchema": {"type": "object", "properties": {}},
-            },
+            "mcpServer/elicitation/request": FORM,
         }.items():
             thread = threads[method] = await tui.thread()
             await tui.turn(thread, asks(method, params))
@@ -311,19 +308,11 @@ async def settled(page: Page) -> None:
     await page.wait_for_timeout(300)  # a transition's length
 
 
-async def webp(page: Page, path: Path) -> None:
-    """What is in the window, small."""
-    devtools = await page.context.new_cdp_session(page)
-    options = {"format": "webp", "quality": 80}
-    shot = await devtools.send("Page.captureScreenshot", options)
-    path.write_bytes(base64.b64decode(shot["data"]))
-
-
 def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("directory", nargs="?", type=Path)
-    parser.add_argument("screens", nargs="*", choices=[*SCREENS, []])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("screens", nargs="*", metavar="SCREEN", help=", ".join(SCREENS))
     asked = parser.parse_args()
     directory: Path = asked.directory
     directory.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ function grown(row, now) {
 	return split;
 }
 
-const short = (count) => (count < 10000 ? count : `${Math.round(count / 1000)}k`);
+const short = (count) => (count < 1000 ? count : `${(count / 1000).toFixed(count < 10000 ? 1 : 0)}k`);
 
 function Tokens({ tokens: [came, went] }) {
 	return html`<span class="dim num" title="tokens in → out">${came || went ? `${short(came)} → ${short(went)} tok` : ""}</span>`;

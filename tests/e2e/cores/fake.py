@@ -206,7 +206,13 @@ def ask(
 ) -> bool:
     """Ask for an approval, or anything else with more params; its answer ends the turn."""
     params = {"threadId": thread, "turnId": core.running[thread], "itemId": "item"}
-    core.write({"id": f"ask-{thread}", "method": method, "params": params | json.loads(" ".join(more) or "{}")})
+    core.write(
+        {
+            "id": f"ask-{thread}",
+            "method": method,
+            "params": params | json.loads(" ".join(more) or "{}"),
+        }
+    )
     return False
 
 
