@@ -68,16 +68,9 @@ FORM: Final[Json] = {
 @contextlib.asynccontextmanager
 async def client(proxy: Proxy, name: str, version: str) -> AsyncIterator[WebsocketClient]:
     """A client by this name."""
-    socket = await proxy.connect()
-    found = WebsocketClient(socket)
-    info = {"name": name, "version": version}
-    capabilities = {"experimentalApi": True}
-    await found.request("initialize", {"clientInfo": info, "capabilities": capabilities})
-    await found.send({"method": "initialized"})
-    try:
+    async with proxy.client(initialize=False) as found:
+        await found.initialize(experimental=True, name=name, version=version)
         yield found
-    finally:
-        await socket.close()
 
 
 async def done(watched: WebsocketClient, text: str, decision: str = "accept") -> str:
