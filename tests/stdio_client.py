@@ -33,6 +33,14 @@ class RpcError(Exception):
         self.data: Any = error.get("data")
 
 
+def result_of(answer: Json) -> Json:
+    """What was answered; raises `RpcError` for an error."""
+    if "error" in answer:
+        raise RpcError(answer["error"])
+    result: Json = answer["result"]
+    return result
+
+
 class StdioClient:
     """One client of one process."""
 
@@ -134,10 +142,7 @@ class StdioClient:
         message = await self.wait(
             lambda known: known.get("id") == request_id and "method" not in known, timeout_s
         )
-        if "error" in message:
-            raise RpcError(message["error"])
-        result: Json = message["result"]
-        return result
+        return result_of(message)
 
     async def request(self, method: str, params: object = None, **more: object) -> Json:
         """Send a request and wait for its answer."""

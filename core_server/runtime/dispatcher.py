@@ -32,7 +32,7 @@ from core_server.logs import logger
 from core_server.outgoing.outbox import Outbox
 from core_server.protocol.methods import FLEET_METHODS, METHODS
 from core_server.protocol.wire import encode
-from core_server.runtime.params import ParamsReader, id_in
+from core_server.runtime.params import ParamsReader
 from core_server.session.lifecycle import Lifecycle
 from core_server.storage.base import StorageError, ThreadOwnedError
 
@@ -320,7 +320,9 @@ class Dispatcher:
         limit = self._max_message_bytes
         message = f"Invalid request: message of {line.size} bytes is longer than {limit} bytes"
         data = {"reason": "messageTooLarge", "limitBytes": limit}
-        self._outbox.post(codec.error(id_in(line), codes.INVALID_REQUEST, message, data))
+        self._outbox.post(
+            codec.error(codec.id_in_head(line.head), codes.INVALID_REQUEST, message, data)
+        )
 
 
 def _failed(request_id: bytes, error: WireError) -> bytes:

@@ -7,16 +7,11 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from core_server.errors import invalid_params
-from core_server.jsonrpc.framing import Oversized
 from core_server.protocol.methods import Method
 from core_server.session.gate import needs_experimental
 
 _MISSING = re.compile(r"Object missing required field (`[^`]+`)(?: - at `\$\.?(.*)`)?")
 _AT = re.compile(r"(.*) - at `\$\.?(.+)`", re.DOTALL)
-_HEAD_ID = re.compile(
-    rb'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]*"\s*,\s*)*'
-    rb'"id"\s*:\s*("(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"|-?[0-9]{1,18})\s*[,}]'
-)
 
 _ANY: Final = msgspec.json.Decoder(dict[str, object])
 
@@ -63,12 +58,6 @@ class ParamsReader:
         for name, value in _ANY.decode(raw).items():
             if name in fields and value is not None and value is not False:
                 raise needs_experimental(f"{self._name}.{name}")
-
-
-def id_in(line: Oversized) -> bytes:
-    """The id of a message that is too long, where it stands in front."""
-    found = _HEAD_ID.match(line.head)
-    return found[1] if found else b"null"
 
 
 def _explain(why: str) -> str:

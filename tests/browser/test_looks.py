@@ -14,7 +14,12 @@ from tests.e2e.proxy import trace_proxy
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 400, "height": 800}
 
-PAGE_BYTES = 60_000
+SENT_BYTES = 30_000
+"""Over the wire, compressed, as browsers ask for it."""
+
+PAGE_BYTES = 70_000
+"""The same unpacked, comments included: what is read is what runs."""
+
 FIRST_PAINT_MS = 300
 MANY_TIMES = 3
 """This machine may be busy with other things: the best of three loads is the page's own time."""
@@ -138,8 +143,8 @@ async def tab_to(page: Page, tag: str) -> None:
 async def test_it_is_light_and_there_at_once() -> None:
     async with trace_proxy() as proxy, console(proxy.http_url) as watched:
         weighed = """() => performance.getEntries().filter((each) => each.decodedBodySize)
-            .map((each) => [each.name, each.decodedBodySize])"""
-        sizes = dict(await watched.page.evaluate(weighed))
+            .map((each) => [each.name, each.encodedBodySize, each.decodedBodySize])"""
+        sizes = await watched.page.evaluate(weighed)
         paints = []
         for _ in range(MANY_TIMES):
             await watched.page.reload()
@@ -151,7 +156,9 @@ async def test_it_is_light_and_there_at_once() -> None:
             )
         assert min(paints) <= FIRST_PAINT_MS, paints
         assert len(sizes) >= 8
-        assert sum(sizes.values()) <= PAGE_BYTES, sizes
+        assert sum(sent for _, sent, _ in sizes) <= SENT_BYTES, sizes
+        assert sum(size for _, _, size in sizes) <= PAGE_BYTES, sizes
+        print(f"first paint {paints} ms, {sizes}")  # noqa: T201 - the figures, for who runs it with -s
 
 
 async def test_less_motion_is_none_where_somebody_wants_none() -> None:

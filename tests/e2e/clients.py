@@ -5,24 +5,25 @@ import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 
-Json = dict[str, Any]
+from tests.stdio_client import Json, RpcError, result_of
+
+__all__ = [
+    "Client",
+    "Closed",
+    "Json",
+    "PipeClient",
+    "RpcError",
+    "WebsocketClient",
+    "has_id",
+    "text_of",
+    "turn_params",
+]
 
 WAIT_S = 15.0
 """Nothing here takes so long; other work on the machine may."""
-
-
-class RpcError(Exception):
-    """An error answer."""
-
-    def __init__(self, error: Json) -> None:
-        super().__init__(error["message"])
-        self.code: int = error["code"]
-        self.message: str = error["message"]
-        self.data: Any = error.get("data")
 
 
 class Closed(Exception):  # noqa: N818 - what happened, not an error by itself
@@ -68,13 +69,7 @@ class Client(ABC):
 
     async def answer(self, request_id: object, timeout_s: float = WAIT_S) -> Json:
         """The result of a request; raises `RpcError` when it failed."""
-        message = await self.wait(
-            lambda each: each.get("id") == request_id and "method" not in each, timeout_s
-        )
-        if "error" in message:
-            raise RpcError(message["error"])
-        result: Json = message["result"]
-        return result
+        return result_of(await self.wait(lambda each: has_id(request_id, each), timeout_s))
 
     async def request(self, method: str, params: object = None, **more: object) -> Json:
         """Send a request and wait for its result."""
@@ -88,10 +83,12 @@ class Client(ABC):
             return error
         raise AssertionError(f"{method} did not fail: {result}")
 
-    async def initialize(self, *, experimental: bool = False) -> Json:
+    async def initialize(
+        self, *, experimental: bool = False, name: str = "e2e", version: str = "1"
+    ) -> Json:
         """The handshake."""
         params: Json = {
-            "clientInfo": {"name": "e2e", "version": "1"},
+            "clientInfo": {"name": name, "version": version},
             "capabilities": {"experimentalApi": experimental},
         }
         result = await self.request("initialize", params)

@@ -244,6 +244,17 @@ async def test_a_thread_is_found_again_without_a_request(hosts: tuple[Proxy, Pro
             assert await _completed(here, turn) == "completed"
 
 
+async def test_the_page_tells_how_many_hosts_serve(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    url = f"{two.http_url}/console/events"
+    async with aiohttp.ClientSession() as session, session.get(url) as events:
+        while b'"hosts":2' not in await events.content.readuntil(b"\n\n"):
+            pass
+        _crash(one)
+        while b'"hosts":1' not in await events.content.readuntil(b"\n\n"):
+            pass
+
+
 async def test_hosts_let_each_other_in_by_their_token_alone(tmp_path: Path) -> None:
     url = new_store_url()
     for name in ("peers", "clients"):

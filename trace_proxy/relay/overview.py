@@ -73,7 +73,7 @@ class RecentRow(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ClientRow(msgspec.Struct, frozen=True, rename="camel"):
-    """A connection; `state` is `ok`, `slow` or `closing`."""
+    """A connection; `state` is `ok`, `paced`, `slow` or `closing`."""
 
     name: str
     version: str

@@ -297,7 +297,9 @@ class Supervisor:
 
         def bar() -> BarFacts:
             traces, deadline_s = self._telemetry.details(), self.steps.deadline_at()
-            return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces)
+            machine = self._machine
+            hosts = machine.hosts.living if isinstance(machine, Hub) else None
+            return bar_facts(board, self._config.tracing, len(clients), deadline_s, traces, hosts)
 
         return Console(board, clients.values, bar)
 

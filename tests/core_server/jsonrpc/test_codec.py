@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from core_server.jsonrpc import codec
 from core_server.jsonrpc.depth import is_deeper
 from core_server.jsonrpc.messages import Kind
+from tests.json_values import JSON_VALUES
 
 PARSE, INVALID = -32700, -32600
 
@@ -155,15 +156,6 @@ def test_members_say_what_a_message_is(document: bytes, kind: Kind) -> None:
     assert codec.decode(document).kind is kind
 
 
-JSON_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -204,10 +196,13 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
         (b'{"id":5,"method":"a","params":{"x', b"5"),
         (b'{"jsonrpc":"2.0", "method" : "a", "id": "x", "params":', b'"x"'),
         (b' {"id":-5}', b"-5"),
+        (b' {"jsonrpc":"2.0", "id" : "a\\"b" ,', b'"a\\"b"'),
+        (b'{"method":"x","id":-1,"params":"aaa', b"-1"),
         (b'{"id":99999999999999999999999,"method"', b"null"),
         (b'{"id":1.5,"method"', b"null"),
         (b'{"params":{"id":5},"id":6', b"null"),
-        (b'{"id":"a\\"b","method"', b"null"),
+        (b'{"id":"a\\u0062","method"', b"null"),
+        (b'{"id":"a\nb","method"', b"null"),
         (b'{"id":12', b"null"),
         (b"", b"null"),
     ],

@@ -3,10 +3,9 @@ from msgspec import UNSET, Raw, inspect
 
 from core_server.context import NO_TRACE, Trace, trace_of
 from core_server.errors import WireError
-from core_server.jsonrpc.framing import Oversized
 from core_server.protocol.methods import METHODS
 from core_server.protocol.wire import ThreadParams
-from core_server.runtime.params import ParamsReader, id_in
+from core_server.runtime.params import ParamsReader
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -88,23 +87,6 @@ def test_an_experimental_member_counts_as_used_unless_null_or_false(
 )
 def test_a_trace_context_is_taken_when_it_is_one(raw: Raw, trace: Trace) -> None:
     assert trace_of(raw) == trace
-
-
-@pytest.mark.parametrize(
-    ("head", "request_id"),
-    [
-        (b'{"id":7,"method":"x"', b"7"),
-        (b' {"jsonrpc":"2.0", "id" : "a\\"b" ,', b'"a\\"b"'),
-        (b'{"method":"x","id":-1,"params":"aaa', b"-1"),
-        (b'{"params":{"id":7},"id":8}', b"null"),
-        (b'{"id":1.5,', b"null"),
-        (b"aaaa", b"null"),
-    ],
-)
-def test_the_id_of_a_message_that_is_too_long_is_read_where_it_stands_in_front(
-    head: bytes, request_id: bytes
-) -> None:
-    assert id_in(Oversized(10**9, head)) == request_id
 
 
 def test_every_integer_of_params_has_the_range_that_is_worked_with() -> None:

@@ -85,10 +85,10 @@ class Core:
 
     def answered(self, message: Json) -> None:
         """An approval was answered: its turn ends."""
-        decision = (message.get("result") or {}).get("decision", "error")
+        result = message.get("result") or {"decision": "error"}
         thread = str(message["id"]).removeprefix("ask-")
         self.notify("serverRequest/resolved", thread, requestId=message["id"])
-        self.delta(thread, f"decided {decision}")
+        self.delta(thread, f"decided {result.get('decision') or json.dumps(result)}")
         self.end(thread, "completed")
 
     def turn(self, message: Json, params: Json) -> None:
@@ -216,11 +216,21 @@ def chatter(_core: Core, _thread: str, count: str) -> bool:
     return True
 
 
-def ask(core: Core, thread: str) -> bool:
-    """Ask for an approval; its answer ends the turn."""
+def ask(
+    core: Core,
+    thread: str,
+    method: str = "item/commandExecution/requestApproval",
+    *more: str,
+) -> bool:
+    """Ask for an approval, or anything else with more params; its answer ends the turn."""
     params = {"threadId": thread, "turnId": core.running[thread], "itemId": "item"}
-    method = "item/commandExecution/requestApproval"
-    core.write({"id": f"ask-{thread}", "method": method, "params": params})
+    core.write(
+        {
+            "id": f"ask-{thread}",
+            "method": method,
+            "params": params | json.loads(" ".join(more) or "{}"),
+        }
+    )
     return False
 
 

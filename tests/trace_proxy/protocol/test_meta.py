@@ -7,24 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_values import JSON_VALUES
 from trace_proxy.protocol.meta import meta_of, with_context
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
-)
-OBJECTS = st.dictionaries(st.text(max_size=5), JSON, max_size=4)
+OBJECTS = st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=4)
 
 
 def pairs(text: bytes) -> Any:
-    """JSON with the order of its members, and numbers as they are written."""
+    """JSON_VALUES with the order of its members, and numbers as they are written."""
     return json.loads(text, object_pairs_hook=list, parse_float=str, parse_int=str)
 
 

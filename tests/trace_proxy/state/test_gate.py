@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.json_values import JSON_VALUES
 from trace_proxy.protocol import experimental
 from trace_proxy.protocol.methods import traits
 from trace_proxy.protocol.refusal import Refusal
@@ -269,20 +270,11 @@ def test_experimental_notifications_are_for_those_with_the_capability(method: st
     assert not hears(session(experimental_api=True, opted_out=(method,)), method)
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
 MEMBERS = st.sampled_from(["clientInfo", "capabilities", "name", "version", "experimentalApi"])
 
 
 @settings(deadline=None)
-@given(st.dictionaries(MEMBERS, JSON | st.dictionaries(MEMBERS, JSON)) | JSON)
+@given(st.dictionaries(MEMBERS, JSON_VALUES | st.dictionaries(MEMBERS, JSON_VALUES)) | JSON_VALUES)
 def test_any_params_open_a_session_or_say_what_is_wrong(params: object) -> None:
     opened = open_session(json.dumps(params).encode())
 
@@ -292,7 +284,7 @@ def test_any_params_open_a_session_or_say_what_is_wrong(params: object) -> None:
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(experimental.PARAMS)),
-    st.dictionaries(st.sampled_from([field for _, field in FIELDS] + ["x", "y"]), JSON),
+    st.dictionaries(st.sampled_from([field for _, field in FIELDS] + ["x", "y"]), JSON_VALUES),
 )
 def test_a_request_is_refused_exactly_if_it_uses_an_experimental_field(
     method: str, params: dict[str, object]

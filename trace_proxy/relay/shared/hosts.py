@@ -40,6 +40,7 @@ class Host(msgspec.Struct, rename="camel"):
     load: int = 0
     draining: bool = False
     me: bool = False
+    lease_s: float = 0
     taken_over: int = 0
     fenced: int = 0
 
@@ -83,6 +84,11 @@ class Hosts:
     def sessions(self) -> Iterable[CoreSession]:
         """With other hosts."""
         return list(self._by_url.values())
+
+    @property
+    def living(self) -> int | None:
+        """How many hosts serve together; None where no core has told."""
+        return len({host.url for host in self._all if host.lease_s > 0}) or None
 
     def details(self) -> list[dict[str, object]]:
         """All hosts, for people."""

@@ -52,6 +52,9 @@ class Client(ABC):
     Args:
         queue: Its queue.
         slow_close_s: How long it gets to take what is queued, and its Close.
+
+    Attributes:
+        paced: Whether a large message of it waits for others' sake.
     """
 
     def __init__(self, queue: ClientQueue, slow_close_s: float) -> None:
@@ -59,6 +62,7 @@ class Client(ABC):
         self.key = -1
         self.dirty = False
         self.congested = False
+        self.paced = False
         self.closing: tuple[int, str] | None = None
         self.written_bytes = 0
         self.written: Callable[[int, int], None] = _uncounted

@@ -59,6 +59,7 @@ _PARTS: Final = {
     "/console/feed.js": "feed.js",
     "/console/thread.js": "thread.js",
     "/console/panels.js": "panels.js",
+    "/console/asks.js": "asks.js",
     "/console/pane.js": "pane.js",
     "/console/style.css": "style.css",
     "/console/icon.svg": "icon.svg",
@@ -245,6 +246,7 @@ def bar_facts(
     clients: int,
     deadline_s: int | None,
     traces: Mapping[str, object],
+    hosts: int | None,
 ) -> BarFacts:
     """The bar, from what `/readyz` knows too.
 
@@ -254,6 +256,7 @@ def bar_facts(
         clients: How many are connected.
         deadline_s: When a drain interrupts what is left, Unix seconds.
         traces: `Telemetry.details()`.
+        hosts: How many serve together, where there is a fleet.
     """
     kind = str(traces["destination"]).partition(" ")[0]
     reached = "reached" if traces["reachable"] else "lost"
@@ -271,6 +274,7 @@ def bar_facts(
         collector=CollectorFacts(kind, kind if kind == "none" else reached, dropped),
         jaeger_url=tracing.jaeger_url,
         core_service=tracing.core_service_name,
+        hosts=hosts,
     )
 
 
@@ -285,7 +289,9 @@ def _now_ms() -> int:
 def _state(client: Client) -> str:
     if client.closing is not None:
         return "closing"
-    return "slow" if client.congested else "ok"
+    if client.congested:
+        return "slow"
+    return "paced" if client.paced else "ok"
 
 
 def _read(name: str) -> _File:

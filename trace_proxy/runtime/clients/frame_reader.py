@@ -163,6 +163,7 @@ class FrameReader:
             else:
                 self._parsed = []
             wait_s = self._large_wait_s(parsed)
+            self._client.paced = wait_s > 0
             if wait_s:
                 return wait_s
             full = handler.handle(parsed)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_values import JSON_VALUES
 from tests.trace_proxy.relay.per_connection.pair_world import Proxy
 from trace_proxy.drain import State
 from trace_proxy.queues.admission import AdmissionBounds
@@ -494,16 +495,7 @@ def test_everything_says_what_it_is() -> None:
 
 # ---- whatever goes in comes out
 
-_JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
-)
-_IDS = st.sampled_from([1, 2, "1", "a", None, 1.5, -3]) | _JSON
+_IDS = st.sampled_from([1, 2, "1", "a", None, 1.5, -3]) | JSON_VALUES
 _METHODS = st.sampled_from(
     "x turn/start turn/started turn/completed item/started item/completed thread/start"
     " thread/closed serverRequest/resolved item/agentMessage/delta".split()
@@ -517,7 +509,7 @@ _PARAMS = st.fixed_dictionaries(
         "thread": st.fixed_dictionaries({"id": st.sampled_from(["t", "s"])}),
         "requestId": _IDS,
         "delta": st.just("hi"),
-        "item": _JSON,
+        "item": JSON_VALUES,
     },
 )
 _MESSAGES = st.fixed_dictionaries(
@@ -525,14 +517,14 @@ _MESSAGES = st.fixed_dictionaries(
     optional={
         "id": _IDS,
         "method": _METHODS,
-        "params": _PARAMS | _JSON,
-        "result": _PARAMS | _JSON,
-        "error": _JSON,
-        "trace": _JSON,
+        "params": _PARAMS | JSON_VALUES,
+        "result": _PARAMS | JSON_VALUES,
+        "error": JSON_VALUES,
+        "trace": JSON_VALUES,
         "jsonrpc": st.just("2.0"),
     },
 )
-_DOCUMENTS = _MESSAGES | _JSON | st.lists(_MESSAGES, max_size=3)
+_DOCUMENTS = _MESSAGES | JSON_VALUES | st.lists(_MESSAGES, max_size=3)
 _LAYOUTS = st.sampled_from([(",", ":"), (", ", ": "), (",\n  ", ":\r\n"), (" ,\t", " : ")])
 _LINES = st.builds(
     lambda document, layout, ascii_only: json.dumps(

@@ -132,3 +132,15 @@ def test_an_odd_answer_changes_nothing(odd: Json) -> None:
     proxy.core.fail(proxy.core.got()[-1]["id"], -32601, "unknown method")
 
     assert [each["url"] for each in proxy.hub.hosts.details()] == [HERE, THERE]
+
+
+def test_how_many_hosts_live_is_told_once_a_core_has_said_so() -> None:
+    alone = Proxy(advertise_url=HERE).up()
+    three = fleet(row(HERE, leaseS=9), row(HERE, leaseS=9), row(THERE, leaseS=2))
+    told(three, row(HERE, leaseS=9), row(THERE, leaseS=-1), now_s=200.0)
+
+    assert alone.hub.hosts.living is None
+    assert (
+        fleet(row(HERE, leaseS=9), row(HERE, leaseS=9), row(THERE, leaseS=2)).hub.hosts.living == 2
+    )
+    assert three.hub.hosts.living == 1  # the two cores of one host are one

@@ -156,9 +156,11 @@ async def test_a_large_message_waits_and_what_stands_before_it_does_not() -> Non
     heard.wait_s = [0.01, 0.01]
     reading(socket, heard).feed_data(said(b"before") + said(b"x" * 40_000) + said(b"behind"))
     assert heard.texts == [b"before"]
+    assert heard.paced
     assert not socket.read
     await socket.all_read()
     assert heard.texts == [b"before", b"x" * 40_000, b"behind"]
+    assert not heard.paced
 
 
 async def test_what_is_held_of_a_client_is_told_in_steps_and_its_end_too() -> None:
