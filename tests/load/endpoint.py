@@ -26,7 +26,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 def answer(deltas: int) -> Sequence[bytes]:
     """The writes of an answer."""
-    reply = Reply((Text("word " * deltas),))
+    reply = Reply((Text(("word " * deltas).rstrip()),))
     frames = [
         b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), msgspec.json.encode(event))
         for event in stream_events(reply, "0001", "model")

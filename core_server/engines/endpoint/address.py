@@ -147,9 +147,9 @@ def _proxy(environ: Mapping[str, str], scheme: str) -> str | None:
         good = False
     if not good:
         raise ValueError(f"{name} is no proxy that can be used: http://HOST:PORT, or socks5://")
-    if url.startswith("socks") and find_spec("socksio") is None:
+    if url.startswith("socks") and find_spec("aiohttp_socks") is None:
         raise ValueError(
-            f"{name} is a SOCKS proxy, which needs the package socksio: "
+            f"{name} is a SOCKS proxy, which needs the package aiohttp-socks: "
             "install it, or name the endpoint's host in NO_PROXY"
         )
     return url

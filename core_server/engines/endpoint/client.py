@@ -1,29 +1,33 @@
-"""The `openai` package at work: a request in, the answer's bytes out, failures named.
+"""HTTP to one endpoint: a request in, the answer's bytes out, failures named.
 
-The only module that imports `openai`, which costs most of a second: it is itself imported
-late and in a thread, by `engine`. It neither retries nor reads what the bytes mean: the
-package's own stream gives up at the first odd line, and its typed events are built without
-validation, so they would have to be checked again anyway.
+The only module that imports an HTTP library, which takes a moment: it is itself imported
+late and in a thread, by `engine`. It neither retries nor reads what the bytes mean. It
+stands on aiohttp rather than on the `openai` package, of which nothing was left in use but
+its way to the network: a request and its stream cost seven times the CPU there, and twenty
+clients waited twice as long for their first word.
+
+Connections are kept for the next sample: to make one costs two to four round trips.
 """
 
 import asyncio
 import contextlib
 import math
-import sys
 import time
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Final
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-import openai
+import aiohttp
+import msgspec
+from yarl import URL
 
 from core_server.engines.endpoint.address import Address, shown
 from core_server.engines.endpoint.failures import (
     Answer,
-    Failure,
     SampleFailedError,
     disconnected,
     not_connected,
@@ -31,19 +35,8 @@ from core_server.engines.endpoint.failures import (
 )
 from core_server.engines.endpoint.values import Json
 
-# `openai` 3 stands on httpx2, older ones on httpx, whose errors they let through mid-stream.
-_HTTP = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-_TRANSPORT_ERRORS: tuple[type[Exception], ...] = (
-    openai.APIConnectionError,
-    *(module.HTTPError for module in _HTTP),
-)
-_ERRORS: tuple[type[Exception], ...] = (
-    *_TRANSPORT_ERRORS,
-    *(module.InvalidURL for module in _HTTP),
-    *(module.StreamError for module in _HTTP),
-    openai.OpenAIError,
-    UnicodeError,
-)
+_ERRORS: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, ValueError)
+"""Of the network, of the peer's HTTP, and of what no header or URL can hold."""
 
 # Statuses that keep the method and the body (RFC 9110, 15.4.8 and 15.4.9).
 _KEEPING = frozenset({307, 308})
@@ -52,33 +45,12 @@ _MAX_HOPS = 3
 # An error answer tells the cause in its head, and no endpoint fills our memory.
 _MAX_ERROR_BYTES = 64 * 1024
 
+KEPT_S: Final = 60.0
+"""How long a connection waits for the next sample: a person reads and types that long, and
+servers that keep it shorter say so by closing it."""
 
-class _RefusedError(Exception):
-    """An answer with an error status."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, url: str) -> None:
-        super().__init__(status)
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.url = url
-
-
-_ALL_ERRORS: tuple[type[Exception], ...] = (_RefusedError, *_ERRORS)
-
-
-async def _refuse(response: Any) -> None:
-    """Read the head of an error answer; the package would read all of it, without end."""
-    if response.status_code < HTTPStatus.MULTIPLE_CHOICES:
-        return
-    body = bytearray()
-    with contextlib.suppress(*_ERRORS):  # what came before tells enough
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) >= _MAX_ERROR_BYTES:
-                break
-    url = str(response.request.url)
-    raise _RefusedError(response.status_code, response.headers, bytes(body), url)
+_MAX_HEADER_BYTES: Final = 64 * 1024
+"""Of a line of the answer's head: gateways send cookies and policies."""
 
 
 class OpenAnswer:
@@ -89,25 +61,28 @@ class OpenAnswer:
         content_type: As sent, or empty.
     """
 
-    def __init__(self, stream: openai.AsyncStream[object]) -> None:
-        self.status = stream.response.status_code
-        self.content_type = stream.response.headers.get("content-type", "")
-        self._chunks = stream.response.aiter_bytes()
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.content_type = response.headers.get("content-type", "")
+        self._content = response.content
 
     async def chunk(self, timeout_s: float) -> bytes:
-        """Return the next bytes; empty at the end.
+        """Return the next bytes, all that are there; empty at the end.
 
         Raises:
             SampleFailedError: the connection broke.
             TimeoutError: nothing came for so long.
         """
         try:
+            if here := self._content.read_nowait():
+                return here
             async with asyncio.timeout(timeout_s):
-                return await anext(self._chunks, b"")
+                return await self._content.readany()
+        except TimeoutError:
+            raise
         except _ERRORS as error:
-            reason = str(error.__cause__ or error) or type(error).__name__
-            # Not `from error`: it holds the request with its key.
-            raise SampleFailedError(disconnected(reason)) from None
+            # Not `from error`: it may hold the request with its key.
+            raise SampleFailedError(disconnected(_reason(error))) from None
 
 
 class EndpointClient:
@@ -136,106 +111,156 @@ class EndpointClient:
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._shown = address.shown
-        self._path = f"{path}?{address.query}" if address.query else path
         self.url = f"{self._shown.rstrip('/')}{path}"
-        tls = address.tls()
-        self._client = openai.AsyncOpenAI(
-            base_url=address.base_url,
-            # The package insists on a key.
-            api_key=api_key or "none",
-            max_retries=0,  # our own loop announces each
-            timeout=openai.Timeout(None, connect=connect_timeout_s),
-            http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=False,  # `address` read what matters
-                proxy=address.proxy,
-                verify=True if tls is None else tls,
-                follow_redirects=False,
-                event_hooks={"response": [_refuse]},
-                timeout=openai.Timeout(None, connect=connect_timeout_s),
-            ),
-        )
+        parts = urlsplit(address.base_url)
+        asked = _without_user(parts).geturl().rstrip("/") + path
+        self._asked = f"{asked}?{address.query}" if address.query else asked
+        self._proxy = address.proxy
+        self._tls = address.tls()
+        self._headers = {
+            "Accept": "text/event-stream",
+            "Authorization": _authorization(parts, api_key),
+            "Content-Type": "application/json",
+            "User-Agent": "core-server",
+        }
+        self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
     async def answer(
         self, body: Json, headers: Mapping[str, str]
     ) -> AsyncGenerator[OpenAnswer, None]:
-        """Ask; leaving it closes the HTTP stream.
+        """Ask; leaving it before the answer's end closes the connection.
 
         Raises:
-            SampleFailedError: instead of any error of the package or the network.
+            SampleFailedError: instead of any error of the library or the network.
         """
-        stream = await self._asked(body, headers)
+        response = await self._opened(msgspec.json.encode(body), {**self._headers, **headers})
         try:
-            yield OpenAnswer(stream)
+            yield OpenAnswer(response)
         finally:
-            await stream.close()
+            response.close()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _asked(self, body: Json, headers: Mapping[str, str]) -> openai.AsyncStream[object]:
-        path = self._path
+    async def _opened(self, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The answer to follow, redirects on this host done."""
+        url = self._asked
         for hop in range(_MAX_HOPS + 1):
-            try:
-                return await self._open(path, body, headers)
-            except TimeoutError:
-                reason = f"no answer for {self._idle_timeout_s:g} s"
-                raise SampleFailedError(disconnected(reason)) from None
-            except _ALL_ERRORS as error:
-                # Older packages make it the cause of a connection error.
-                cause = error if isinstance(error, _RefusedError) else error.__cause__
-                if not isinstance(cause, _RefusedError):
-                    # Not `from error`: it holds the request with its key.
-                    raise SampleFailedError(self._failure(error)) from None
-                refusal = cause
-            target = self._next(refusal)
-            if target is None or hop == _MAX_HOPS:
-                raise SampleFailedError(self._refused(refusal))
-            path = target
+            response = await self._post(url, body, headers)
+            if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                return response
+            async with response:
+                target = self._next(url, response)
+                if target is None or hop == _MAX_HOPS:
+                    raise await self._refused(url, response)
+            url = target
         raise AssertionError("the last hop returns or raises")
 
-    async def _open(
-        self, path: str, body: Json, headers: Mapping[str, str]
-    ) -> openai.AsyncStream[object]:
-        async with asyncio.timeout(self._idle_timeout_s):
-            return await self._client.post(
-                path,
-                cast_to=object,
-                body=body,
-                options={"headers": {"Accept": "text/event-stream", **headers}},
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-            )
+    async def _post(
+        self, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                return await self._opened_session().post(
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=self._proxy if self._is_http_proxy else None,
+                )
+        except aiohttp.ConnectionTimeoutError:
+            late = f"did not accept a connection within {self._connect_timeout_s:g} s"
+            failure = not_connected(f"{self._shown} {late}")
+        except TimeoutError:
+            failure = disconnected(f"no answer for {self._idle_timeout_s:g} s")
+        except _ERRORS as error:
+            failure = not_connected(f"{self._shown}: {_reason(error)}")
+        # Not from the error: it may hold the request with its key.
+        raise SampleFailedError(failure)
 
-    def _next(self, refusal: _RefusedError) -> str | None:
+    @property
+    def _is_http_proxy(self) -> bool:
+        return self._proxy is not None and not self._proxy.startswith("socks")
+
+    def _opened_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=self._connector(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=self._connect_timeout_s,
+                    sock_connect=self._connect_timeout_s,
+                ),
+                max_line_size=_MAX_HEADER_BYTES,
+                max_field_size=_MAX_HEADER_BYTES,
+            )
+        return self._session
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        tls = True if self._tls is None else self._tls
+        if self._proxy is None or self._is_http_proxy:
+            return aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=KEPT_S)
+        from aiohttp_socks import ProxyConnector  # noqa: PLC0415 - `address` saw that it is there
+
+        connector: aiohttp.BaseConnector = ProxyConnector.from_url(
+            self._proxy.replace("socks5h://", "socks5://", 1),
+            rdns=self._proxy.startswith("socks5h"),
+            limit=0,
+            ssl=tls,
+            keepalive_timeout=KEPT_S,
+        )
+        return connector
+
+    def _next(self, url: str, response: aiohttp.ClientResponse) -> str | None:
         """Where to ask instead; never another host: the key and the history are for this one."""
-        location = refusal.headers.get("location", "")
-        if refusal.status not in _KEEPING or not location:
+        location = response.headers.get("location", "")
+        if response.status not in _KEEPING or not location:
             return None
-        target = urljoin(refusal.url, location)
-        same = urlsplit(refusal.url)[:2] == urlsplit(target)[:2]
-        return target if same and target != refusal.url else None
+        target = urljoin(url, location)
+        same = urlsplit(url)[:2] == urlsplit(target)[:2]
+        return target if same and target != url else None
 
-    def _failure(self, error: Exception) -> Failure:
-        if isinstance(error, openai.APITimeoutError):
-            return not_connected(
-                f"{self._shown} did not accept a connection within {self._connect_timeout_s:g} s"
-            )
-        reason = str(error.__cause__ or error) or type(error).__name__
-        return not_connected(f"{self._shown}: {reason}")
-
-    def _refused(self, refusal: _RefusedError) -> Failure:
-        location = refusal.headers.get("location", "")
-        return refused(
-            Answer(
-                status=refusal.status,
-                body=refusal.body[:_MAX_ERROR_BYTES],
-                retry_after_s=retry_after_s(refusal.headers, now_s=time.time()),
-                url=self.url,
-                location=shown(urljoin(self.url, location)) if location else "",
+    async def _refused(self, url: str, response: aiohttp.ClientResponse) -> SampleFailedError:
+        """What an error answer says, of which no more than the head is read."""
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, *_ERRORS):  # what came before tells enough
+            async with asyncio.timeout(self._idle_timeout_s):
+                while len(body) < _MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+                    body += chunk
+        location = response.headers.get("location", "")
+        return SampleFailedError(
+            refused(
+                Answer(
+                    status=response.status,
+                    body=bytes(body[:_MAX_ERROR_BYTES]),
+                    retry_after_s=retry_after_s(response.headers, now_s=time.time()),
+                    url=self.url,
+                    location=shown(urljoin(self.url, location)) if location else "",
+                )
             )
         )
+
+
+def _without_user(parts: SplitResult) -> SplitResult:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2])
+
+
+def _authorization(parts: SplitResult, api_key: str) -> str:
+    """Who asks: user and password of the URL where it has them, else the key."""
+    if parts.username is None and parts.password is None:
+        return f"Bearer {api_key or 'none'}"  # some servers insist on a key, whatever it is
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
+
+
+def _reason(error: Exception) -> str:
+    if "payload is not completed" in str(error):  # the library's words are its parser's
+        return "the connection was closed before the answer's end"
+    return str(error) or type(error).__name__
 
 
 def retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:

@@ -199,13 +199,13 @@ class OpenAIEngine:
                 try:
                     self._client = await asyncio.to_thread(self._open)
                 except ImportError as error:
-                    raise EngineError(f"the openai package does not load: {error}") from error
+                    raise EngineError(f"the HTTP library does not load: {error}") from error
                 except ValueError as error:
                     raise EngineError(str(error)) from None
             return self._client
 
     def _open(self) -> "EndpointClient":
-        from core_server.engines.endpoint.client import (  # noqa: PLC0415 - most of a second
+        from core_server.engines.endpoint.client import (  # noqa: PLC0415 - a third of a second
             EndpointClient,
         )
 
