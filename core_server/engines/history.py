@@ -12,7 +12,7 @@ from core_server.engines.base import (
 def since_compaction(history: tuple[HistoryEntry, ...]) -> tuple[HistoryEntry, ...]:
     """Return the part from the last compaction on; that one stands for all before it."""
     for index in range(len(history) - 1, -1, -1):
-        if isinstance(history[index], CompactedHistory):
+        if type(history[index]) is CompactedHistory:
             return history[index:]
     return history
 
@@ -27,10 +27,13 @@ def latest_request(
     """
     calls: dict[str, ToolCall] = {}
     done: list[tuple[ToolCall, ToolOutput]] = []
+    begin = len(history) - 1
+    while begin > 0 and not isinstance(history[begin], UserMessage):
+        begin -= 1
     message: UserMessage | None = None
-    for entry in history:
+    for entry in history[max(0, begin) :]:
         if isinstance(entry, UserMessage):
-            message, calls, done = entry, {}, []
+            message = entry
         elif isinstance(entry, ToolCall):
             calls[entry.call_id] = entry
         elif isinstance(entry, ToolOutput) and entry.call_id in calls:

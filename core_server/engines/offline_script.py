@@ -180,16 +180,20 @@ class Script:
 
 def count_words(entry: HistoryEntry) -> int:
     """Count the words of an entry: the offline engine's tokens."""
-    match entry:
-        case UserMessage(parts):
-            texts = [part.text for part in parts if isinstance(part, TextPart)]
-            return sum(len(text.split()) for text in texts)
-        case AgentMessage(text) | CompactedHistory(text):
-            return len(text.split())
-        case ToolCall():
-            return len(entry.arguments.split())
-        case ToolOutput():
-            return len(entry.output.split())
+    # No `match`: a long thread has all of its entries counted for every sample.
+    if isinstance(entry, AgentMessage):
+        return len(entry.text.split())
+    if isinstance(entry, UserMessage):
+        count = 0
+        for part in entry.parts:
+            if isinstance(part, TextPart):
+                count += len(part.text.split())
+        return count
+    if isinstance(entry, ToolCall):
+        return len(entry.arguments.split())
+    if isinstance(entry, ToolOutput):
+        return len(entry.output.split())
+    return len(entry.summary.split())
 
 
 def _directive(message: UserMessage | None) -> Directive:

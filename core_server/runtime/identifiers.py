@@ -2,7 +2,6 @@
 
 import os
 import time
-from uuid import UUID
 
 _VERSION = 0x7 << 76
 _VARIANT = 0x2 << 62
@@ -23,4 +22,5 @@ class Uuid7:
             fresh = self._last + 1
             fresh = fresh & ~(0x3 << 62) | _VARIANT
         self._last = fresh
-        return str(UUID(int=fresh))
+        text = f"{fresh:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

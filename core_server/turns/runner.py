@@ -143,8 +143,10 @@ class TurnRunner:
                 for call in sample.calls:
                     await self._step(self._perform(call))
             self._count(sample)
+            if done and not sample.calls and not self._turn.has_input:
+                return said  # what was said last and the end of the turn are one commit
             await self._narrator.settled()
-            if self._turn.stopping or (done and not sample.calls and not self._turn.has_input):
+            if self._turn.stopping:
                 return said
         raise EngineError(f"the turn was ended after {MAX_SAMPLES} samples")
 

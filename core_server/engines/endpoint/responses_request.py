@@ -109,12 +109,13 @@ def _input(history: tuple[HistoryEntry, ...]) -> list[Json]:
 
 
 def _item(entry: HistoryEntry) -> Json:
+    # No `match` for what most entries are: the whole history goes along with every sample.
+    if isinstance(entry, AgentMessage):
+        return agent_item(entry.text)
+    if isinstance(entry, UserMessage):
+        content = [_part(part) for part in entry.parts] or [_part(TextPart(""))]
+        return {"type": "message", "role": "user", "content": content}
     match entry:
-        case UserMessage(parts):
-            content = [_part(part) for part in parts] or [_part(TextPart(""))]
-            return {"type": "message", "role": "user", "content": content}
-        case AgentMessage(text):
-            return agent_item(text)
         case ToolCall(call_id, name, arguments):
             return {
                 "type": "function_call",
@@ -130,11 +131,9 @@ def _item(entry: HistoryEntry) -> Json:
 
 
 def _part(part: TextPart | ImagePart) -> Json:
-    match part:
-        case TextPart(text):
-            return {"type": "input_text", "text": text}
-        case ImagePart(url):
-            return {"type": "input_image", "image_url": url, "detail": "auto"}
+    if isinstance(part, TextPart):
+        return {"type": "input_text", "text": part.text}
+    return {"type": "input_image", "image_url": part.url, "detail": "auto"}
 
 
 def _format(output_schema: str) -> Json:

@@ -21,7 +21,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
 
 from core_server.storage.base import HostRow, ThreadOwnedError
 from core_server.storage.sql.medium import Medium
@@ -30,6 +40,14 @@ from core_server.storage.sql.schema import cores, leases, threads, turns
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine sleeps, as the leases do."""
+
+_HELD: Final = (
+    select(leases.c.thread_id, leases.c.owner_id, leases.c.epoch)
+    .where(leases.c.thread_id.in_(bindparam("held", expanding=True)))
+    .order_by(leases.c.thread_id)
+    .with_for_update(read=True)
+)
+"""Asked in every transaction that writes, so it is built once."""
 
 
 def elapsed_s() -> float:
@@ -219,9 +237,7 @@ class Leases:
         wanted = frozenset(thread_ids)
         held = sorted(wanted & self._epochs.keys())
         if held:
-            query = select(leases.c.thread_id, leases.c.owner_id, leases.c.epoch)
-            query = query.where(leases.c.thread_id.in_(held)).order_by(leases.c.thread_id)
-            found = connection.execute(query.with_for_update(read=True)).all()
+            found = connection.execute(_HELD, {"held": held}).all()
             me = self._me.owner_id
             mine = {row[0] for row in found if tuple(row[1:]) == (me, self._epochs[row[0]])}
             for thread_id in held:

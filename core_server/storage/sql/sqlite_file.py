@@ -141,6 +141,7 @@ class FileWatch:
         self._patience_s = patience_s
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._shm_fd: int | None = None  # the index beside the log, once it has been asked
+        self._names = {suffix: Path(f"{path}{suffix}") for suffix in ("-wal", "-shm")}
         self._beside: dict[str, tuple[int, int]] = {}  # suffix → device, inode
 
     def check(self) -> None:
@@ -155,7 +156,7 @@ class FileWatch:
                 raise self._lost("it was deleted")
             self._check_name(held)
             self._check_whole()
-            for suffix in ("-wal", "-shm"):
+            for suffix in self._names:
                 self._check_beside(suffix)
         except OSError as error:
             raise self._lost(f"it cannot be looked at, {error.strerror}") from error
@@ -212,7 +213,7 @@ class FileWatch:
     def _check_beside(self, suffix: str) -> None:
         """SQLite makes them once and removes them when the last connection is closed."""
         try:
-            status = Path(f"{self._path}{suffix}").stat()
+            status = self._names[suffix].stat()
         except FileNotFoundError:
             if suffix in self._beside:
                 raise self._lost(f"its {suffix} file was deleted or moved away") from None

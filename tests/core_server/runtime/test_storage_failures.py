@@ -12,6 +12,7 @@ from core_server.storage.base import (
     StorageError,
     ThreadPage,
     ThreadQuery,
+    thread_of,
 )
 from core_server.storage.memory import MemoryStore
 from tests.core_process import run_turn, start_thread, text
@@ -20,18 +21,27 @@ from tests.stdio_client import RpcError
 
 
 class FullDisk(MemoryStore):
-    """A store whose writes fail as soon as `full` says so."""
+    """A store whose writes fail as soon as `full` says so, and what is queued behind them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.full: tuple[type, ...] = ()
+        self._unheard: list[str] = []
 
     def write(self, operations: Sequence[Operation]) -> Awaitable[None]:
-        if any(isinstance(operation, self.full) for operation in operations):
+        threads = [thread_of(operation) for operation in operations]
+        behind = not set(threads).isdisjoint(self._unheard)
+        if behind or any(isinstance(operation, self.full) for operation in operations):
             failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(failed.set_exception, StorageError("disk full"))
+            asyncio.get_running_loop().call_soon(self._fail, failed, threads)
+            self._unheard += threads
             return failed
         return super().write(operations)
+
+    def _fail(self, failed: asyncio.Future[None], threads: list[str]) -> None:
+        for thread_id in threads:
+            self._unheard.remove(thread_id)
+        failed.set_exception(StorageError("disk full"))
 
 
 class Confused(MemoryStore):
@@ -108,7 +118,7 @@ async def test_a_turn_whose_item_could_not_be_written_ends_as_failed_without_it(
         done = await client.wait_for("turn/completed")
     assert done["params"]["turn"]["id"] == turn["id"]
     assert done["params"]["turn"]["status"] == "failed"
-    assert "disk full" in done["params"]["turn"]["error"]["message"]
+    assert done["params"]["turn"]["error"]["message"].startswith("storage failed")
     completed = [
         m["params"]["item"]["type"] for m in client.received if m.get("method") == "item/completed"
     ]
