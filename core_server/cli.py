@@ -415,7 +415,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from core_server.runtime import stdio  # noqa: PLC0415
 
     ends = stdio.claim()
-    import asyncio  # noqa: PLC0415
+    import uvloop  # noqa: PLC0415
 
     from core_server.config import Config  # noqa: PLC0415
     from core_server.engines.opening import build_engine  # noqa: PLC0415
@@ -446,7 +446,7 @@ def _serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise ConfigurationError(str(error)) from None
     except StorageError as error:
         raise StartError(str(error)) from None
-    asyncio.run(_served(Server(config, engine, store, ends)))
+    uvloop.run(_served(Server(config, engine, store, ends)))
     return 0
 
 
