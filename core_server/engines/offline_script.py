@@ -13,7 +13,6 @@ import msgspec
 
 from core_server.engines.base import (
     AgentMessage,
-    CompactedHistory,
     EngineError,
     Event,
     HistoryEntry,

@@ -2,8 +2,7 @@
 
     python -m tests.load.endpoint [--deltas 20]     prints its URL, serves until stdin ends
 
-Whatever is posted gets the same stream, an event a write, as models write. With `--log FILE`
-it notes when each request had come, in seconds of `time.monotonic`.
+Whatever is posted gets the same stream, an event a write, as models write.
 """
 
 import argparse
@@ -11,7 +10,6 @@ import asyncio
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -38,9 +36,8 @@ def answer(deltas: int) -> Sequence[bytes]:
 class Connection(asyncio.Protocol):
     """One kept-alive connection."""
 
-    def __init__(self, writes: Sequence[bytes], log: list[float]) -> None:
+    def __init__(self, writes: Sequence[bytes]) -> None:
         self._writes = writes
-        self._log = log
         self._data = b""
         self._transport: asyncio.Transport | None = None
 
@@ -58,32 +55,26 @@ class Connection(asyncio.Protocol):
             if len(self._data) < size:
                 return
             self._data = self._data[size:]
-            self._log.append(asyncio.get_running_loop().time())
             assert self._transport is not None
             for write in self._writes:
                 self._transport.write(write)
 
 
-async def serve(deltas: int, log: Path | None) -> None:
+async def serve(deltas: int) -> None:
     """Serve until stdin ends."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    came: list[float] = []
     writes = answer(deltas)
-    server = await loop.create_server(lambda: Connection(writes, came), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(writes), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     sys.stdout.write(f"http://127.0.0.1:{port}/v1\n")
     sys.stdout.flush()
     loop.add_reader(sys.stdin, lambda: None if sys.stdin.read(4096) else ended.set())
     await ended.wait()
     server.close()
-    if log is not None:
-        log.write_bytes(msgspec.json.encode(came))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--deltas", type=int, default=20)
-    parser.add_argument("--log", type=Path)
-    given = parser.parse_args()
-    asyncio.run(serve(given.deltas, given.log))
+    asyncio.run(serve(parser.parse_args().deltas))

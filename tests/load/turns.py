@@ -107,7 +107,9 @@ async def load(port: int, pid: int, options: argparse.Namespace) -> dict[str, fl
 def running(argv: list[str], env: Mapping[str, str], cwd: Path, port: int) -> Iterator[int]:
     """A server on a port, by its process id, until the block ends."""
     with (cwd / "log").open("wb") as log:
-        process = subprocess.Popen(argv, stderr=log, stdout=log, cwd=cwd, env={**os.environ, **env})
+        process = subprocess.Popen(
+            argv, stderr=log, stdout=log, cwd=cwd, env={**os.environ, **env}
+        )
         try:
             asyncio.run(_listening(port, process))
             yield process.pid

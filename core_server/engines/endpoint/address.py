@@ -150,7 +150,7 @@ def _proxy(environ: Mapping[str, str], scheme: str) -> str | None:
     if url.startswith("socks") and find_spec("aiohttp_socks") is None:
         raise ValueError(
             f"{name} is a SOCKS proxy, which needs the package aiohttp-socks: "
-            "install it, or name the endpoint's host in NO_PROXY"
+            "install it (the extra `socks`), or name the endpoint's host in NO_PROXY"
         )
     return url
 

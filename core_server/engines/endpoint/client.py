@@ -45,6 +45,8 @@ _MAX_HOPS = 3
 # An error answer tells the cause in its head, and no endpoint fills our memory.
 _MAX_ERROR_BYTES = 64 * 1024
 
+_SOCKS_PORT: Final = 1080  # IANA's
+
 KEPT_S: Final = 60.0
 """How long a connection waits for the next sample: a person reads and types that long, and
 servers that keep it shorter say so by closing it."""
@@ -123,6 +125,7 @@ class EndpointClient:
             "Content-Type": "application/json",
             "User-Agent": "core-server",
         }
+        self._errors = _ERRORS
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -176,7 +179,7 @@ class EndpointClient:
             failure = not_connected(f"{self._shown} {late}")
         except TimeoutError:
             failure = disconnected(f"no answer for {self._idle_timeout_s:g} s")
-        except _ERRORS as error:
+        except self._errors as error:
             failure = not_connected(f"{self._shown}: {_reason(error)}")
         # Not from the error: it may hold the request with its key.
         raise SampleFailedError(failure)
@@ -204,16 +207,25 @@ class EndpointClient:
         tls = True if self._tls is None else self._tls
         if self._proxy is None or self._is_http_proxy:
             return aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=KEPT_S)
-        from aiohttp_socks import ProxyConnector  # noqa: PLC0415 - `address` saw that it is there
+        import aiohttp_socks as socks  # noqa: PLC0415 - `address` saw that it is there
 
-        connector: aiohttp.BaseConnector = ProxyConnector.from_url(
-            self._proxy.replace("socks5h://", "socks5://", 1),
-            rdns=self._proxy.startswith("socks5h"),
+        self._errors = (
+            *_ERRORS,
+            socks.ProxyError,
+            socks.ProxyConnectionError,
+            socks.ProxyTimeoutError,
+        )
+        parts = urlsplit(self._proxy)
+        return socks.ProxyConnector(
+            parts.hostname or "",
+            parts.port or _SOCKS_PORT,
+            username=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            rdns=parts.scheme == "socks5h",
             limit=0,
             ssl=tls,
             keepalive_timeout=KEPT_S,
         )
-        return connector
 
     def _next(self, url: str, response: aiohttp.ClientResponse) -> str | None:
         """Where to ask instead; never another host: the key and the history are for this one."""

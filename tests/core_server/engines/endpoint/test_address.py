@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from core_server.engines.endpoint import address as address_module
 from core_server.engines.endpoint.address import Address, read_address, shown
 
 HERE = "http://127.0.0.1:8000/v1"
@@ -66,7 +67,6 @@ def test_the_proxy_is_the_one_that_this_address_needs(
 @pytest.mark.parametrize(
     ("url", "environ", "line"),
     [
-        (THERE, {"ALL_PROXY": "socks5://u:canary@p:1"}, "ALL_PROXY is a SOCKS proxy"),
         (THERE, {"https_proxy": "ftp://u:canary@p"}, "https_proxy is no proxy"),
         (THERE, {"HTTPS_PROXY": "http://u:canary@:1"}, "HTTPS_PROXY is no proxy"),
         (THERE, {"HTTPS_PROXY": "http://p:99999"}, "HTTPS_PROXY is no proxy"),
@@ -82,6 +82,18 @@ def test_what_is_needed_and_broken_is_named_in_one_line(
 
     assert "canary" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_socks_proxy_without_the_package_for_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(address_module, "find_spec", lambda _: None)
+
+    with pytest.raises(ValueError, match=r"^ALL_PROXY is a SOCKS proxy") as caught:
+        read(THERE, ALL_PROXY="socks5://u:canary@p:1")
+
+    assert "canary" not in str(caught.value)
+    assert "aiohttp-socks" in str(caught.value)
 
 
 def test_what_is_broken_and_not_needed_does_no_harm() -> None:

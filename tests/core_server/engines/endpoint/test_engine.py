@@ -5,6 +5,7 @@ import gzip
 import logging
 import socket
 import traceback
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from urllib.parse import quote
@@ -542,6 +543,63 @@ async def test_a_proxy_is_used_where_there_is_one(api: ResponsesApi) -> None:
     assert messages([event async for event in engine.sample(prompt())]) == ["Hello from the model"]
     await engine.close()
     assert api.seen[0].headers["host"] == "models.invalid"
+
+
+@asynccontextmanager
+async def socks_server(verdict: bytes, port: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A SOCKS5 proxy (RFC 1928) that leads to one port whatever is asked; and what was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, methods = await reader.readexactly(2)
+        await reader.readexactly(methods)
+        writer.write(b"\x05\x00")
+        *_, length = await reader.readexactly(5)
+        asked.append(await reader.readexactly(length))
+        await reader.readexactly(2)
+        writer.write(b"\x05" + verdict + b"\x00\x01" + b"\x00" * 6)
+        if verdict == b"\x00":
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(carry(reader, back))
+                both.create_task(carry(there, writer))
+        writer.close()
+
+    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"socks5h://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def test_a_socks_proxy_is_used_and_its_refusal_told(api: ResponsesApi) -> None:
+    port = int(api.url.removesuffix("/v1").rpartition(":")[2])
+    environ = {"OPENAI_BASE_URL": "http://models.invalid/v1"}
+    async with socks_server(b"\x00", port) as (url, asked):
+        engine = build_engine("openai", model="m", environ={**environ, "ALL_PROXY": url})
+        said = messages([event async for event in engine.sample(prompt())])
+        await engine.close()
+    assert (said, asked) == (["Hello from the model"], [b"models.invalid"])
+
+    async with socks_server(b"\x02", port) as (url, _):
+        address = Address(environ["OPENAI_BASE_URL"], proxy=url)
+        engine = OpenAIEngine("m", address=address, patience=replace(QUICK, max_tries=1))
+        _, error = await collect(engine)
+        await engine.close()
+    assert str(error).startswith("Connection failed: http://models.invalid/v1: ")
+
+
+async def test_user_and_password_of_the_address_go_instead_of_the_key(api: ResponsesApi) -> None:
+    url = api.url.replace("http://", "http://me:p%40ss@")
+    engine = OpenAIEngine("m", address=Address(url), api_key=KEY, patience=QUICK)
+    await ask(engine)
+    await engine.close()
+
+    basic = api.seen[0].headers["authorization"].removeprefix("Basic ")
+    assert b64decode(basic) == b"me:p@ss"
 
 
 async def test_a_redirect_that_keeps_the_method_is_followed_on_this_host(
