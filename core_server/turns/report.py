@@ -108,9 +108,15 @@ class Narrator:
     async def settled(self) -> None:
         """Wait until all is on disk or failed: one turn has few writes queued at any time."""
         if self._last is not None and not self._last.done():
-            over = asyncio.get_running_loop().create_future()
-            self._last.add_done_callback(lambda _: over.done() or over.set_result(None))
-            await over  # not the write itself: to cancel a turn takes no write back
+            # Not the write itself is awaited: to cancel a turn takes no write back.
+            over: Durable = asyncio.get_running_loop().create_future()
+
+            def wake(_: Durable) -> None:
+                if not over.done():
+                    over.set_result(None)
+
+            self._last.add_done_callback(wake)
+            await over
 
     def retrying(self, error: TurnError) -> None:
         """A sample failed and is tried again."""

@@ -158,7 +158,7 @@ class EndpointClient:
             async with response:
                 target = self._next(url, response)
                 if target is None or hop == _MAX_HOPS:
-                    raise await self._refused(url, response)
+                    raise await self._refused(response)
             url = target
         raise AssertionError("the last hop returns or raises")
 
@@ -236,7 +236,7 @@ class EndpointClient:
         same = urlsplit(url)[:2] == urlsplit(target)[:2]
         return target if same and target != url else None
 
-    async def _refused(self, url: str, response: aiohttp.ClientResponse) -> SampleFailedError:
+    async def _refused(self, response: aiohttp.ClientResponse) -> SampleFailedError:
         """What an error answer says, of which no more than the head is read."""
         body = bytearray()
         with contextlib.suppress(TimeoutError, *_ERRORS):  # what came before tells enough
