@@ -10,7 +10,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import WAIT_MS, Watched, console
-from tests.e2e.proxy import trace_proxy
+from tests.browser.pictures import FORM, PERMISSIONS, QUESTIONS, asks
+from tests.e2e.proxy import fake_core, trace_proxy
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 400, "height": 800}
 
@@ -84,6 +85,27 @@ async def test_an_empty_page_is_accessible_and_fits(scheme: str) -> None:
     ):
         await accessible(watched.page)
         assert await sideways(watched.page) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_what_else_is_asked_is_accessible_and_fits(scheme: str) -> None:
+    async with (
+        trace_proxy(core=fake_core("fake")) as proxy,
+        proxy.client() as client,
+        console(proxy.http_url, color_scheme=scheme, viewport=NARROW) as watched,
+    ):
+        for title, method, params in (
+            ("Grant these permissions?", "item/permissions/requestApproval", PERMISSIONS),
+            ("A question", "item/tool/requestUserInput", QUESTIONS),
+            ("A question of an MCP server", "mcpServer/elicitation/request", FORM),
+        ):
+            thread = await client.thread()
+            await client.turn(thread, asks(method, params))
+            await watched.join(thread)
+            asked = watched.region("Thread").get_by_role("group", name=title, exact=True)
+            await asked.wait_for(timeout=WAIT_MS)
+            await accessible(watched.page)
+            assert await sideways(watched.page) == 0
 
 
 async def test_the_first_minute_needs_no_mouse() -> None:
