@@ -57,10 +57,18 @@ async def accessible(page: Page) -> None:
 
 
 async def sideways(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
-    root = "document.documentElement"
-    wider: int = await page.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
-    return wider
+    """By how many pixels the page is wider than its window, or a panel's rows than the panel."""
+    widest: int = await page.evaluate("""() => Math.max(...[
+        document.documentElement, ...document.querySelectorAll('.body, .panel > header, .composer')
+    ].map((each) => each.scrollWidth - each.clientWidth))""")
+    return widest
+
+
+async def test_at_no_width_is_anything_cut_off() -> None:
+    async with busy(viewport=WIDE) as watched:
+        for width in (320, 400, 480, 620, 760, 860, 861, 960, 1100, 1280, 1920):
+            await watched.page.set_viewport_size({"width": width, "height": 800})
+            assert await sideways(watched.page) == 0, width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
