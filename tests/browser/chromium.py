@@ -81,9 +81,9 @@ def executable() -> str:
 
 
 @contextlib.asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """A browser of its own."""
-    path = executable()
+async def chromium(runner: str | None = None) -> AsyncIterator[Browser]:
+    """A browser of its own, started by another program if need be."""
+    path = runner or executable()
     arguments = ["--no-sandbox", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=arguments)
@@ -94,17 +94,18 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @contextlib.asynccontextmanager
-async def console(url: str, **options: Any) -> AsyncIterator[Watched]:
+async def console(url: str, runner: str | None = None, **options: Any) -> AsyncIterator[Watched]:
     """The page of the proxy at `url`, once it shows the overview.
 
     Args:
         url: As `http://HOST:PORT`, with a fragment if need be.
+        runner: A program that starts the browser with the arguments it is given.
         options: Of the browser's context: viewport, color_scheme, reduced_motion, …
 
     Raises:
         AssertionError: when it ends and the page did something wrong.
     """
-    async with chromium() as browser:
+    async with chromium(runner) as browser:
         context = await browser.new_context(**options)
         page = await context.new_page()
         watched = Watched(page)
@@ -114,6 +115,15 @@ async def console(url: str, **options: Any) -> AsyncIterator[Watched]:
         yield watched
         await page.close()
     assert watched.faults == []
+
+
+async def hide(page: Page, *, hidden: bool) -> None:
+    """Tell the page that its tab is hidden, or in front."""
+    script = """(hidden) => {
+        Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    await page.evaluate(script, hidden)
 
 
 def watch(watched: Watched, url: str) -> None:

@@ -22,7 +22,7 @@ from tests.browser.chromium import WAIT_MS, Watched, console
 from tests.e2e.clients import WebsocketClient
 from tests.e2e.proxy import Json, Proxy, fake_core, trace_proxy
 
-SIZES = [(1280, 800), (400, 800)]
+SIZES = [(1280, 800), (960, 800), (400, 800)]
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 JAEGER = ("--jaeger-url", "http://localhost:16686")
 

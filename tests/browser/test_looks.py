@@ -10,7 +10,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import WAIT_MS, Watched, console
-from tests.e2e.proxy import trace_proxy
+from tests.browser.pictures import FORM, PERMISSIONS, QUESTIONS, asks
+from tests.e2e.proxy import fake_core, trace_proxy
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 400, "height": 800}
 
@@ -56,10 +57,18 @@ async def accessible(page: Page) -> None:
 
 
 async def sideways(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
-    root = "document.documentElement"
-    wider: int = await page.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
-    return wider
+    """By how many pixels the page is wider than its window, or a panel's rows than the panel."""
+    widest: int = await page.evaluate("""() => Math.max(...[
+        document.documentElement, ...document.querySelectorAll('.body, .panel > header, .composer')
+    ].map((each) => each.scrollWidth - each.clientWidth))""")
+    return widest
+
+
+async def test_at_no_width_is_anything_cut_off() -> None:
+    async with busy(viewport=WIDE) as watched:
+        for width in (320, 400, 480, 620, 760, 860, 861, 960, 1100, 1280, 1920):
+            await watched.page.set_viewport_size({"width": width, "height": 800})
+            assert await sideways(watched.page) == 0, width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -84,6 +93,27 @@ async def test_an_empty_page_is_accessible_and_fits(scheme: str) -> None:
     ):
         await accessible(watched.page)
         assert await sideways(watched.page) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_what_else_is_asked_is_accessible_and_fits(scheme: str) -> None:
+    async with (
+        trace_proxy(core=fake_core("fake")) as proxy,
+        proxy.client() as client,
+        console(proxy.http_url, color_scheme=scheme, viewport=NARROW) as watched,
+    ):
+        for title, method, params in (
+            ("Grant these permissions?", "item/permissions/requestApproval", PERMISSIONS),
+            ("A question", "item/tool/requestUserInput", QUESTIONS),
+            ("A question of an MCP server", "mcpServer/elicitation/request", FORM),
+        ):
+            thread = await client.thread()
+            await client.turn(thread, asks(method, params))
+            await watched.join(thread)
+            asked = watched.region("Thread").get_by_role("group", name=title, exact=True)
+            await asked.wait_for(timeout=WAIT_MS)
+            await accessible(watched.page)
+            assert await sideways(watched.page) == 0
 
 
 async def test_the_first_minute_needs_no_mouse() -> None:

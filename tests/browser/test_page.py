@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.chromium import WAIT_MS, console
+from tests.browser.chromium import WAIT_MS, console, hide
 from tests.browser.pictures import FORM, PERMISSIONS, QUESTIONS, asks
 from tests.collector import CollectedSpan
 from tests.e2e.clients import WebsocketClient, text_of
@@ -319,18 +319,14 @@ async def test_nothing_that_was_said_is_in_the_overview() -> None:
 
 
 async def test_a_hidden_tab_asks_for_nothing() -> None:
-    hide = """({ hidden }) => {
-        Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
-        document.dispatchEvent(new Event('visibilitychange'));
-    }"""
     async with trace_proxy() as proxy, console(proxy.http_url) as watched:
         streams = [url for url in watched.requests if "/console/events" in url]
         assert len(streams) == 1
         async with watched.page.expect_event("requestfailed") as ended:
-            await watched.page.evaluate(hide, {"hidden": True})
+            await hide(watched.page, hidden=True)
         assert "/console/events" in (await ended.value).url
         async with watched.page.expect_request("**/console/events*"):
-            await watched.page.evaluate(hide, {"hidden": False})
+            await hide(watched.page, hidden=False)
         await expect(watched.page.get_by_role("status").first).to_have_text("serving")
 
 

@@ -1,5 +1,6 @@
 """The stack that compose.yaml describes, built and started once for all tests here."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,22 +34,31 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def _project(**environment: str) -> Iterator[Stack]:
+    """A project on ports of its own, nothing of which is left."""
+    page, jaeger, otlp = map(str, free_ports(3))
+    ports = {"TRACE_PROXY_PORT": page, "JAEGER_PORT": jaeger, "OTLP_PORT": otlp}
+    stack = Stack(ports | environment)
+    try:
+        yield stack
+    finally:
+        stack.compose("--profile", "codex", "down", "-v", "--rmi", "local")
+
+
 @pytest.fixture(scope="module")
 def stack(docker: None, workspace: Path) -> Iterator[Stack]:
     """`docker compose up --build`, and `down -v` at the end."""
     del docker
-    page, jaeger, otlp = map(str, free_ports(3))
-    stack = Stack(
-        {
-            "TRACE_PROXY_PORT": page,
-            "JAEGER_PORT": jaeger,
-            "OTLP_PORT": otlp,
-            "WORKSPACE": str(workspace),
-            "OPENAI_BASE_URL": "http://model.invalid/v1",
-        }
-    )
-    try:
+    url = "http://model.invalid/v1"
+    with _project(WORKSPACE=str(workspace), OPENAI_BASE_URL=url) as stack:
         stack.compose("up", "--build", "-d", timeout_s=BUILD_S)
         yield stack
-    finally:
-        stack.compose("--profile", "codex", "down", "-v", "--rmi", "local")
+
+
+@pytest.fixture
+def plain(docker: None) -> Iterator[Stack]:
+    """What somebody has who has set nothing but ports, and started nothing yet."""
+    del docker
+    with _project() as stack:
+        yield stack

@@ -14,6 +14,7 @@ import pytest
 from tests.docker.conftest import OWNER
 from tests.docker.stack import BUILD_S, Stack
 from tests.e2e.clients import WebsocketClient, turn_params
+from tests.e2e.proxy import trace_proxy
 from tests.e2e.traces import new_trace_id, traceparent
 from tests.jaeger.jaeger import Jaeger
 
@@ -64,6 +65,24 @@ def exit_code(stack: Stack) -> int:
     return int(shown[1])
 
 
+async def ran(stack: Stack, commands: str) -> str:
+    """What commands printed that a turn ran; a human has accepted them."""
+    async with connected(stack) as client:
+        thread = await client.thread()
+        await client.turn(thread, f"/run {commands}")
+        asked = await client.wait(lambda each: "method" in each and "id" in each)
+        await client.send({"id": asked["id"], "result": {"decision": "accept"}})
+        ended = await client.wait(
+            lambda each: (
+                each.get("method") == "item/completed"
+                and each["params"]["item"]["type"] == "commandExecution"
+            )
+        )
+        await client.wait_for("turn/completed")
+    output: str = ended["params"]["item"]["aggregatedOutput"]
+    return output
+
+
 async def test_both_services_become_healthy(stack: Stack) -> None:
     await stack.healthy("trace-proxy")
     await stack.healthy("jaeger")
@@ -110,20 +129,9 @@ async def test_a_turn_writes_into_the_bound_workspace_as_its_owner_and_nowhere_e
     stack: Stack, workspace: Path
 ) -> None:
     await stack.healthy()
-    commands = "echo inside > made.txt; echo out > /var/lib/trace-proxy/out; id -u; echo done"
-    async with connected(stack) as client:
-        thread = await client.thread()
-        await client.turn(thread, f"/run {commands}")
-        asked = await client.wait(lambda each: "method" in each and "id" in each)
-        await client.send({"id": asked["id"], "result": {"decision": "accept"}})
-        ended = await client.wait(
-            lambda each: (
-                each.get("method") == "item/completed"
-                and each["params"]["item"]["type"] == "commandExecution"
-            )
-        )
-        await client.wait_for("turn/completed")
-    output = ended["params"]["item"]["aggregatedOutput"]
+    output = await ran(
+        stack, "echo inside > made.txt; echo out > /var/lib/trace-proxy/out; id -u; echo done"
+    )
     made = workspace / "made.txt"
     assert made.read_text() == "inside\n", output
     assert "/var/lib/trace-proxy/out: Permission denied" in output
@@ -175,3 +183,27 @@ async def test_the_real_server_is_a_profile(stack: Stack) -> None:
     assert started["cwd"] == "/workspace"
     assert "codex" in started["thread"]["path"] or "sessions" in started["thread"]["path"]
     await asyncio.to_thread(stack.compose, "--profile", "codex", "stop", "codex")
+
+
+async def test_jaeger_alone_is_there_for_a_proxy_without_docker(plain: Stack) -> None:
+    await asyncio.to_thread(plain.compose, "up", "-d", "jaeger")
+    await plain.healthy("jaeger")
+    assert await asyncio.to_thread(plain.compose, "ps", "-q", "trace-proxy") == ""
+    trace_id = new_trace_id()
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": plain.otlp_url}
+    async with trace_proxy(env=env) as proxy, proxy.client() as client:
+        thread = await client.thread()
+        trace = {"traceparent": traceparent(trace_id)}
+        await client.request("turn/start", turn_params(thread, "hello"), trace=trace)
+        await client.wait_for("turn/completed")
+        await in_jaeger(plain, trace_id, {"turn/start", "invoke_agent"})
+
+
+async def test_who_names_no_workspace_has_a_volume_that_is_kept(plain: Stack) -> None:
+    await asyncio.to_thread(lambda: plain.compose("up", "--build", "-d", timeout_s=BUILD_S))
+    await plain.healthy()
+    assert "made here" in await ran(plain, "echo made here > made.txt; cat made.txt")
+    await asyncio.to_thread(plain.compose, "stop")
+    await asyncio.to_thread(plain.compose, "up", "-d")
+    await plain.healthy()
+    assert "made here" in await ran(plain, "cat made.txt")

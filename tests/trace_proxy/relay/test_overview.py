@@ -1,7 +1,6 @@
 """What people may see: rows without content, bounded, told as changes."""
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,18 +9,6 @@ from trace_proxy.relay import overview
 from trace_proxy.relay.overview import Change, LiveRow, NeedRow, RecentRow, Rows, changed
 
 COMMAND = {"type": "commandExecution", "id": "i", "command": "SECRET"}
-
-
-@pytest.fixture
-def proxy() -> Proxy:
-    return Proxy().up()
-
-
-@pytest.fixture
-def client(proxy: Proxy) -> Client:
-    client = proxy.client()
-    proxy.thread(client)
-    return client
 
 
 def live(proxy: Proxy) -> LiveRow:

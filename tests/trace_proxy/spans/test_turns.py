@@ -19,18 +19,6 @@ OF_TURN: Json = {
 """What all spans of the turn say."""
 
 
-@pytest.fixture
-def proxy() -> Proxy:
-    return Proxy().up()
-
-
-@pytest.fixture
-def client(proxy: Proxy) -> Client:
-    client = proxy.client()
-    proxy.thread(client)
-    return client
-
-
 def named(spans: list[SpanRecord]) -> dict[str, SpanRecord]:
     found = {each.name: each for each in spans}
     assert len(found) == len(spans), "each once"

@@ -12,11 +12,6 @@ def hears(client: Client) -> list[str]:
     return [each["method"] for each in client.heard()]
 
 
-@pytest.fixture
-def proxy() -> Proxy:
-    return Proxy().up()
-
-
 def test_thread_events_are_for_subscribers_and_states_for_everybody(proxy: Proxy) -> None:
     subscriber, other, stranger = proxy.client(), proxy.client(), proxy.connect()
     thread = proxy.thread(subscriber)

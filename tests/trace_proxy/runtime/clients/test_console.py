@@ -225,6 +225,20 @@ async def test_a_watcher_that_does_not_read_holds_nobody_up() -> None:
         writer.close()
 
 
+async def test_whose_large_messages_wait_is_shown_as_paced() -> None:
+    async with (
+        trace_proxy() as proxy,
+        proxy.client(),
+        proxy.client() as sender,
+        stream(proxy) as events,
+    ):
+        for _ in range(4):  # the first is what may come at once
+            await sender.begin("model/list", {"cursor": "x" * 1_500_000})
+        changed = await events.until("clients", '"paced"')
+    states = [row["state"] for row in changed["sections"]["clients"]["set"].values()]
+    assert states == ["paced"]
+
+
 async def test_no_event_holds_what_was_said_or_where() -> None:
     env = {"A_SECRET": f"{CANARY}-environment"}
     async with (
