@@ -19,6 +19,7 @@ from core_server.config import Config
 from core_server.engines.base import Engine, HistoryEntry
 from core_server.errors import thread_not_found
 from core_server.logs import logger
+from core_server.protocol.threads import StatusChanged
 from core_server.protocol.turns import TurnError
 from core_server.records import thread_row
 from core_server.session.gate import Gate
@@ -176,10 +177,14 @@ class Context:
         if thread is None or thread.broken:
             return
         logger().warning("core.thread_lost", thread=thread_id)
-        thread.break_off("another core took the thread over")
+        elsewhere = self.store.spans_machines
+        thread.break_off("another core took the thread over", elsewhere=elsewhere)
         if thread.turn is not None:
             thread.turn.stop()  # interrupted, as the new owner wrote it
             self.turns.wake(thread)
+        elif elsewhere:
+            told = StatusChanged(thread_id, thread.status)
+            self.notify.say("thread/status/changed", told, thread)
 
     def _check(self, thread: ThreadMachine, written: Durable) -> None:
         if written.cancelled() or (error := written.exception()) is None or thread.broken:

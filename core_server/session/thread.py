@@ -16,6 +16,7 @@ from core_server.protocol.threads import (
     Environment,
     Goal,
     Idle,
+    NotLoaded,
     OpenedThread,
     SystemError_,
     Thread,
@@ -114,6 +115,7 @@ class ThreadMachine:
         self.items = 0
         self.allowed: set[str] = set()
         self._broken: str | None = None
+        self._elsewhere = False
 
     def __repr__(self) -> str:
         return f"<ThreadMachine {self.id} {type(self.status).__name__} turns={self.turns}>"
@@ -136,12 +138,13 @@ class ThreadMachine:
         """Why nothing can be acknowledged any more."""
         return storage_failed(f"{self._broken}; the thread is read-only until it is resumed")
 
-    def break_off(self, reason: str) -> None:
-        """A write failed."""
+    def break_off(self, reason: str, *, elsewhere: bool = False) -> None:
+        """A write failed; or the thread is another host's, so who hears it must go there."""
         if self._broken is None:
             self._broken = reason
+            self._elsewhere = elsewhere
             if self.turn is None:  # its end could not be written
-                self.status = SystemError_()
+                self.status = NotLoaded() if elsewhere else SystemError_()
 
     @property
     def broken(self) -> bool:
@@ -167,7 +170,10 @@ class ThreadMachine:
         assert self.turn is not None, "no turn runs"
         self.turn = None
         self.updated_at_s = turn.completed_at or self.updated_at_s
-        self.status = SystemError_() if turn.status == "failed" else Idle()
+        if self._elsewhere:
+            self.status = NotLoaded()
+        else:
+            self.status = SystemError_() if turn.status == "failed" else Idle()
 
     def next_item(self) -> int:
         """The place of the next item."""

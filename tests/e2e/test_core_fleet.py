@@ -109,10 +109,31 @@ async def test_a_host_that_stalled_says_nothing_of_what_it_lost(
 
     assert done["turn"]["status"] == "completed"
     assert ended["params"]["turn"]["status"] == "interrupted"
+    statuses = [m for m in one.received if m.get("method") == "thread/status/changed"]
+    assert statuses[-1]["params"]["status"] == {"type": "notLoaded"}, "whoever hears it may go on"
     deltas = [m for m in one.received[before:] if m.get("method", "").endswith("/delta")]
     # What it had written before it stalled, a pipe may still hold; nothing comes after it.
     assert len(deltas) <= 1
     assert (error.code, error.data["url"]) == (-32010, "ws://two:4500")
+
+
+async def test_a_thread_that_idles_at_a_host_that_stalled_is_said_to_be_loaded_there_no_more(
+    two: tuple[StdioClient, StdioClient],
+) -> None:
+    one, other = two
+    thread_id = await start_thread(one)
+    await run_turn(one, thread_id, "hello")
+
+    one.process.send_signal(signal.SIGSTOP)
+    await _claimed(other, thread_id)
+    one.process.send_signal(signal.SIGCONT)
+
+    await one.wait(
+        lambda each: (
+            each.get("method") == "thread/status/changed"
+            and each["params"]["status"] == {"type": "notLoaded"}
+        )
+    )
 
 
 async def _claimed(client: StdioClient, thread_id: str) -> Json:

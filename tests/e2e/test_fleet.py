@@ -12,19 +12,29 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests import postgres
 from tests.e2e.processes import kill, marked
 from tests.e2e.proxy import Json, Proxy, RpcError, WebsocketClient, trace_proxy, turn_params
 from tests.postgres import new_store_url
+from tests.relay_cut import relay
 
 LEASE_S = 3
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextlib.asynccontextmanager
-async def host(url: str, directory: Path, *options: str) -> AsyncIterator[Proxy]:
+async def host(
+    url: str, directory: Path, *options: str, port: int | None = None
+) -> AsyncIterator[Proxy]:
     """One host of a fleet."""
     directory.mkdir()  # noqa: ASYNC240 - a moment, and nobody waits
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"ws://127.0.0.1:{port or free_port()}"
     place = ("--trace-file", str(directory / "traces.jsonl"))
     env = {
         "CORE_SERVER_STORE": url,
@@ -57,10 +67,10 @@ async def _completed(client: WebsocketClient, turn: str) -> str:
     return status
 
 
-def _crash(proxy: Proxy) -> None:
-    """The whole host is gone at once."""
+def _crash(proxy: Proxy, number: int = signal.SIGKILL) -> None:
+    """The whole host is gone at once, or stands still, or goes on."""
     for pid in [proxy.pid, *marked(proxy.mark)]:
-        kill(pid)
+        kill(pid, number)
 
 
 async def test_a_client_of_any_host_uses_a_thread_of_another(hosts: tuple[Proxy, Proxy]) -> None:
@@ -282,3 +292,170 @@ async def test_hosts_let_each_other_in_by_their_token_alone(tmp_path: Path) -> N
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await two.connect(headers={**mine, "X-Trace-Proxy-Hop": "1"})
         assert refused.value.status == 401
+
+
+async def _shown(proxy: Proxy, path: str, part: str) -> str:
+    """Wait until a page shows it."""
+    async with asyncio.timeout(30):
+        while part not in (  # noqa: ASYNC110 - a page is asked, and tells nothing by itself
+            page := (await proxy.get(path))[1]
+        ):
+            await asyncio.sleep(0.1)
+    return page
+
+
+async def test_a_host_shows_all_hosts_and_counts_what_it_owns_and_took_over(
+    hosts: tuple[Proxy, Proxy],
+) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        threads = [await there.thread() for _ in range(2)]
+        await _shown(one, "/metrics", "trace_proxy_threads_owned 2.0")
+        ready = json.loads(await _shown(two, "/readyz", '"threads": 2'))
+        for thread in threads:
+            await here.request("thread/resume", {"threadId": thread})
+        _crash(one)
+
+        assert [(each["url"], each["me"]) for each in ready["hosts"]] == sorted(
+            [(one.url, False), (two.url, True)]
+        )
+        shown = await _shown(two, "/metrics", "trace_proxy_threads_taken_over_total 2.0")
+        assert "trace_proxy_writes_fenced_total 0.0" in shown
+
+
+async def test_new_threads_go_to_the_least_loaded_host_if_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    url = new_store_url()
+    placement = ("--placement", "least-loaded")
+    async with (
+        asyncio.timeout(90),
+        host(url, tmp_path / "one") as one,
+        host(url, tmp_path / "two", *placement) as two,
+        two.client() as here,
+    ):
+        await _shown(two, "/readyz", one.url)
+        threads = [await here.thread() for _ in range(4)]
+
+        for thread in threads:
+            assert await _completed(here, await here.turn(thread, "hello")) == "completed"
+        await _shown(one, "/metrics", "trace_proxy_threads_owned 2.0")
+        await _shown(two, "/metrics", "trace_proxy_threads_owned 2.0")
+
+
+async def test_a_host_that_stood_still_past_its_lease_is_fenced_and_follows(
+    hosts: tuple[Proxy, Proxy],
+) -> None:
+    one, two = hosts
+    async with one.client() as there, two.client() as here:
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+        fenced = await there.turn(thread, "/slow 60")
+        await here.wait_for("item/agentMessage/delta")
+
+        _crash(one, signal.SIGSTOP)
+        assert await _completed(here, fenced) == "interrupted"
+        went_on = await _start_until_accepted(here, thread)
+        assert await _completed(here, went_on) == "completed"
+        heard = len(here.received)
+        _crash(one, signal.SIGCONT)
+
+        assert await _completed(there, fenced) == "interrupted"
+        await one.logged("thread.followed")
+        last = await here.turn(thread, "both hear it")
+        for client in (here, there):
+            assert await _completed(client, last) == "completed"
+        late = [each for each in here.received[heard:] if _is_delta_of(fenced, each)]
+        assert late == []
+        read = await here.request("thread/read", {"threadId": thread, "includeTurns": True})
+        statuses = [each["status"] for each in read["thread"]["turns"]]
+        assert statuses == ["interrupted", "completed", "completed"]
+
+
+def _is_delta_of(turn: str, message: Json) -> bool:
+    method: str = message.get("method", "")
+    return method.endswith("/delta") and message["params"]["turnId"] == turn
+
+
+async def test_a_host_that_is_cut_off_from_a_peer_comes_back_to_it(tmp_path: Path) -> None:
+    url, port = new_store_url(), free_port()
+    async with (
+        asyncio.timeout(120),
+        relay("127.0.0.1", port) as network,
+        host(
+            url,
+            tmp_path / "one",
+            *("--advertise-url", f"ws://127.0.0.1:{network.port}"),
+            port=port,
+        ) as one,
+        host(url, tmp_path / "two") as two,
+        one.client() as there,
+        two.client() as here,
+    ):
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+        turn = await here.turn(thread, "/slow 12")
+        await here.wait_for("item/agentMessage/delta")
+
+        network.cut()
+        assert await _completed(here, turn) == "interrupted", "as far as can be known here"
+        with pytest.raises(RpcError) as lost:
+            await here.turn(thread, "on")
+        assert (lost.value.code, lost.value.data["reason"]) == (-32003, "coreLost")
+        network.mend()
+
+        assert await _completed(there, turn) == "completed", "its owner was there all the time"
+        went_on = await _start_until_accepted(here, thread)
+        for client in (here, there):
+            assert await _completed(client, went_on) == "completed"
+
+
+async def test_a_database_that_is_restarted_under_load_loses_nothing(tmp_path: Path) -> None:
+    postgres.needed()
+    server = postgres.Server(postgres.new_folder())
+    server.create()
+    server.start()
+    url = postgres.in_schema(server.url, "restarted")
+    told: dict[str, list[str]] = {}
+    try:
+        async with (
+            asyncio.timeout(120),
+            host(url, tmp_path / "one") as one,
+            host(url, tmp_path / "two") as two,
+            one.client() as there,
+            two.client() as here,
+        ):
+            threads = [await there.thread(), await here.thread()]
+            await here.request("thread/resume", {"threadId": threads[0]})
+            over, progress = asyncio.Event(), asyncio.Event()
+
+            async def work(client: WebsocketClient, thread: str) -> None:
+                while not over.is_set():
+                    turn = await _start_until_accepted(client, thread)
+                    assert await _completed(client, turn) == "completed"
+                    told.setdefault(thread, []).append(turn)
+                    progress.set()
+
+            async with asyncio.TaskGroup() as tasks:
+                for client, thread in ((here, threads[0]), (there, threads[1])):
+                    if client is there:
+                        await there.request("thread/resume", {"threadId": thread})
+                    tasks.create_task(work(client, thread))
+                for how in (signal.SIGINT, signal.SIGQUIT):
+                    await asyncio.to_thread(server.stop, how)
+                    await asyncio.to_thread(server.start)
+                    before = {thread: len(told.get(thread, ())) for thread in threads}
+                    while any(len(told.get(each, ())) < before[each] + 3 for each in threads):
+                        progress.clear()
+                        await progress.wait()
+                over.set()
+
+            for thread in threads:
+                read = await here.request(
+                    "thread/read", {"threadId": thread, "includeTurns": True}
+                )
+                turns = {each["id"]: each["status"] for each in read["thread"]["turns"]}
+                assert list(turns) == told[thread]
+                assert set(turns.values()) == {"completed"}
+    finally:
+        server.stop()
