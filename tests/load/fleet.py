@@ -6,6 +6,7 @@
     python -m tests.load.fleet rolling [--runs 10]                  a drained host's turns and threads
     python -m tests.load.fleet kills [--kills 200]                  acknowledged items lost
     python -m tests.load.fleet all
+    python -m tests.load.fleet sqlite --against DIR [--rounds 5]    SQLite, beside another checkout
 
 PostgreSQL is a real one (see `tests.postgres`) with fsync as it comes. One line of JSON for
 each figure, with the goal beside it; exit code 1 when something was lost.
@@ -40,8 +41,10 @@ RETRY_S = 0.05
 
 
 @contextlib.asynccontextmanager
-async def host(store: str, *, lease_s: float = 10, name: str = "") -> AsyncIterator[Proxy]:
-    """One host: a proxy and its core."""
+async def host(
+    store: str, *, lease_s: float = 10, name: str = "", tree: str = ""
+) -> AsyncIterator[Proxy]:
+    """One host: a proxy and its core; of this checkout, or of another."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         listen = f"ws://127.0.0.1:{probe.getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +53,7 @@ async def host(store: str, *, lease_s: float = 10, name: str = "") -> AsyncItera
             "CORE_SERVER_LEASE_SECONDS": str(lease_s),
             "CORE_SERVER_HOST_ID": name,
             "HOME": folder,
+            **({"PYTHONPATH": tree} if tree else {}),
         }
         fleet = ("--advertise-url", listen) if store else ()
         async with trace_proxy(*fleet, env=env, listen=listen, directory=Path(folder)) as proxy:
@@ -96,6 +100,27 @@ async def turns(server: postgres.Server, options: argparse.Namespace) -> bool:
         **{kind: round(rate, 1) for kind, rate in middle.items()},
         ratio=round(middle["postgres"] / middle["sqlite"], 2),
         goal=">= 0.8",
+    )
+    return True
+
+
+async def sqlite(options: argparse.Namespace) -> bool:
+    """Turns a second on SQLite, of this code and of another checkout's, in turns."""
+    rates: dict[str, list[float]] = {"": [], options.against: []}
+    for _ in range(options.rounds):
+        for tree, found in rates.items():
+            async with host("", tree=tree) as proxy:
+                found.append(await turns_per_second(proxy, options.clients, options.seconds))
+    ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
+    ours, theirs = (percentile(found, 0.5) for found in rates.values())
+    show(
+        figure="turns/s on SQLite",
+        clients=options.clients,
+        ours=round(ours, 1),
+        against=round(theirs, 1),
+        ratios=[round(ratio, 2) for ratio in ratios],
+        ratio=round(percentile(ratios, 0.5), 2),
+        goal="no slower",
     )
     return True
 
@@ -267,7 +292,8 @@ FIGURES: dict[str, Callable[[postgres.Server, argparse.Namespace], Awaitable[boo
 def main() -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("figure", choices=[*FIGURES, "all"])
+    parser.add_argument("figure", choices=[*FIGURES, "sqlite", "all"])
+    parser.add_argument("--against", metavar="DIR", default="")
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
@@ -279,6 +305,10 @@ def main() -> int:
     if reason := postgres.why_none():
         sys.stderr.write(f"{reason}\n")
         return 1
+    if options.figure == "sqlite":
+        if not options.against:
+            parser.error("sqlite goes with --against DIR")
+        return 0 if asyncio.run(sqlite(options)) else 1
     wanted = FIGURES if options.figure == "all" else [options.figure]
     server = postgres.Server(postgres.new_folder(), options=("max_connections=50",))
     server.create()
