@@ -18,6 +18,7 @@ import pytest
 
 from tests.jaeger.conftest import IMAGE
 from trace_proxy.access.policy import OPEN_PATHS
+from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.settings.config import Config, ListenTcp
 from trace_proxy.settings.grammar import read_config
 from trace_proxy.settings.options import OPTIONS, PREFIX
@@ -374,6 +375,36 @@ def test_what_compose_sets_starts_a_proxy_that_the_healthcheck_finds_ready(tmp_p
 
     assert checked.returncode == 0
     assert (tmp_path / "threads.db").exists()
+
+
+def kubernetes_example() -> str:
+    """The YAML of "More than one machine" in README.md."""
+    section = (ROOT / "README.md").read_text().partition("## More than one machine\n")[2]
+    return section.partition("```yaml\n")[2].partition("```")[0]
+
+
+def test_the_kubernetes_example_has_options_that_we_take_and_ends_in_time(tmp_path: Path) -> None:
+    text = kubernetes_example()
+    for name in ("clients", "peers"):
+        (tmp_path / name).write_text(f"{name}-token-of-some-length\n")
+    (listed,) = re.findall(r"args: \[(.*?)\]", text, re.DOTALL)
+    listed = listed.replace("$(POD)", "trace-proxy-0").replace("/run/tokens", str(tmp_path))
+    argv = [word.strip().strip('"') for word in listed.split(",")]
+    variables = set(re.findall(r"\{name: ([A-Z_]+),", text))
+    (grace_s,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", text)
+    paths = re.findall(r"httpGet: \{path: (\S+), port: (\d+)\}", text)
+
+    config = read_config(argv, image_environment())
+    Entrance(config)
+
+    (listen,) = config.listen
+    assert isinstance(listen, ListenTcp)
+    assert config.fleet.advertise_url == f"ws://trace-proxy-0.trace-proxy:{listen.port}"
+    assert variables - {"POD"} <= FLEET
+    assert 0 < config.drain_timeout_s <= float(grace_s) - CLOSING_S
+    assert {path for path, _ in paths} <= OPEN_PATHS
+    assert {port for _, port in paths} == {str(listen.port)}
+    assert f"fsGroup: {arguments('USER')[0]}" in text
 
 
 def compose_command() -> list[str] | None:
