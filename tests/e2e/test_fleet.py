@@ -14,7 +14,15 @@ import pytest
 
 from tests import postgres
 from tests.e2e.processes import kill, marked
-from tests.e2e.proxy import Json, Proxy, RpcError, WebsocketClient, trace_proxy, turn_params
+from tests.e2e.proxy import (
+    Closed,
+    Json,
+    Proxy,
+    RpcError,
+    WebsocketClient,
+    trace_proxy,
+    turn_params,
+)
 from tests.postgres import new_store_url
 from tests.relay_cut import relay
 
@@ -213,13 +221,8 @@ async def test_the_threads_of_a_killed_host_go_on_elsewhere(hosts: tuple[Proxy, 
 
 async def _start_until_accepted(client: WebsocketClient, thread: str) -> str:
     """As clients do with what is retryable."""
-    while True:
-        try:
-            return await client.turn(thread, "on")
-        except RpcError as error:
-            if error.code not in (-32003, -32010):
-                raise
-            await asyncio.sleep(0.1)
+    turn: str = (await _insist(client, "turn/start", turn_params(thread, "on")))["turn"]["id"]
+    return turn
 
 
 async def test_the_threads_of_a_drained_host_move_at_once(hosts: tuple[Proxy, Proxy]) -> None:
@@ -459,3 +462,63 @@ async def test_a_database_that_is_restarted_under_load_loses_nothing(tmp_path: P
                 assert set(turns.values()) == {"completed"}
     finally:
         server.stop()
+
+
+async def test_three_hosts_restarted_one_after_the_other_under_load_lose_no_turn(
+    tmp_path: Path,
+) -> None:
+    url, ports = new_store_url(), [free_port() for _ in range(3)]
+    stacks = [contextlib.AsyncExitStack() for _ in ports]
+    living: dict[int, Proxy] = {}
+    over = asyncio.Event()
+
+    async def begin(number: int, life: int) -> None:
+        place = tmp_path / f"{number}-{life}"
+        living[number] = await stacks[number].enter_async_context(
+            host(url, place, port=ports[number])
+        )
+
+    async def work(number: int, ended: list[str]) -> None:
+        """One turn after the other in a thread, at whichever host lets him in."""
+        thread = ""
+        while not over.is_set():
+            with contextlib.suppress(Closed, aiohttp.ClientError, ConnectionError, KeyError):
+                async with living[number].client() as client:
+                    thread = thread or await client.thread()
+                    await _insist(client, "thread/resume", {"threadId": thread})
+                    while not over.is_set():
+                        turn = await _insist(
+                            client, "turn/start", turn_params(thread, "/slow 0.2")
+                        )
+                        ended.append(await _completed(client, turn["turn"]["id"]))
+            number = (number + 1) % len(ports)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(240), contextlib.AsyncExitStack() as all_hosts:
+        for number, stack in enumerate(stacks):
+            await all_hosts.enter_async_context(stack)
+            await begin(number, 0)
+        told: list[list[str]] = [[] for _ in ports]
+        async with asyncio.TaskGroup() as people:
+            for number, ended in enumerate(told):
+                people.create_task(work(number, ended))
+            for number in range(len(ports)):
+                proxy = living.pop(number)
+                proxy.signal(signal.SIGTERM)
+                assert await proxy.exit_code() == 0
+                await begin(number, 1)
+            over.set()
+
+    assert all(len(ended) > len(ports) for ended in told)
+    assert {status for ended in told for status in ended} == {"completed"}
+
+
+async def _insist(client: WebsocketClient, method: str, params: Json) -> Json:
+    """Ask again while the answer is that it may be asked again."""
+    while True:
+        try:
+            return await client.request(method, params)
+        except RpcError as error:
+            if error.code not in (-32001, -32003, -32010):
+                raise
+            await asyncio.sleep(0.1)
