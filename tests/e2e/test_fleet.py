@@ -28,6 +28,9 @@ from tests.relay_cut import relay
 
 LEASE_S = 3
 
+START_S = 60.0
+"""On a machine where many tests run at once."""
+
 
 def free_port() -> int:
     """A port that nobody listens on now."""
@@ -50,7 +53,10 @@ async def host(
         # Commands run in a login shell; whose profile this machine has is not our subject.
         "HOME": str(directory),
     }
-    async with trace_proxy(*place, *options, env=env, listen=listen, directory=directory) as proxy:
+    async with trace_proxy(
+        *place, *options, env=env, listen=listen, directory=directory, wait=False
+    ) as proxy:
+        proxy.ready = await proxy.logged("proxy.ready", timeout_s=START_S)
         yield proxy
 
 

@@ -36,6 +36,9 @@ from tests.load.figures import milliseconds, percentile, show
 
 ROOT = Path(__file__).parents[2]
 WRITER = "tests.core_server.storage.sql.fleet_writer"
+START_S = 90.0
+"""On a machine where others work, too."""
+
 RETRY_S = 0.05
 """A client that is told to try again, tries so often."""
 
@@ -56,7 +59,11 @@ async def host(
             **({"PYTHONPATH": tree} if tree else {}),
         }
         fleet = ("--advertise-url", listen) if store else ()
-        async with trace_proxy(*fleet, env=env, listen=listen, directory=Path(folder)) as proxy:
+        place = Path(folder)
+        async with trace_proxy(
+            *fleet, env=env, listen=listen, directory=place, wait=False
+        ) as proxy:
+            proxy.ready = await proxy.logged("proxy.ready", timeout_s=START_S)
             yield proxy
 
 

@@ -302,7 +302,8 @@ OPTIONS: Final = (
     Option(
         name="advertise-url",
         group=_FLEET,
-        help="ws://HOST:PORT where the other hosts that share a PostgreSQL store reach this one",
+        help="ws://HOST:PORT where the other hosts that share a PostgreSQL store reach this one;"
+        " without it, the first --listen with a port",
         section="fleet",
         field="advertise_url",
         read=read_text,
