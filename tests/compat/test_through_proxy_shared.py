@@ -5,20 +5,24 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from tests.compat.cores import Core, running_core
-from tests.compat.real_codex import needs_codex
+from tests.compat.real_codex import needs_codex, needs_newest_codex, newest_codex
 from tests.e2e.proxy import Client, Json, Proxy, trace_proxy, turn_params
 
 pytestmark = needs_codex
 
 
 @contextlib.asynccontextmanager
-async def _shared(directory: Path) -> AsyncIterator[tuple[Core, Proxy]]:
-    async with (
-        running_core("codex", directory) as core,
-        trace_proxy(core=core.command, env=core.env) as proxy,
-    ):
-        yield core, proxy
+async def _shared(
+    directory: Path, binary: Path | None = None
+) -> AsyncIterator[tuple[Core, Proxy]]:
+    """The proxy in front of a codex: the packaged one, or this."""
+    async with running_core("codex", directory) as core:
+        command = core.command if binary is None else (str(binary), *core.command[1:])
+        async with trace_proxy(core=command, env=core.env) as proxy:
+            yield core, proxy
 
 
 async def _text_of(client: Client, turn: str) -> str:
@@ -120,6 +124,45 @@ async def test_a_drain_waits_for_the_turn_and_delivers_its_end(tmp_path: Path) -
         assert await one.closed() == 1012
         assert await proxy.exit_code() == 0
         assert await proxy.survivors() == {}
+
+
+async def _review(core: Core, client: Client) -> str:
+    """Start a review that streams for a while; returns the id in its answer."""
+    target = {"type": "custom", "instructions": core.slow(1)}
+    params = {"threadId": await client.thread(), "target": target}
+    turn: str = (await client.request("review/start", params))["turn"]["id"]
+    return turn
+
+
+NEWEST = pytest.param(newest_codex(), marks=needs_newest_codex)
+
+
+@pytest.mark.parametrize("binary", [None, NEWEST], ids=["packaged", "newest"])
+async def test_a_drain_waits_for_a_review_and_ends(tmp_path: Path, binary: Path | None) -> None:
+    async with _shared(tmp_path, binary) as (core, proxy), proxy.client() as client:
+        turn = await _review(core, client)
+        started = await client.wait_for("turn/started")
+        proxy.signal(signal.SIGTERM)
+        done = await client.wait_for("turn/completed")
+        assert done["params"]["turn"]["id"] == turn, started
+        assert done["params"]["turn"]["status"] == "completed"
+        assert await client.closed() == 1012
+        assert await proxy.exit_code() == 0
+
+
+@pytest.mark.parametrize("binary", [None, NEWEST], ids=["packaged", "newest"])
+async def test_an_interrupted_review_leaves_no_turn_behind(
+    tmp_path: Path, binary: Path | None
+) -> None:
+    async with _shared(tmp_path, binary) as (core, proxy), proxy.client() as client:
+        await _review(core, client)
+        started = (await client.wait_for("turn/started"))["params"]
+        params = {"threadId": started["threadId"], "turnId": started["turn"]["id"]}
+        await client.request("turn/interrupt", params)
+        await client.wait_for("turn/completed")
+        proxy.signal(signal.SIGTERM)
+        assert await client.closed() == 1012
+        assert await proxy.exit_code() == 0
 
 
 async def test_the_core_behaves_as_if_each_client_were_its_only_one(tmp_path: Path) -> None:

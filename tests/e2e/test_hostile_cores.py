@@ -5,8 +5,10 @@ drain's deadline; everything else without one.
 """
 
 import asyncio
+import contextlib
 import re
 import signal
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -20,6 +22,14 @@ BOUNDS = ("--max-core-line-bytes", "1000000", "--core-stall", "3")
 DEADLINE = ("--drain-timeout", "0.5")
 FILLING = 8
 """Requests behind the one that matters: a core that has hung has something to take."""
+
+
+@contextlib.asynccontextmanager
+async def started(*options: str, core: list[str]) -> AsyncIterator[Proxy]:
+    """A proxy, however long it takes to start beside other work on the machine."""
+    async with trace_proxy(*options, core=core, wait=False) as proxy:
+        proxy.ready = await proxy.logged("proxy.ready", timeout_s=60)
+        yield proxy
 
 
 async def fate(client: WebsocketClient, request: int) -> str:
@@ -52,7 +62,7 @@ async def test_no_request_stays_open_and_the_drain_ends(name: str, sessions: str
     row = ROWS[name]
     options = (*FAST, *BOUNDS, "--sessions", sessions, *(DEADLINE if row.fate == "open" else ()))
     core = fake_core("hostile", name)
-    async with trace_proxy(*options, core=core) as proxy, proxy.client() as client:
+    async with started(*options, core=core) as proxy, proxy.client() as client:
         await client.request("thread/start", {})
         request = await client.begin("model/list")
         if row.fate == "open":

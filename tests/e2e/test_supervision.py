@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.clients import has_id
 from tests.e2e.processes import kill, marked, nobody_left
-from tests.e2e.proxy import Client, Closed, Proxy, fake_core, trace_proxy, turn_params
+from tests.e2e.proxy import Client, Closed, Proxy, RpcError, fake_core, trace_proxy, turn_params
 
 FAST = ("--restart-backoff-min", "0.05", "--restart-backoff-max", "0.1")
 """Back at once, so that a test need not wait."""
@@ -82,6 +82,26 @@ async def test_a_real_thread_goes_on_after_its_core_was_killed() -> None:
         assert done["params"]["turn"]["status"] == "completed"
         read = await client.request("thread/read", {"threadId": thread, "includeTurns": True})
         assert len(read["thread"]["turns"]) == 2
+
+
+async def test_a_thread_can_be_resumed_while_its_core_comes_back() -> None:
+    """The TUI gives a thread up for good when `thread/resume` fails with -32600."""
+    async with trace_proxy(*FAST) as proxy, proxy.client() as client, proxy.client() as other:
+        thread = await client.thread()
+        await client.turn(thread, "before")
+        await client.wait_for("turn/completed")
+        for times in range(1, 4):
+            kill(proxy.core_pid(times))
+            for each in (client, other):
+                try:
+                    answer = await each.request("thread/resume", {"threadId": thread})
+                except RpcError as error:  # it was given to the core that died
+                    assert (error.code, error.data) == (-32003, LOST)  # noqa: PT017
+                    answer = await each.request("thread/resume", {"threadId": thread})
+                assert answer["thread"]["id"] == thread
+            await proxy.logged("core.ready", times=times + 1)
+        await client.turn(thread, "after")
+        await client.wait_for("turn/completed")
 
 
 async def test_a_request_while_the_core_is_down_waits_for_it() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 
 import pytest
 
@@ -162,3 +163,17 @@ async def test_localhost_is_all_that_it_resolves_to() -> None:
                 writer.write(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 assert b"200 OK" in await gone(reader)
                 writer.close()
+
+
+async def test_who_hangs_up_before_the_answer_is_no_fault_of_ours() -> None:
+    core = fake_core("mcp")
+    async with trace_proxy("--sessions", "per-connection", core=core) as proxy:
+        host, _, port = proxy.http_url.removeprefix("http://").rstrip("/").partition(":")
+        fields = "".join(f"{name}: {value}\r\n" for name, value in GOOD.items())
+        handshake = f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\n{fields}\r\n".encode()
+        for _ in range(60):
+            with socket.create_connection((host, int(port))) as hasty:
+                hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                hasty.sendall(handshake)
+        assert (await proxy.get("/healthz"))[0] == 200
+        assert proxy.log("http.failed") == []

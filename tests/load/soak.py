@@ -4,8 +4,9 @@
 
 Clients over real websockets read threads, run turns and approve commands, hang up at
 random moments and come back. Meanwhile cores are killed with SIGKILL, and proxies are
-drained with SIGTERM while a successor on the same store takes over. A ledger holds what
-was promised: each request answered once with its own id, each accepted turn ended in
+drained with SIGTERM while a successor on the same store takes over, messages of every shape
+come from clients that nobody has to like, and another proxy of the same kind has cores that
+break the protocol in every way of `tests/e2e/cores/hostile`. A ledger holds what was promised: each request answered once with its own id, each accepted turn ended in
 front of its client or found ended later, nothing said to who had not asked. Prints one
 verdict and a table. Exit code 1 when something was lost, said twice, or grew.
 """
@@ -26,13 +27,23 @@ from typing import Final
 
 import aiohttp
 
+from tests.e2e.clients import Closed, WebsocketClient
+from tests.e2e.cores.hostile import ROWS
 from tests.e2e.processes import kill, resident_bytes
-from tests.e2e.proxy import Proxy, trace_proxy
+from tests.e2e.proxy import MAX_MESSAGE_BYTES, Proxy, fake_core, trace_proxy
 from tests.load.figures import milliseconds, show
 from tests.load.ledger import Ledger
+from tests.load.shapes import SHAPES, shaped
 from tests.load.soak_client import BURST, Client, Habits
 
-MIB: Final = 1024 * 1024
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+READY_S: Final = 60.0
+"""For a proxy to start beside all this."""
+
+SHAPE_S: Final = 0.2
+"""Between two messages of the rude client."""
+
 GROWTH_BYTES: Final = 32 * MIB
 """What the last proxy may gain from the moment when all clients are there: caches fill."""
 
@@ -85,6 +96,8 @@ class Stage:
     kills: int = 0
     drains_s: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    shaped: int = 0
+    hostile: int = 0
     full: Sample | None = None
 
     async def start(self) -> None:
@@ -160,6 +173,48 @@ async def disturb(stage: Stage, options: argparse.Namespace, dice: random.Random
     await asyncio.sleep(max(0.0, began_s + whole_s - time.monotonic()))
 
 
+async def shape(stage: Stage, dice: random.Random) -> None:
+    """A rude client: one message of some shape and size after the other, and what it asks beside."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            name = dice.choice(sorted(SHAPES))
+            size = dice.choice((31 * KIB, 31 * KIB, 31 * KIB, MIB, 4 * MIB))
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError, Closed):
+                async with session.ws_connect(stage.url(), max_msg_size=MAX_MESSAGE_BYTES) as ws:
+                    client = WebsocketClient(ws)
+                    await client.initialize()
+                    for request_id in range(1000, 1020):
+                        await client.write(shaped(name, size, request_id))
+                        await client.request("thread/unsubscribe", {"threadId": "none"})
+                        stage.shaped += 1
+                        await asyncio.sleep(SHAPE_S)
+            await asyncio.sleep(SHAPE_S)
+
+
+async def hostility(stage: Stage, dice: random.Random) -> None:
+    """Cores that break the protocol, one life after the other: no drain of theirs may hang."""
+    while True:
+        name = dice.choice(sorted(ROWS))
+        sessions = dice.choice(("shared", "per-connection"))
+        options = ("--sessions", sessions, "--drain-timeout", "1", "--restart-backoff-max", "0.5")
+        async with trace_proxy(*options, core=fake_core("hostile", name), wait=False) as proxy:
+            proxy.ready = await proxy.logged("proxy.ready", timeout_s=READY_S)
+            async with proxy.client() as client:
+                await client.begin("model/list")
+                with contextlib.suppress(AssertionError, Closed):
+                    await client.wait(lambda each: each.get("id") == 2, timeout_s=1)
+                proxy.signal(signal.SIGTERM)
+                try:
+                    code = await proxy.exit_code(timeout_s=DRAIN_S)
+                except AssertionError:
+                    stage.wrong.append(f"a drain with the hostile core {name!r} hangs")
+                    return
+            left = await proxy.survivors()
+            if code not in EXITS or left:
+                stage.wrong.append(f"hostile core {name!r}, {sessions}: exit {code}, left {left}")
+        stage.hostile += 1
+
+
 async def watch(stage: Stage, whole_s: float) -> None:
     """Notice how the proxy looks once all have come to it: a tenth of the time later."""
     while True:
@@ -194,6 +249,8 @@ async def soak(options: argparse.Namespace) -> bool:
             beside = [
                 watchers.create_task(watch(stage, options.minutes * 60)),
                 watchers.create_task(probe(stage, took_s)),
+                watchers.create_task(shape(stage, random.Random(options.seed))),  # noqa: S311 - repeatable
+                watchers.create_task(hostility(stage, random.Random(options.seed))),  # noqa: S311 - as above
             ]
             async with asyncio.TaskGroup() as tasks:
                 for number in range(options.connections):
@@ -250,6 +307,7 @@ def report(stage: Stage, last: Sample, empty: Sample, took_s: list[float]) -> bo
     show(cut_by_a_close=ledger.cut, closed={str(code): n for code, n in ledger.closed.items()})
     show(lost=ledger.lost.count, doubled=ledger.doubled.count, strange=ledger.strange.count)
     show(turns=ledger.turns, of_them_not_completed=ledger.interrupted)
+    show(messages_of_odd_shapes=stage.shaped, lives_of_hostile_cores=stage.hostile)
     show(kills=stage.kills, drains=len(stage.drains_s), drain_ms=milliseconds(stage.drains_s))
     every_s = list(itertools.chain.from_iterable(ledger.took_s.values()))
     show(request_ms=milliseconds(every_s), probe_ms=milliseconds(took_s))

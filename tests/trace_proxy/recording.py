@@ -48,7 +48,7 @@ class CountingIds:
 
     def sampled(self, parent: SpanContext | None, trace_id: int, name: str) -> bool:
         assert trace_id
-        assert name
+        assert name is not None
         return self._sampled if parent is None else parent.sampled
 
     def _next(self) -> int:

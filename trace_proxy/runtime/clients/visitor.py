@@ -144,7 +144,7 @@ class Visitor(web.RequestHandler):
         """Answer what could not be handled; nothing of it is repeated, here or in the log."""
         if isinstance(exc, LineTooLong):
             status = 431  # RFC 6585 section 5
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):  # he hung up meanwhile
             _log.error("http.failed", error=type(exc).__name__)
         response = web.Response(status=status, text=_TEXTS.get(status, _TEXTS[400]))
         response.force_close()
