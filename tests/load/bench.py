@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-SCENARIOS: Final = ("fan", "pipe", "rtt", "open", "push", "idle")
+SCENARIOS: Final = ("fan", "pipe", "rtt", "open", "push", "fanout", "idle")
 THREAD: Final = (
     '{"threadId":"01a2b3c4-1111-7222-8333-444455556666","includeTurns":false,"pad":"%s"}'
 )
@@ -163,7 +163,7 @@ def main() -> int:
     arguments = parser.parse_args()
     variants: tuple[str, ...] = ("stock SDK", "trace-proxy", "tracing off")
     if arguments.against is not None:
-        variants = ("before", "trace-proxy")
+        variants = ("stock SDK", "before", "trace-proxy")
     with tempfile.TemporaryDirectory() as directory:
         harness = Path(directory) / "harness"
         harness.mkdir()
@@ -184,7 +184,7 @@ def run(
     for _ in range(rounds):
         for style in styles:
             for variant in variants:
-                if not (variant == "stock SDK" and scenario in ("push", "idle")):
+                if not (variant == "stock SDK" and scenario in ("push", "fanout", "idle")):
                     measured = bench.measure(variant, scenario, style)
                     results.setdefault((style, variant), []).append(measured)
     one = next(iter(results.values()))[0]

@@ -25,14 +25,14 @@ class Request(msgspec.Struct):
     """What a relay must see of a request."""
 
     method: str
-    id: int | None = None
+    id: int | str | None = None
     params: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Answer(msgspec.Struct):
     """What a relay must see of an answer."""
 
-    id: int
+    id: int | str
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -44,7 +44,7 @@ class StockProxy:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = trace.get_tracer("stock", tracer_provider=provider)
         self._child = child
-        self._pending: dict[int, tuple[web.WebSocketResponse, int, Span]] = {}
+        self._pending: dict[int | str, tuple[web.WebSocketResponse, int | str, Span]] = {}
         self._next_id = 0
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:

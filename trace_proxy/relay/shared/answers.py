@@ -51,14 +51,7 @@ class Answers:
         if pending.names is not None:
             self._note_handle(pending, pending.names, failed=error is not None)
         if connection is not None:
-            answer = envelope.answer(pending.id, message)
-            if pending.handle is not None:
-                answer = handles.restore(answer, pending.handle, failed=error is not None)
-            board.send(connection, answer)
-            if error is None and pending.method == "thread/resume":
-                self._replay(pending)
-            if board.content is not None and pending.span is not None:
-                board.content.of_answer(pending.span, message)
+            self._hand_on(connection, pending, message)
             board.settled(pending, core=core, error=error, link=link, turn_id=turn_id)
         return True
 
@@ -78,6 +71,18 @@ class Answers:
             self._note_handle(pending, pending.names, failed=True)
         if pending.connection is not None:
             board.refuse(pending, refusal.CORE_ANSWER)
+
+    def _hand_on(self, connection: Connection, pending: Pending, message: CoreMessage) -> None:
+        board = self._board
+        answer = envelope.answer(pending.id, message)
+        if pending.handle is not None:
+            failed = message.error is not UNSET
+            answer = handles.restore(answer, pending.handle, failed=failed)
+        board.send(connection, answer)
+        if pending.traits.tells and pending.method == "thread/resume" and message.error is UNSET:
+            self._replay(pending)
+        if board.content is not None and pending.span is not None:
+            board.content.of_answer(pending.span, message)
 
     def _note(
         self, core: CoreSession, pending: Pending, message: CoreMessage

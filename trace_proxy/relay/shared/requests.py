@@ -82,9 +82,8 @@ class Requests:
         if board.content is not None:
             span = board.content.of_request(span, params)
         pending = Pending(connection, request_id, traits, size, None, span)
-        if span.resolution.rejections:
-            for rejection in span.resolution.rejections:
-                board.effects.context_rejected(connection, rejection)
+        for rejection in span.resolution.rejections:
+            board.effects.context_rejected(connection, rejection)
         refused = None
         if traits.guarded or traits.new_work or connection.session is None:
             refused = self._forbidden(connection, traits, params)

@@ -171,16 +171,13 @@ class FrameParser:
         at, end = 0, len(data)
         if self._left:  # of a frame that has begun
             at = self._take(data, 0, end, parsed)
-        most, add = self._max, parsed.append
+        most = self._max
         while end - at >= 2:
             first, second, begin = data[at], data[at + 1], at + 6
             size = second & 0x7F
-            if size == _SHORT:
-                begin += 2
-                size = int.from_bytes(data[at + 2 : at + 4], "big")
-            elif size > _SHORT:
-                begin += 8
-                size = int.from_bytes(data[at + 2 : at + 10], "big")
+            if size >= _SHORT:
+                begin += 2 if size == _SHORT else 8
+                size = int.from_bytes(data[at + 2 : begin - 4], "big")
             behind = begin + size
             if (
                 first == _FINAL_TEXT
@@ -193,7 +190,7 @@ class FrameParser:
                 websocket_mask(data[begin - 4 : begin], payload)
                 text = bytes(payload)
                 if text.isascii() or _is_utf8(text):
-                    add(text)
+                    parsed.append(text)
                     at = behind
                 else:
                     self._violated(_NOT_UTF8, parsed)

@@ -38,7 +38,7 @@ class SharedCores:
         no_core_left: Called when no core is up and none will be, with the reason.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it is made of
         self,
         hub: Hub,
         processes: Processes,

@@ -1,5 +1,7 @@
 """Who is cut and when, and who is to be read more slowly."""
 
+import asyncio
+
 import pytest
 
 from tests.trace_proxy.recording import NO_CONTEXT, Proxy
@@ -38,6 +40,38 @@ async def test_what_was_not_offered_to_a_client_yet_cuts_nobody() -> None:
     door.clients.send(opened, b"two")
     door.clients.look_after(0.0)
     assert client.closing is None
+    client.read()
+    assert client.got == b"onetwo"
+
+
+async def test_what_one_call_queues_is_written_when_it_is_through() -> None:
+    door = Door()
+    opened, client = door.connect()
+    door.clients.send(opened, b"before ")
+
+    def answer_twice() -> None:
+        door.clients.send(opened, b"one")
+        door.clients.send(opened, b"two")
+        client.read()
+        assert client.got == b""
+
+    door.clients.join(answer_twice)
+    client.read()
+    assert client.got == b"before onetwo"
+
+
+async def test_what_a_call_queued_before_it_failed_is_written_too() -> None:
+    door = Door()
+    opened, client = door.connect()
+
+    def fail() -> None:
+        door.clients.send(opened, b"one")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        door.clients.join(fail)
+    door.clients.send(opened, b"two")
+    await asyncio.sleep(0)
     client.read()
     assert client.got == b"onetwo"
 
