@@ -17,10 +17,13 @@ from core_server.protocol.threads import (
     Goal,
     Idle,
     OpenedThread,
+    ReadState,
     SystemError_,
     Thread,
     ThreadSettings,
     ThreadStatus,
+    UnreadFromStart,
+    UnreadTurn,
 )
 from core_server.protocol.turns import TokenCounts, TokenUsage, Turn
 from core_server.protocol.wire import (
@@ -107,6 +110,7 @@ class ThreadMachine:
         self.injected: tuple[Injected, ...] = ()
         self.usage: TokenUsage | None = None
         self.usage_turn_id = ""
+        self.read_state: ReadState | None = None
         self.subscribed = True
         self.status: ThreadStatus = Idle()
         self.turn: TurnMachine | None = None
@@ -168,6 +172,17 @@ class ThreadMachine:
         self.turn = None
         self.updated_at_s = turn.completed_at or self.updated_at_s
         self.status = SystemError_() if turn.status == "failed" else Idle()
+
+    def unread(self, turn_id: str, revision: str) -> ReadState:
+        """A turn came to an end that somebody may want to read."""
+        first = self.read_state.first_unread if self.read_state else None
+        self.read_state = ReadState(revision, first or UnreadTurn(turn_id))
+        return self.read_state
+
+    def mark(self, revision: str, *, read: bool) -> ReadState:
+        """The user read all of it, or wants to read it again."""
+        self.read_state = ReadState(revision, None if read else UnreadFromStart())
+        return self.read_state
 
     def next_item(self) -> int:
         """The place of the next item."""
