@@ -173,25 +173,37 @@ class Narrator:
                 self._tell_end(finished, None, None)
         else:
             row = turn_row(self.thread.id, self.turn.ordinal, finished)
-            marks = finished.status != "interrupted" and not self.thread.facts.ephemeral
-            if marks:
-                self.thread.unread(self.turn.id, self._context.new_id())
+            mark = self._marked(finished)
             after = self._context.write(self.thread, PutTurn(row))
-            if marks and self.thread.read_state is not None:
-                mark = ReadStateChanged(self.thread.id, self.thread.read_state)
+            if mark is not None and finished.error is None:
                 self.say("thread/readState/changed", mark, after)
             told = StatusChanged(self.thread.id, self.thread.status)
             failed = StatusChanged(self.thread.id, SystemError_())
             self._voice.say("thread/status/changed", told, self.thread, after, failed)
-            self._tell_end(finished, after, _lost(finished))
+            self._tell_end(finished, after, _lost(finished), mark)
         for method, params in self._at_last:
             self.say(method, params)
 
-    def _tell_end(self, finished: Turn, after: Durable | None, lost: Turn | None) -> None:
+    def _marked(self, finished: Turn) -> ReadStateChanged | None:
+        """There is something to read, unless the user was there and stopped it."""
+        if finished.status == "interrupted" or self.thread.facts.ephemeral:
+            return None
+        state = self.thread.unread(self.turn.id, self._context.new_id())
+        return ReadStateChanged(self.thread.id, state)
+
+    def _tell_end(
+        self,
+        finished: Turn,
+        after: Durable | None,
+        lost: Turn | None,
+        mark: ReadStateChanged | None = None,
+    ) -> None:
         thread = self.thread
         if finished.error is not None:
             told = ErrorNotification(finished.error, False, thread.id, self.turn.id)  # noqa: FBT003
             self.say("error", told, after)
+            if mark is not None:
+                self.say("thread/readState/changed", mark, after)
         done = TurnNotification(thread.id, finished)
         otherwise = None if lost is None else TurnNotification(thread.id, lost)
         self._voice.say("turn/completed", done, thread, after, otherwise)
