@@ -30,7 +30,7 @@ from core_server.runtime import stdio
 from core_server.runtime.dispatcher import Dispatcher
 from core_server.runtime.identifiers import Uuid7
 from core_server.session.gate import Gate
-from core_server.session.lifecycle import Lifecycle, Signal
+from core_server.session.lifecycle import Lifecycle, Signal, waiting_for
 from core_server.session.thread import ThreadMachine
 from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
@@ -196,9 +196,11 @@ class Server:
         which = SIGNALS[number]
         match self._lifecycle.signal(which, now_s=time.monotonic()):
             case "drain":
-                logger().info("core.draining", signal=which)
+                hint = waiting_for(self._turns.running, self._dispatcher.running)
+                logger().info("core.draining", signal=which, hint=hint)
                 self._draining.set()
             case "force":
+                logger().warning("core.forced", signal=which, exit_code=FORCED[which])
                 os._exit(FORCED[which])
             case None:
                 pass
