@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.proxy import ROOT, WAIT_S, Json
+from tests.e2e.clients import WAIT_S
+from tests.e2e.proxy import ROOT, Json
 
 TAKE_TERMINAL = (
     "import fcntl, os, sys, termios\n"
@@ -57,16 +58,21 @@ class AtTerminal:
 
     async def read(self) -> None:
         """Read until the terminal is closed."""
-        reader = asyncio.StreamReader()
-        loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), open(self._master, "rb", closefd=False)
-        )
-        with contextlib.suppress(OSError):  # EIO: nobody has its other end any more
-            while piece := await reader.read(4096):
-                self._seen += piece.decode()
+        os.set_blocking(self._master, False)
+        readable, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(self._master, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                with contextlib.suppress(BlockingIOError):
+                    self._seen += os.read(self._master, 65536).decode()
                 async with self._changed:
                     self._changed.notify_all()
+        except OSError:  # EIO: nobody has its other end any more
+            return
+        finally:
+            loop.remove_reader(self._master)
 
 
 @contextlib.asynccontextmanager

@@ -148,7 +148,7 @@ class Answers:
             return None, turn_id
         turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)
         context = board.turns.answered(turn, span)
-        if context is turn.context:
+        if context is None:  # it joined none
             session = pending.connection and pending.connection.session
             board.effects.log(
                 "turn.started",
