@@ -90,6 +90,9 @@ TOOLS: tuple[dict[str, object], ...] = (
 )
 
 
+TOOL_NAMES = frozenset(str(tool["name"]) for tool in TOOLS)
+
+
 def chat_tools() -> list[dict[str, object]]:
     """Return the tools for Chat Completions: not strict, what is optional is not required.
 
