@@ -19,7 +19,7 @@ from core_server.config import Config
 from core_server.engines.base import Engine, HistoryEntry
 from core_server.errors import thread_not_found
 from core_server.logs import logger
-from core_server.protocol.threads import SampleResult
+from core_server.protocol.threads import SampleParams, SampleResult
 from core_server.protocol.turns import TurnError
 from core_server.records import thread_row
 from core_server.session.gate import Gate
@@ -80,7 +80,7 @@ class Turns(Protocol):
         ...
 
     async def aside(
-        self, thread: ThreadMachine, source_turn_id: str, text: str, effort: str | None
+        self, thread: ThreadMachine, params: SampleParams, trace: "Trace"
     ) -> SampleResult:
         """Ask the engine once more, without a trace in the thread.
 

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from core_server.context import Context
+from core_server.context import Context, Trace
 from core_server.errors import invalid_request
 from core_server.handlers.loading import assemble, check_id, stored
 from core_server.protocol.items import AgentMessageItem, PlanItem, TextInput, UserMessageItem
@@ -237,7 +237,9 @@ async def search(context: Context, params: SearchParams) -> SearchResult:
     return await _found(context, params, "thread/search")
 
 
-async def stream(context: Context, params: SearchParams, request_id: bytes) -> SearchResult:
+async def stream(
+    context: Context, params: SearchParams, request_id: bytes, _trace: Trace
+) -> SearchResult:
     """`thread/search/stream`: hits are told before the answer, which holds them all."""
     result = await _found(context, params, "thread/search")
     if result.data:

@@ -107,7 +107,7 @@ IDENTIFIED: dict[str, Handler] = {
     "thread/search/stream": pages.stream,
     "thread/sample": turns.sample,
 }
-"""(context, params, the request's id as sent) → …: what they tell on their way names it."""
+"""(context, params, the request's id as sent, trace) → …: they can be named while they run."""
 
 ASIDE = frozenset({"thread/sample"})
 """Not in the order of its thread's requests: it takes long, and changes nothing there."""

@@ -192,7 +192,9 @@ def _alone(context: Context, thread_id: str, work: Work) -> Reply:
     return begin(context, thread, work, lambda _: Nothing())
 
 
-async def sample(context: Context, params: SampleParams, request_id: bytes) -> SampleResult:
+async def sample(
+    context: Context, params: SampleParams, request_id: bytes, trace: Trace
+) -> SampleResult:
     """`thread/sample`: one more answer, aside from the turns.
 
     What the reference answers with -32603 (cancelled, the endpoint failed) is -32600 here:
@@ -205,9 +207,7 @@ async def sample(context: Context, params: SampleParams, request_id: bytes) -> S
     scope = context.asides[known] = asyncio.timeout(None)
     try:
         async with scope:
-            return await context.turns.aside(
-                thread, params.expected_turn_id, params.prompt, params.effort
-            )
+            return await context.turns.aside(thread, params, trace)
     except TimeoutError:
         if not scope.expired():
             raise

@@ -245,7 +245,7 @@ class Dispatcher:
         if route.traced:
             return route.handler(context, call.params, trace_of(call.message.trace))
         if route.identified:
-            return route.handler(context, call.params, call.id)
+            return route.handler(context, call.params, call.id, trace_of(call.message.trace))
         return route.handler(context, call.params)
 
     def _is_unclaimed(self, call: Call) -> bool:

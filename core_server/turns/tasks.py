@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from core_server.context import Context, Work
+from core_server.context import Context, Trace, Work
 from core_server.engines.base import HistoryEntry, TextPart, UserMessage
 from core_server.logs import logger
 from core_server.outgoing.notifier import Voice, now_ms
 from core_server.outgoing.outbox import Outbox
-from core_server.protocol.threads import SampleResult, StatusChanged
+from core_server.protocol.threads import SampleParams, SampleResult, StatusChanged
 from core_server.protocol.turns import TurnError, TurnNotification
 from core_server.records import history_of
 from core_server.session.thread import ThreadMachine
@@ -79,7 +79,7 @@ class TurnTasks:
             await asyncio.wait([task])
 
     async def aside(
-        self, thread: ThreadMachine, source_turn_id: str, text: str, effort: str | None
+        self, thread: ThreadMachine, params: SampleParams, trace: Trace
     ) -> SampleResult:
         """Ask the engine with what was said in the thread and one message more.
 
@@ -92,16 +92,17 @@ class TurnTasks:
         assert context is not None, "serve() comes first"
         history = [
             *await self._history(context, thread, None),
-            UserMessage((TextPart(text),)),
+            UserMessage((TextPart(params.prompt),)),
         ]
-        prompt = prompt_of(thread.settings, history, Work())
-        if effort is not None:
-            prompt = msgspec.structs.replace(prompt, effort=effort)
+        work = Work(traceparent=trace.traceparent or "", tracestate=trace.tracestate or "")
+        prompt = prompt_of(thread.settings, history, work)
+        if params.effort is not None:
+            prompt = msgspec.structs.replace(prompt, effort=params.effort)
         sample = Sample(None, self._outbox, [])
         await sample.take(context.engine, prompt)
         used = sample.usage
         return SampleResult(
-            source_turn_id,
+            params.expected_turn_id,
             sample.response_id or f"resp_{context.new_id()}",
             sample.text or None,
             None if used is None else used.input_tokens,

@@ -18,6 +18,8 @@ from tests.core_server.in_process import served
 from tests.core_server.scripted_engine import ScriptedEngine, call
 from tests.stdio_client import Json, RpcError, StdioClient
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 def _marks(client: StdioClient) -> list[Json]:
     return [
@@ -80,7 +82,7 @@ async def test_a_sample_is_answered_with_what_was_said_and_leaves_no_trace() -> 
         turn = (await run_turn(client, thread_id, "one"))["turn"]
         before = len(client.methods())
         params = {"threadId": thread_id, "expectedTurnId": turn["id"], "prompt": "say"}
-        answer = await client.request("thread/sample", params)
+        answer = await client.request("thread/sample", params, trace={"traceparent": TRACE})
         assert client.methods()[before:] == []
         await run_turn(client, thread_id, "two")
     assert answer == {
@@ -95,6 +97,7 @@ async def test_a_sample_is_answered_with_what_was_said_and_leaves_no_trace() -> 
     one, two, say = (UserMessage((TextPart(word),)) for word in ("one", "two", "say"))
     first = AgentMessage("first")
     assert said == [(one, first, say), (one, first, two)]
+    assert [prompt.traceparent for prompt in engine.prompts[1:]] == [TRACE, ""]
 
 
 async def test_a_sample_can_be_cancelled_and_holds_nobody_up_meanwhile() -> None:
