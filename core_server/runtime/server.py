@@ -11,6 +11,7 @@ them it is 2.6 s, and the contract says 3.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -46,6 +47,9 @@ COMMIT_S: Final = 1.0
 
 FLUSH_S: Final = 0.3
 """For a client that closed its stdin and still reads; one that reads needs no time."""
+
+HEAD_START_S: Final = 0.02
+"""A client that starts us speaks at once; two threads that import slow each other down."""
 
 SAID_S: Final = 0.3
 """A thread that still looks for a sandbox then finds one in milliseconds, or hangs."""
@@ -83,6 +87,7 @@ class Server:
         self._gate = Gate()
         self._over = asyncio.Event()
         self._draining = asyncio.Event()
+        self._heard = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Server {self._lifecycle!r} {self._gate!r}>"
@@ -159,6 +164,14 @@ class Server:
         return False
 
     async def _open(self) -> None:
+        """Open the store; what a client said at once is answered before that loads its library.
+
+        Raises:
+            StartError: the store cannot be opened.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_S):
+                await self._heard.wait()
         try:
             await self._store.open()
             await self._context.fleeting.open()
@@ -169,6 +182,7 @@ class Server:
         for line in lines:
             self._dispatcher.line(line)
         self._writer.flush()
+        self._heard.set()
         if self._dispatcher.full:
             self._reader.pause()
 
@@ -182,6 +196,7 @@ class Server:
 
     def _input_ended(self) -> None:
         self._lifecycle.input_ended()
+        self._heard.set()
         self._over.set()
 
     def _take_signals(self) -> None:
