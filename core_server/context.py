@@ -19,7 +19,7 @@ from core_server.config import Config
 from core_server.engines.base import Engine, HistoryEntry
 from core_server.errors import thread_not_found
 from core_server.logs import logger
-from core_server.protocol.threads import StatusChanged
+from core_server.protocol.threads import SampleParams, SampleResult, StatusChanged
 from core_server.protocol.turns import TurnError
 from core_server.records import thread_row
 from core_server.session.gate import Gate
@@ -79,6 +79,16 @@ class Turns(Protocol):
         """Wait until no turn runs in the thread."""
         ...
 
+    async def aside(
+        self, thread: ThreadMachine, params: SampleParams, trace: "Trace"
+    ) -> SampleResult:
+        """Ask the engine once more, without a trace in the thread.
+
+        Raises:
+            EngineError: it failed for good.
+        """
+        ...
+
     def inject(self, thread: ThreadMachine, entries: Sequence[HistoryEntry]) -> None:
         """Something was put into the history of a thread."""
         ...
@@ -126,6 +136,7 @@ class Context:
         room: Waits while too much is unread to produce more.
         executions: Commands of `command/exec` by the client's name; None while starting.
         accepted: Writes of turns and input that were accepted and not told of yet, by id.
+        asides: What ends a `thread/sample`, by the id of its request.
     """
 
     config: Config
@@ -140,6 +151,7 @@ class Context:
     threads: dict[str, ThreadMachine] = field(default_factory=dict)
     executions: dict[str, Process | None] = field(default_factory=dict)
     accepted: dict[str, Durable] = field(default_factory=dict)
+    asides: dict[bytes, asyncio.Timeout] = field(default_factory=dict)
 
     def loaded(self, thread_id: str) -> ThreadMachine:
         """A loaded thread.

@@ -47,15 +47,15 @@ class _Stderr:
 def _configure(structlog: Any) -> None:
     is_terminal = os.isatty(2)
     as_json = _choice["format"] == "json" or (_choice["format"] == "auto" and not is_terminal)
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=is_terminal)
-    )
+    renderer: Any = structlog.processors.JSONRenderer()
+    stamper = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if not as_json:  # for people: short, and in their time
+        renderer = structlog.dev.ConsoleRenderer(0, colors=is_terminal, pad_level=False)
+        stamper = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            stamper,
             structlog.processors.format_exc_info,
             renderer,
         ],

@@ -21,13 +21,14 @@ from core_server.protocol.items import (
     ImageInput,
     InputItem,
     LocalImageInput,
+    PlanItem,
     TextInput,
     ThreadItem,
     ToolMessageItem,
     UserInput,
     UserMessageItem,
 )
-from core_server.protocol.threads import Goal
+from core_server.protocol.threads import Goal, ReadState
 from core_server.protocol.turns import ItemsView, TokenUsage, Turn, TurnError
 from core_server.protocol.wire import Wire, encode
 from core_server.session.thread import Facts, Injected, Settings, ThreadMachine
@@ -45,6 +46,7 @@ class _ThreadBody(Wire, frozen=True):
     usage: TokenUsage | None
     usage_turn_id: str
     injected: tuple[Injected, ...] = ()
+    read_state: ReadState | None = None
 
 
 class _TurnBody(Wire, frozen=True):
@@ -71,6 +73,7 @@ def thread_row(thread: ThreadMachine) -> ThreadRow:
         thread.usage,
         thread.usage_turn_id,
         thread.injected,
+        thread.read_state,
     )
     return ThreadRow(
         facts.id,
@@ -103,7 +106,7 @@ def thread_of(row: ThreadRow) -> ThreadMachine:
     thread.updated_at_s, thread.recency_at_s = row.updated_at_s, row.recency_at_s
     thread.preview, thread.name = row.preview, row.name
     thread.archived, thread.listed = row.archived, row.listed
-    thread.injected = body.injected
+    thread.injected, thread.read_state = body.injected, body.read_state
     thread.goal, thread.usage, thread.usage_turn_id = body.goal, body.usage, body.usage_turn_id
     thread.subscribed = False
     return thread
@@ -178,11 +181,18 @@ def history_of(
             item = _item_body(row.body)
             if isinstance(item, UserMessageItem | ToolMessageItem):
                 history.append(message_of(item))
-            elif isinstance(item, AgentMessageItem):
+            elif isinstance(item, AgentMessageItem) and item.text:
                 history.append(AgentMessage(item.text))
+            elif isinstance(item, PlanItem):
+                history.append(AgentMessage(plan_as_said(item.text)))
             elif isinstance(item, CommandItem) and item.source == "userShell":
                 history.append(user_shell(item.command, item.aggregated_output or ""))
     return closed([*history, *(each.entry for each in waiting)])
+
+
+def plan_as_said(text: str) -> str:
+    """A plan as the engine had said it, between its tags."""
+    return f"<proposed_plan>\n{text}</proposed_plan>\n"
 
 
 def user_shell(command: str, output: str) -> UserMessage:
@@ -224,6 +234,12 @@ def _part(entry: UserInput) -> TextPart | ImagePart:
             return TextPart(f"[image: {path}]")
         case _:
             return TextPart(f"[{entry.name}: {entry.path}]")
+
+
+def local_images(item: InputItem) -> tuple[str, ...]:
+    """Paths of images that no engine is shown: it is told their names, see `message_of`."""
+    content = item.content if isinstance(item, UserMessageItem) else ()
+    return tuple(part.path for part in content if isinstance(part, LocalImageInput))
 
 
 def preview_of(item: InputItem) -> str:

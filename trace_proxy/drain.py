@@ -366,3 +366,13 @@ class Drain:
         self.state, self._wake_at_s = State.FORCED, None
         self.exit_code = _FORCED_CODE[name]
         return [Force(self.exit_code)]
+
+
+def waiting_for(turns: int, requests: int, left_s: float | None) -> str:
+    """What a drain waits for and how long, for whoever pressed Ctrl-C."""
+    counts = ((turns, "turn"), (requests, "request"))
+    work = " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
+    if not work:
+        return "nothing runs; ending now"
+    limit = "no limit" if left_s is None else f"at most {max(0, left_s):.0f} s"
+    return f"waiting for {work}, {limit}; Ctrl-C (or SIGTERM) again stops now"

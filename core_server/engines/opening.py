@@ -1,20 +1,24 @@
-"""From the engine's name on the command line to the engine."""
+"""From the engine's name on the command line to the engine.
+
+Only the one that was asked for is imported: a first answer shall not wait for the other.
+"""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from core_server.engines.base import Engine
-from core_server.engines.endpoint.address import read_address
-from core_server.engines.endpoint.engine import OpenAIEngine, WireName
-from core_server.engines.offline import OfflineEngine
+
+if TYPE_CHECKING:
+    from core_server.engines.endpoint.engine import WireName
 
 ENGINES = ("offline", "openai")
-WIRES: tuple[WireName, ...] = ("responses", "chat")
+WIRES: "tuple[WireName, ...]" = ("responses", "chat")
 
 DEFAULT_OPENAI_MODEL = "gpt-5"
 
 
 def build_engine(
-    name: str, *, model: str | None, environ: Mapping[str, str], wire: WireName = "responses"
+    name: str, *, model: str | None, environ: Mapping[str, str], wire: "WireName" = "responses"
 ) -> Engine:
     """Build the engine `name`; connects to nothing.
 
@@ -29,6 +33,8 @@ def build_engine(
     """
     match name:
         case "offline":
+            from core_server.engines.offline import OfflineEngine  # noqa: PLC0415 - see above
+
             return OfflineEngine(model or "offline")
         case "openai":
             return _build_openai(model or DEFAULT_OPENAI_MODEL, wire, environ)
@@ -36,7 +42,7 @@ def build_engine(
             raise ValueError(f"unknown engine {name!r}: use one of {', '.join(ENGINES)}")
 
 
-def _build_openai(model: str, wire: WireName, environ: Mapping[str, str]) -> Engine:
+def _build_openai(model: str, wire: "WireName", environ: Mapping[str, str]) -> Engine:
     api_key = environ.get("OPENAI_API_KEY", "").strip()
     if not environ.get("OPENAI_BASE_URL", "").strip() and not api_key:
         raise ValueError(
@@ -45,4 +51,7 @@ def _build_openai(model: str, wire: WireName, environ: Mapping[str, str]) -> Eng
         )
     if not (api_key.isascii() and api_key.isprintable()):
         raise ValueError("OPENAI_API_KEY holds a character that no HTTP header can carry")
+    from core_server.engines.endpoint.address import read_address  # noqa: PLC0415 - see above
+    from core_server.engines.endpoint.engine import OpenAIEngine  # noqa: PLC0415 - see above
+
     return OpenAIEngine(model, address=read_address(environ), wire=wire, api_key=api_key)

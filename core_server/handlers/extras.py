@@ -2,11 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from core_server.context import Context
 from core_server.errors import invalid_request
+from core_server.handlers.initialize import remote_control_status
 from core_server.protocol.extras import (
+    AppIdsParams,
+    AppsReadResult,
     CwdsParams,
     DetectResult,
     DiagnosticsResult,
@@ -14,6 +18,7 @@ from core_server.protocol.extras import (
     DirectoryEntry,
     EmptyListParams,
     EmptyPage,
+    GatewayOAuthResult,
     Gauge,
     GovCloudResult,
     InstalledResult,
@@ -24,14 +29,50 @@ from core_server.protocol.extras import (
     PluginListParams,
     PluginListResult,
     ProcessFacts,
-    ReadState,
-    ReadStateParams,
-    ReadStateResult,
+    Provider,
+    ProvidersResult,
     TerminalParams,
     TerminalsParams,
     TerminatedResult,
 )
-from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.protocol.session import RemoteControlStatus
+from core_server.protocol.threads import ApprovedPlanParams, ApprovedPlanResult
+from core_server.protocol.wire import Nothing, ThreadParams, Wire
+
+
+def always(result: Wire) -> Callable[[Context, object], Wire]:
+    """Answer whatever is asked with the same."""
+    return lambda _context, _params: result
+
+
+def providers(context: Context, _: Nothing) -> ProvidersResult:
+    """`modelProvider/list`."""
+    name = context.engine.provider
+    return ProvidersResult((Provider(name, name),), name)
+
+
+def gateway_login(context: Context, _: Nothing) -> GatewayOAuthResult:
+    """`account/gatewayOAuth/read`."""
+    name = context.engine.provider
+    return GatewayOAuthResult(name, name)
+
+
+def apps(_: Context, params: AppIdsParams) -> AppsReadResult:
+    """`app/read`."""
+    return AppsReadResult(params.app_ids)
+
+
+def remote_control(_: Context, __: None) -> RemoteControlStatus:
+    """`remoteControl/status/read`."""
+    return remote_control_status()
+
+
+def approved_plan(context: Context, params: ApprovedPlanParams) -> ApprovedPlanResult:
+    """`thread/prepareApprovedPlan`: the plan is in the thread's history already."""
+    context.loaded(params.thread_id)
+    if not params.markdown.strip():
+        raise invalid_request("The approved plan is empty.")
+    return ApprovedPlanResult()
 
 
 def directories(context: Context, params: CwdsParams) -> DirectoriesResult:
@@ -97,11 +138,6 @@ def terminate_terminal(context: Context, params: TerminalParams) -> TerminatedRe
 def modes(_: Context, __: Nothing) -> ModesResult:
     """`collaborationMode/list`."""
     return ModesResult()
-
-
-def read_state(_: Context, params: ReadStateParams) -> ReadStateResult:
-    """`thread/readState/update`: we do not keep it; the client's revision stands."""
-    return ReadStateResult(ReadState(params.expected_revision))
 
 
 def gov_cloud(_: Context, __: Nothing) -> GovCloudResult:

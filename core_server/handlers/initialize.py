@@ -40,7 +40,12 @@ def initialize(context: Context, params: InitializeParams) -> Reply:
 
 
 def _announce(context: Context) -> None:
-    """The reference's first word: its remote control. We have none."""
+    """The reference's first word: its remote control."""
+    context.notify.tell("remoteControl/status/changed", remote_control_status())
+
+
+def remote_control_status() -> RemoteControlStatus:
+    """There is none; the machine has a name all the same."""
     host = socket.gethostname()
     installation = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{os.getuid()}.{host}"))
-    context.notify.tell("remoteControl/status/changed", RemoteControlStatus(host, installation))
+    return RemoteControlStatus(host, installation)

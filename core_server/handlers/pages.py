@@ -5,30 +5,39 @@ thread, so a cursor stays valid while the thread grows. A search is over before 
 could reach it, so a cancel finds nothing to do.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
-from core_server.context import Context
+from core_server.context import Context, Trace
 from core_server.errors import invalid_request
 from core_server.handlers.loading import assemble, check_id, stored
+from core_server.protocol.items import AgentMessageItem, PlanItem, TextInput, UserMessageItem
 from core_server.protocol.pages import (
     ItemEntry,
     ItemsListParams,
     ItemsListResult,
+    ItemsReadParams,
+    ItemsReadResult,
     TurnsListParams,
     TurnsListResult,
 )
 from core_server.protocol.threads import (
+    CancelParams,
     LoadedListParams,
     LoadedListResult,
     NotLoaded,
-    SearchCancelParams,
+    Occurrence,
+    OccurrencesParams,
+    OccurrencesResult,
+    ReadState,
     SearchHit,
     SearchParams,
     SearchPartial,
     SearchResult,
+    TextRange,
     Thread,
     ThreadListParams,
     ThreadListResult,
@@ -68,7 +77,9 @@ async def list_threads(context: Context, params: ThreadListParams) -> ThreadList
         and (params.included_thread_ids is None or thread.id in params.included_thread_ids)
         and (not params.originators or thread.originator in params.originators)
     )
-    return ThreadListResult(data, page.next_cursor, page.backwards_cursor)
+    marks = {row.thread_id: read_state_of(context, row) for row in page.rows}
+    shown_marks = {each.id: mark for each in data if (mark := marks[each.id]) is not None}
+    return ThreadListResult(data, page.next_cursor, page.backwards_cursor, shown_marks)
 
 
 def _query(params: ThreadListParams) -> ThreadQuery:
@@ -91,6 +102,12 @@ def shown(context: Context, row: ThreadRow) -> Thread:
     """A loaded thread as it is, another as it was stored."""
     thread = context.threads.get(row.thread_id)
     return thread.wire() if thread is not None else thread_of(row).wire(status=NotLoaded())
+
+
+def read_state_of(context: Context, row: ThreadRow) -> ReadState | None:
+    """How far a thread was read, as it is loaded or as it was stored."""
+    thread = context.threads.get(row.thread_id)
+    return (thread or thread_of(row)).read_state
 
 
 def loaded_list(context: Context, params: LoadedListParams) -> LoadedListResult:
@@ -139,11 +156,25 @@ async def list_items(context: Context, params: ItemsListParams) -> ItemsListResu
     page, after, before = _page(
         rows, places, params.cursor, params.limit, params.sort_direction or "asc"
     )
-    data = []
-    for row in page:
-        item = item_of(row, running=row.turn_id in running)
-        data.append(ItemEntry(row.turn_id, item, item.started_at_ms, item.completed_at_ms))
-    return ItemsListResult(tuple(data), after, before)
+    return ItemsListResult(tuple(_entry(row, running) for row in page), after, before)
+
+
+async def read_items(context: Context, params: ItemsReadParams) -> ItemsReadResult:
+    """`thread/items/read`: those that there are, in the order that was asked for."""
+    if not 1 <= len(params.item_ids) <= MAX_LIMIT:
+        raise invalid_request(f"itemIds must contain 1 to {MAX_LIMIT} IDs")
+    store = await _store(context, params.thread_id)
+    turns = await store.turns(params.thread_id)
+    running = {row.turn_id for row in turns if row.status == "inProgress"}
+    rows = await store.items(params.thread_id, params.turn_id)
+    known = {row.item_id: row for row in rows if row.kind == "item"}
+    wanted = dict.fromkeys(params.item_ids)
+    return ItemsReadResult(tuple(_entry(known[each], running) for each in wanted if each in known))
+
+
+def _entry(row: ItemRow, running: Collection[str]) -> ItemEntry:
+    item = item_of(row, running=row.turn_id in running)
+    return ItemEntry(row.turn_id, item, item.started_at_ms, item.completed_at_ms)
 
 
 async def _store(context: Context, thread_id: str) -> Store:
@@ -206,7 +237,9 @@ async def search(context: Context, params: SearchParams) -> SearchResult:
     return await _found(context, params, "thread/search")
 
 
-async def stream(context: Context, params: SearchParams, request_id: bytes) -> SearchResult:
+async def stream(
+    context: Context, params: SearchParams, request_id: bytes, _trace: Trace
+) -> SearchResult:
     """`thread/search/stream`: hits are told before the answer, which holds them all."""
     result = await _found(context, params, "thread/search")
     if result.data:
@@ -215,7 +248,7 @@ async def stream(context: Context, params: SearchParams, request_id: bytes) -> S
     return result
 
 
-def cancel(_: Context, __: SearchCancelParams) -> Nothing:
+def cancel(_: Context, __: CancelParams) -> Nothing:
     """`thread/search/cancel`, `thread/search/stream/cancel`."""
     return Nothing()
 
@@ -252,3 +285,55 @@ def _snippet(term: str, *texts: str) -> str:
             start = max(0, place - AROUND_CHARACTERS)
             return text[start : place + len(term) + AROUND_CHARACTERS]
     return texts[0][: 2 * AROUND_CHARACTERS]
+
+
+async def occurrences(context: Context, params: OccurrencesParams) -> OccurrencesResult:
+    """`thread/searchOccurrences`: every place in what was said, oldest first.
+
+    The cursor is the place to go on from: an item's, and how many of its hits were shown.
+    """
+    if not params.search_term.strip():
+        raise invalid_request("thread/searchOccurrences requires a non-empty searchTerm")
+    if params.cursor is not None and not re.fullmatch(r"[0-9]{1,15}:[0-9]{1,9}", params.cursor):
+        raise invalid_request(f"invalid cursor: {params.cursor[:64]}")
+    item, number = map(int, (params.cursor or "0:0").split(":"))
+    store = await _store(context, params.thread_id)
+    rows = [row for row in await store.items(params.thread_id) if row.kind == "item"]
+    places = {row.turn_id: row.ordinal for row in await store.turns(params.thread_id)}
+    limit = page_limit(params.limit)
+    found: list[Occurrence] = []
+    for row in (row for row in rows if row.ordinal >= item and row.turn_id in places):
+        for count, hit in enumerate(_hits(row, params.search_term)):
+            if row.ordinal == item and count < number:
+                continue
+            if len(found) == limit:
+                return OccurrencesResult(tuple(found), f"{row.ordinal}:{count}")
+            cursor = f"desc:{places[row.turn_id] + 1}"
+            found.append(Occurrence(row.turn_id, row.item_id, *hit, cursor))
+    return OccurrencesResult(tuple(found), None)
+
+
+def _hits(row: ItemRow, term: str) -> Iterator[tuple[str, TextRange]]:
+    """The places of a term in an item, each with the words around it."""
+    for text in _said(row):
+        for match in re.finditer(re.escape(term), text, re.IGNORECASE):
+            start = max(0, match.start() - AROUND_CHARACTERS)
+            snippet = text[start : match.end() + AROUND_CHARACTERS]
+            before = _units(text[start : match.start()])
+            yield snippet, TextRange(before, before + _units(match[0]))
+
+
+def _said(row: ItemRow) -> tuple[str, ...]:
+    item = item_of(row, running=True)
+    match item:
+        case UserMessageItem():
+            return tuple(part.text for part in item.content if isinstance(part, TextInput))
+        case AgentMessageItem() | PlanItem():
+            return (item.text,)
+        case _:
+            return ()
+
+
+def _units(text: str) -> int:
+    """UTF-16 code units, in which the reference counts."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2

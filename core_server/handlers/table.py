@@ -18,6 +18,7 @@ from core_server.handlers import (
     threads,
     turns,
 )
+from core_server.protocol.extras import NOTHING
 
 Handler = Callable[..., Any]
 """(context, params) → result, `Reply`, or a coroutine of either."""
@@ -62,7 +63,7 @@ HANDLERS: dict[str, Handler] = {
     "experimentalFeature/list": extras.nothing_listed,
     "mcpServerStatus/list": extras.nothing_listed,
     "collaborationMode/list": extras.modes,
-    "thread/readState/update": extras.read_state,
+    "thread/readState/update": threads.update_read_state,
     "server/diagnostics": extras.diagnostics,
     "thread/settings/update": settings.update,
     "thread/inject_items": injection.inject,
@@ -70,6 +71,14 @@ HANDLERS: dict[str, Handler] = {
     "thread/backgroundTerminals/clean": extras.clean_terminals,
     "thread/backgroundTerminals/terminate": extras.terminate_terminal,
     "thread/search": pages.search,
+    "thread/searchOccurrences": pages.occurrences,
+    "thread/items/read": pages.read_items,
+    "thread/sample/cancel": turns.cancel_sample,
+    "thread/prepareApprovedPlan": extras.approved_plan,
+    "modelProvider/list": extras.providers,
+    "account/gatewayOAuth/read": extras.gateway_login,
+    "app/read": extras.apps,
+    "remoteControl/status/read": extras.remote_control,
     "thread/search/cancel": pages.cancel,
     "thread/search/stream/cancel": pages.cancel,
     "permissionProfile/list": extras.profiles,
@@ -77,6 +86,7 @@ HANDLERS: dict[str, Handler] = {
     "externalAgentConfig/detect": extras.detected,
     "host/list": hosts.list_hosts,
     "host/drain": hosts.drain,
+    **{name: extras.always(result) for name, _, result in NOTHING},
 }
 
 ON_LOADED = frozenset(
@@ -93,5 +103,11 @@ TRACED: dict[str, Handler] = {
 }
 """(context, params, trace) → …: what they begin carries the request's trace context."""
 
-IDENTIFIED: dict[str, Handler] = {"thread/search/stream": pages.stream}
-"""(context, params, the request's id as sent) → …: what they tell on their way names it."""
+IDENTIFIED: dict[str, Handler] = {
+    "thread/search/stream": pages.stream,
+    "thread/sample": turns.sample,
+}
+"""(context, params, the request's id as sent, trace) → …: they can be named while they run."""
+
+ASIDE = frozenset({"thread/sample"})
+"""Not in the order of its thread's requests: it takes long, and changes nothing there."""

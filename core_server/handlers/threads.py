@@ -1,24 +1,30 @@
 """Threads: begin, take up again, fork, put away, name."""
 
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
 
 import msgspec
 
 from core_server.context import Context, Reply
-from core_server.errors import invalid_request
+from core_server.errors import WireError, invalid_request, no_rollout
 from core_server.handlers.loading import check_id, leased, load, seen_now, stored, turns_of, unload
 from core_server.handlers.pages import turns_page
 from core_server.handlers.settings import defaults, opened_with
+from core_server.jsonrpc import codes
 from core_server.protocol.pages import TurnsListParams, TurnsListResult
 from core_server.protocol.threads import (
     GoalUpdated,
     Idle,
     NameUpdated,
     NotLoaded,
+    ReadStateChanged,
+    ReadStateParams,
+    ReadStateResult,
     StatusChanged,
     ThreadIdNotification,
     ThreadNameParams,
     ThreadReadParams,
+    ThreadReadResult,
     ThreadResult,
     ThreadResumeParams,
     ThreadStarted,
@@ -102,7 +108,7 @@ def catch_up(context: Context, thread: ThreadMachine, *, hydrated: bool) -> None
         context.notify.say("thread/goal/cleared", ThreadIdNotification(thread.id), thread)
 
 
-async def read(context: Context, params: ThreadReadParams) -> ThreadResult:
+async def read(context: Context, params: ThreadReadParams) -> ThreadReadResult:
     """`thread/read`: a thread, loaded or not."""
     check_id(params.thread_id)
     thread = context.threads.get(params.thread_id)
@@ -113,7 +119,7 @@ async def read(context: Context, params: ThreadReadParams) -> ThreadResult:
         row = await stored(context, params.thread_id, error)
         store, known, status = context.store, thread_of(row), NotLoaded()
     turns = await turns_of(store, known.id) if params.include_turns else ()
-    return ThreadResult(known.wire(turns, status))
+    return ThreadReadResult(known.wire(turns, status), known.read_state)
 
 
 async def archive(context: Context, params: ThreadParams) -> Reply:
@@ -173,21 +179,56 @@ async def delete(context: Context, params: ThreadParams) -> Reply:
 async def set_name(context: Context, params: ThreadNameParams) -> Reply:
     """`thread/name/set`."""
     check_id(params.thread_id)
-    thread = context.threads.get(params.thread_id)
-    if thread is not None:
-        thread.check_writable()
+    async with _changed(context, params.thread_id, no_rollout(params.thread_id)) as thread:
         thread.name = params.name
-        await context.write(thread)
-    else:
-        await stored(context, params.thread_id)
-        async with leased(context, context.store, params.thread_id):
-            idle = thread_of(await stored(context, params.thread_id))
-            idle.name = params.name
-            await context.store.write([PutThread(thread_row(idle))])
     told = NameUpdated(params.thread_id, params.name)
     return Reply(
         Nothing(), then=lambda: context.notify.tell("thread/name/updated", told, params.thread_id)
     )
+
+
+async def update_read_state(context: Context, params: ReadStateParams) -> Reply:
+    """`thread/readState/update`: for who saw the newest mark."""
+    check_id(params.thread_id)
+    missing = invalid_request(f"thread not loaded: {params.thread_id}")
+    async with _changed(context, params.thread_id, missing) as thread:
+        now = thread.read_state
+        if now is None or now.revision != params.expected_revision:
+            seen = None if now is None else msgspec.to_builtins(now)
+            raise WireError(
+                codes.INVALID_REQUEST,
+                "read state changed",
+                {"reason": "readStateConflict", "readState": seen},
+            )
+        state = thread.mark(context.new_id(), read=params.operation.type == "read")
+    told = ReadStateChanged(params.thread_id, state)
+    return Reply(
+        ReadStateResult(state),
+        then=lambda: context.notify.tell("thread/readState/changed", told, params.thread_id),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _changed(
+    context: Context, thread_id: str, missing: WireError
+) -> AsyncIterator[ThreadMachine]:
+    """A thread, loaded or not, that is written after the block.
+
+    Raises:
+        WireError: there is none (`missing`), or its writes failed before.
+        ThreadOwnedError: another core owns it.
+    """
+    thread = context.threads.get(thread_id)
+    if thread is not None:
+        thread.check_writable()
+        yield thread
+        await context.write(thread)
+        return
+    await stored(context, thread_id, missing)
+    async with leased(context, context.store, thread_id):
+        idle = thread_of(await stored(context, thread_id, missing))
+        yield idle
+        await context.store.write([PutThread(thread_row(idle))])
 
 
 def unsubscribe(

@@ -1,5 +1,6 @@
 """Turns: start, steer, interrupt; compaction and the user's own commands are turns too."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.context import Context, Reply, Trace, Work
+from core_server.engines.base import EngineError, codex_error_info
 from core_server.errors import WireError, invalid_request, overloaded
 from core_server.handlers.settings import override
 from core_server.jsonrpc import codes
@@ -18,7 +20,12 @@ from core_server.protocol.items import (
     UserInput,
     UserMessageItem,
 )
-from core_server.protocol.threads import ShellCommandParams
+from core_server.protocol.threads import (
+    CancelParams,
+    SampleParams,
+    SampleResult,
+    ShellCommandParams,
+)
 from core_server.protocol.turns import (
     TurnError,
     TurnInterruptParams,
@@ -27,7 +34,7 @@ from core_server.protocol.turns import (
     TurnSteerParams,
     TurnSteerResult,
 )
-from core_server.protocol.wire import Nothing, ThreadParams
+from core_server.protocol.wire import Nothing, ThreadParams, encode
 from core_server.records import item_row, preview_of, turn_row
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
@@ -35,6 +42,12 @@ from core_server.storage.base import PutItem, PutTurn
 
 MAX_TURNS: Final = 1024
 """At once; each may hold a connection to a model, or a command with its processes."""
+
+MAX_ASIDES: Final = 64
+"""Samples aside from turns at once; each holds a connection to a model."""
+
+MAX_PROMPT_BYTES: Final = 4000
+"""Of such a sample: the reference's limit."""
 
 MAX_INPUT_CHARACTERS: Final = 1024 * 1024
 """The reference's limit, over all texts of an input."""
@@ -177,6 +190,63 @@ def _alone(context: Context, thread_id: str, work: Work) -> Reply:
     if thread.turn is not None:
         raise invalid_request(f"a turn is running: {thread.turn.id}; wait for it or interrupt it")
     return begin(context, thread, work, lambda _: Nothing())
+
+
+async def sample(
+    context: Context, params: SampleParams, request_id: bytes, trace: Trace
+) -> SampleResult:
+    """`thread/sample`: one more answer, aside from the turns.
+
+    What the reference answers with -32603 (cancelled, the endpoint failed) is -32600 here:
+    an internal error is a fault of this server.
+    """
+    thread = await _source(context, params)
+    if len(context.asides) >= MAX_ASIDES:
+        raise overloaded(f"{MAX_ASIDES} samples are being taken")
+    known = encode(msgspec.json.decode(request_id))
+    scope = context.asides[known] = asyncio.timeout(None)
+    try:
+        async with scope:
+            return await context.turns.aside(thread, params, trace)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise invalid_request("sample canceled") from None
+    except EngineError as error:
+        info = codex_error_info(error.info, error.http_status)
+        told = TurnError(str(error), info, error.details)
+        raise WireError(codes.INVALID_REQUEST, str(error), msgspec.to_builtins(told)) from None
+    finally:
+        context.asides.pop(known, None)
+
+
+async def _source(context: Context, params: SampleParams) -> ThreadMachine:
+    """The thread to sample, when it is at the turn that the client knows as its last."""
+    if (
+        not params.expected_turn_id
+        or not 0 < len(params.prompt.encode(errors="replace")) <= MAX_PROMPT_BYTES
+    ):
+        raise invalid_request(
+            "thread/sample requires expectedTurnId and a prompt of at most 4000 bytes"
+        )
+    thread = context.threads.get(params.thread_id)
+    if thread is None:
+        raise invalid_request("thread/sample requires a loaded source")
+    if thread.turn is not None:
+        if params.allow_in_progress_turn and thread.turn.id == params.expected_turn_id:
+            return thread
+        raise invalid_request("sample source must be idle")
+    rows = await context.store_of(thread).turns(thread.id)
+    if not rows or rows[-1].turn_id != params.expected_turn_id:
+        raise invalid_request("sample source turn must be the latest finished turn")
+    return thread
+
+
+def cancel_sample(context: Context, params: CancelParams) -> Nothing:
+    """`thread/sample/cancel`: one that is over or was never asked for is no mistake."""
+    if (scope := context.asides.pop(encode(params.request_id), None)) is not None:
+        scope.reschedule(asyncio.get_running_loop().time())
+    return Nothing()
 
 
 def _entry(context: Context, params: TurnStartParams | TurnSteerParams) -> InputItem:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from core_server.protocol.wire import U32, Wire
+from core_server.protocol.wire import U32, Nothing, Wire
 
 
 class CwdsParams(Wire, frozen=True):
@@ -137,26 +137,6 @@ class ModesResult(Wire, frozen=True):
     )
 
 
-class ReadStateParams(Wire, frozen=True):
-    """`thread/readState/update`."""
-
-    thread_id: str
-    expected_revision: str
-
-
-class ReadState(Wire, frozen=True):
-    """Nothing is unread."""
-
-    revision: str
-    first_unread: None = None
-
-
-class ReadStateResult(Wire, frozen=True):
-    """Answer of `thread/readState/update`."""
-
-    read_state: ReadState
-
-
 class GovCloudResult(Wire, frozen=True):
     """`account/bedrock/checkGovCloudRequirements`: there is no Bedrock here."""
 
@@ -184,3 +164,188 @@ class DiagnosticsResult(Wire, frozen=True):
 
     process: ProcessFacts
     gauges: tuple[Gauge, ...]
+
+
+class NoAuth(Wire, frozen=True):
+    """Nobody logs in here."""
+
+    mode: str = "none"
+
+
+class GatewaySettings(Wire, frozen=True, tag="customGateway"):
+    """An endpoint that is none of the reference's own."""
+
+    auth: NoAuth = NoAuth()
+
+
+class Provider(Wire, frozen=True):
+    """Where answers come from."""
+
+    id: str
+    name: str
+    can_edit: bool = False
+    base_url: None = None
+    settings: GatewaySettings = GatewaySettings()
+
+
+class ProvidersResult(Wire, frozen=True):
+    """`modelProvider/list`: the engine; it is chosen by an option, not by clients."""
+
+    data: tuple[Provider, ...]
+    default_provider_id: str
+    can_change_default: bool = False
+
+
+class CapabilitiesResult(Wire, frozen=True):
+    """`modelProvider/capabilities/read`: the engines use no such tools."""
+
+    image_generation: bool = False
+    web_search: bool = False
+
+
+class GatewayOAuthResult(Wire, frozen=True):
+    """`account/gatewayOAuth/read`: none is needed."""
+
+    provider_id: str
+    provider_name: str
+    required: bool = False
+    supports_device_auth: bool = False
+    status: None = None
+    error: None = None
+
+
+class BedrockResult(Wire, frozen=True):
+    """`account/bedrock/discover`: we look for none."""
+
+    profiles: tuple[str, ...] = ()
+    environment_credentials: tuple[str, ...] = ()
+
+
+class NoticeResult(Wire, frozen=True):
+    """`account/securitySetup/read`."""
+
+    notice: None = None
+
+
+class SessionsResult(Wire, frozen=True):
+    """`accountSession/list`: nobody is logged in."""
+
+    active_session_id: None = None
+    sessions: tuple[str, ...] = ()
+
+
+class AppsResult(Wire, frozen=True):
+    """`app/installed`."""
+
+    apps: tuple[str, ...] = ()
+
+
+class AppIdsParams(Wire, frozen=True):
+    """`app/read`."""
+
+    app_ids: tuple[str, ...]
+
+
+class AppsReadResult(Wire, frozen=True):
+    """`app/read`: none of them is here."""
+
+    missing_app_ids: tuple[str, ...]
+    apps: tuple[str, ...] = ()
+
+
+class HistoriesResult(Wire, frozen=True):
+    """`externalAgentConfig/import/readHistories`."""
+
+    data: tuple[str, ...] = ()
+    connectors: tuple[str, ...] = ()
+
+
+class UpgradeResult(Wire, frozen=True):
+    """`marketplace/upgrade`."""
+
+    selected_marketplaces: tuple[str, ...] = ()
+    upgraded_roots: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+class ReconcileResult(Wire, frozen=True):
+    """`plugin/reconcile`."""
+
+    changed_plugins: tuple[str, ...] = ()
+    failed_remote_plugin_ids: tuple[str, ...] = ()
+    failed_materialization_remote_plugin_ids: tuple[str, ...] = ()
+
+
+class MemoryResult(Wire, frozen=True):
+    """`memory/status`: nothing is remembered across threads."""
+
+    v2_consolidated_threads: int = msgspec.field(default=0, name="v2ConsolidatedThreads")
+    v2_ready: bool = msgspec.field(default=False, name="v2Ready")
+
+
+class SummaryResult(Wire, frozen=True):
+    """`thread/memory/read`."""
+
+    summary: None = None
+
+
+class DeletedResult(Wire, frozen=True):
+    """`thread/queue/delete`: there was none."""
+
+    deleted: bool = False
+
+
+class RealtimeResult(Wire, frozen=True):
+    """`thread/realtime/list`: nobody spoke."""
+
+    data: tuple[str, ...] = ()
+    next_cursor: None = None
+    snapshot_end: int = 0
+    projected_through_item_index: int = 0
+    coverage: str = "unsupported"
+
+
+class VerificationResult(Wire, frozen=True):
+    """`userVerification/status`: there is nobody who could verify."""
+
+    credential_id: None = None
+    unavailable_reason: str = "providerUnavailable"
+    unavailable_message: str = "User verification is not available in this build or account."
+
+
+class ReadinessResult(Wire, frozen=True):
+    """`windowsSandbox/readiness`."""
+
+    status: str = "notConfigured"
+
+
+NOTHING: tuple[tuple[str, type[Wire] | None, Wire], ...] = (
+    ("account/bedrock/discover", Nothing, BedrockResult()),
+    ("account/gatewayOAuth/cancel", None, Nothing()),
+    ("account/securitySetup/read", None, NoticeResult()),
+    ("accountSession/list", Nothing, SessionsResult()),
+    ("app/installed", Nothing, AppsResult()),
+    ("config/mcpServer/reload", None, Nothing()),
+    ("externalAgentConfig/import/readHistories", None, HistoriesResult()),
+    ("marketplace/upgrade", Nothing, UpgradeResult()),
+    ("mcpServer/event/stream/stop", Nothing, Nothing()),
+    ("memory/status", Nothing, MemoryResult()),
+    ("modelProvider/capabilities/read", Nothing, CapabilitiesResult()),
+    ("plugin/reconcile", Nothing, ReconcileResult()),
+    ("plugin/search", Nothing, EmptyPage()),
+    ("project/list", Nothing, EmptyPage()),
+    ("rollout/compress", None, Nothing()),
+    ("thread/attachment/list", Nothing, EmptyPage()),
+    ("thread/attachmentOwner/list", Nothing, EmptyPage()),
+    ("thread/memory/read", Nothing, SummaryResult()),
+    ("thread/queue/delete", Nothing, DeletedResult()),
+    ("thread/queue/list", Nothing, EmptyPage()),
+    ("thread/realtime/list", Nothing, RealtimeResult()),
+    ("thread/realtime/stop", Nothing, Nothing()),
+    ("threadSection/list", Nothing, EmptyPage()),
+    ("userVerification/cancel", Nothing, Nothing()),
+    ("userVerification/status", Nothing, VerificationResult()),
+    ("windowsSandbox/readiness", None, ReadinessResult()),
+)
+"""Methods of things that we do not have, with the answer that the reference gives where it
+has none of them either; whatever they are asked with."""

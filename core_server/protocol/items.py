@@ -90,6 +90,15 @@ class AgentMessageItem(Wire, frozen=True, tag="agentMessage"):
     questions: None = None
 
 
+class PlanItem(Wire, frozen=True, tag="plan"):
+    """A plan that the engine proposes, in plan mode."""
+
+    id: str
+    text: str
+    started_at_ms: int
+    completed_at_ms: int | None = None
+
+
 class ReasoningItem(Wire, frozen=True, tag="reasoning"):
     """What the engine thought, summarised."""
 
@@ -190,6 +199,7 @@ ThreadItem = (
     UserMessageItem
     | ToolMessageItem
     | AgentMessageItem
+    | PlanItem
     | ReasoningItem
     | CommandItem
     | FileChangeItem

@@ -42,6 +42,20 @@ class ItemEntry(Wire, frozen=True):
     completed_at_ms: int | None
 
 
+class ItemsReadParams(Wire, frozen=True):
+    """`thread/items/read`."""
+
+    thread_id: str
+    turn_id: str
+    item_ids: tuple[str, ...]
+
+
+class ItemsReadResult(Wire, frozen=True):
+    """Those of the items that there are."""
+
+    data: tuple[ItemEntry, ...]
+
+
 class ItemsListResult(Wire, frozen=True):
     """A page of items."""
 

@@ -12,7 +12,6 @@ from core_server.protocol.wire import (
     U32,
     AskForApproval,
     CollaborationMode,
-    Nothing,
     Reviewer,
     SandboxPolicy,
     SortDirection,
@@ -183,13 +182,62 @@ class ThreadListParams(Wire, frozen=True):
     attached_to_thread_id: str | None = None
 
 
+class UnreadFromStart(Wire, frozen=True, tag="threadStart"):
+    """Somebody marked the whole thread as unread."""
+
+
+class UnreadTurn(Wire, frozen=True, tag="turn"):
+    """The first turn that nobody has read."""
+
+    turn_id: str
+
+
+class ReadState(Wire, frozen=True):
+    """How far a thread was read.
+
+    Attributes:
+        revision: Another one after each change; an update names the one that it saw.
+        first_unread: None when all was read.
+    """
+
+    revision: str
+    first_unread: UnreadFromStart | UnreadTurn | None = None
+
+
+class ReadOperation(Wire, frozen=True):
+    """What to do with a read mark."""
+
+    type: Literal["read", "unread"]
+
+
+class ReadStateParams(Wire, frozen=True):
+    """`thread/readState/update`."""
+
+    thread_id: str
+    operation: ReadOperation
+    expected_revision: str
+
+
+class ReadStateResult(Wire, frozen=True):
+    """Answer of `thread/readState/update`."""
+
+    read_state: ReadState
+
+
+class ReadStateChanged(Wire, frozen=True):
+    """`thread/readState/changed`."""
+
+    thread_id: str
+    read_state: ReadState
+
+
 class ThreadListResult(Wire, frozen=True):
     """A page of threads."""
 
     data: tuple[Thread, ...]
     next_cursor: str | None
     backwards_cursor: str | None
-    read_states: Nothing = Nothing()
+    read_states: dict[str, ReadState] = msgspec.field(default_factory=dict)
 
 
 class ThreadReadParams(Wire, frozen=True):
@@ -200,9 +248,16 @@ class ThreadReadParams(Wire, frozen=True):
 
 
 class ThreadResult(Wire, frozen=True):
-    """Answer of `thread/read` and `thread/unarchive`."""
+    """Answer of `thread/unarchive`."""
 
     thread: Thread
+
+
+class ThreadReadResult(Wire, frozen=True):
+    """Answer of `thread/read`."""
+
+    thread: Thread
+    read_state: ReadState | None = None
 
 
 class ThreadNameParams(Wire, frozen=True):
@@ -389,7 +444,82 @@ class SearchPartial(Wire, frozen=True):
     data: tuple[SearchHit, ...]
 
 
-class SearchCancelParams(Wire, frozen=True):
-    """`thread/search/cancel`, `thread/search/stream/cancel`."""
+class CancelParams(Wire, frozen=True):
+    """`thread/search/cancel`, `thread/search/stream/cancel`, `thread/sample/cancel`."""
 
     request_id: RequestId
+
+
+class OccurrencesParams(Wire, frozen=True):
+    """`thread/searchOccurrences`."""
+
+    thread_id: str
+    search_term: str
+    cursor: str | None = None
+    limit: U32 | None = None
+
+
+class TextRange(Wire, frozen=True):
+    """A part of a text, in UTF-16 code units."""
+
+    start: int
+    end: int
+
+
+class Occurrence(Wire, frozen=True):
+    """A place in a thread; the cursor is for `thread/turns/list`, from its turn on."""
+
+    turn_id: str
+    item_id: str
+    snippet: str
+    snippet_match_range: TextRange
+    turn_cursor: str
+
+
+class OccurrencesResult(Wire, frozen=True):
+    """A page of places, oldest first."""
+
+    data: tuple[Occurrence, ...]
+    next_cursor: str | None
+
+
+class SampleParams(Wire, frozen=True):
+    """`thread/sample`: one more answer of the engine that leaves no trace in the thread."""
+
+    thread_id: str
+    expected_turn_id: str
+    prompt: str
+    effort: str | None = None
+    allow_in_progress_turn: bool = False
+
+
+class SampleResult(Wire, frozen=True):
+    """Answer of `thread/sample`."""
+
+    source_turn_id: str
+    response_id: str
+    text: str | None
+    input_tokens: int | None
+    cached_input_tokens: int | None
+    output_tokens: int | None
+
+
+class ApprovedPlanParams(Wire, frozen=True):
+    """`thread/prepareApprovedPlan`."""
+
+    thread_id: str
+    markdown: str
+    attachment_path: str | None = None
+
+
+class ApprovedPlanResult(Wire, frozen=True):
+    """What to tell the engine when its plan was approved."""
+
+    prompt: str = "Implement the plan."
+
+
+class Warning_(Wire, frozen=True):  # noqa: N801 - the wire's word
+    """`warning`: something that a user should know of, and that stops nothing."""
+
+    message: str
+    thread_id: str | None = None

@@ -68,6 +68,22 @@ class DiffUpdated(Wire, frozen=True):
     diff: str
 
 
+class PlanStep(Wire, frozen=True):
+    """A step of the engine's list of what is to be done."""
+
+    step: str
+    status: Literal["pending", "inProgress", "completed"]
+
+
+class PlanUpdated(Wire, frozen=True):
+    """`turn/plan/updated`: the whole list, as it is now."""
+
+    thread_id: str
+    turn_id: str
+    explanation: str | None
+    plan: tuple[PlanStep, ...]
+
+
 class TurnResult(Wire, frozen=True):
     """Answer of `turn/start`."""
 
@@ -123,7 +139,7 @@ class ItemCompleted(Wire, frozen=True):
 
 
 class Delta(Wire, frozen=True):
-    """`item/agentMessage/delta` and `item/commandExecution/outputDelta`."""
+    """`item/agentMessage/delta`, `item/plan/delta`, `item/commandExecution/outputDelta`."""
 
     thread_id: str
     turn_id: str

@@ -22,15 +22,21 @@ import msgspec
 from msgspec import UNSET
 
 from core_server.context import Context, Reply, trace_of
-from core_server.errors import WireError, draining, owned_elsewhere, storage_failed
+from core_server.errors import (
+    WireError,
+    draining,
+    invalid_request,
+    owned_elsewhere,
+    storage_failed,
+)
 from core_server.handlers.loading import claim
-from core_server.handlers.table import HANDLERS, IDENTIFIED, ON_LOADED, TRACED
+from core_server.handlers.table import ASIDE, HANDLERS, IDENTIFIED, ON_LOADED, TRACED
 from core_server.jsonrpc import codec, codes
 from core_server.jsonrpc.framing import Oversized
 from core_server.jsonrpc.messages import Message
 from core_server.logs import logger
 from core_server.outgoing.outbox import Outbox
-from core_server.protocol.methods import FLEET_METHODS, METHODS
+from core_server.protocol.methods import FLEET_METHODS, METHODS, REFUSED, SAYS_NOTHING
 from core_server.protocol.wire import encode
 from core_server.runtime.params import ParamsReader
 from core_server.session.lifecycle import Lifecycle
@@ -191,7 +197,7 @@ class Dispatcher:
         """Checks, in the reference's order."""
         route = self._routes.get(name)
         if route is None:
-            raise WireError(codes.METHOD_NOT_FOUND, f"Method not found: {name[:256]}")
+            raise self._unserved(name)
         gate = self._context.gate
         params = route.reader.read(message.params)
         if name != "initialize":
@@ -200,7 +206,17 @@ class Dispatcher:
                 route.reader.check_experimental(message.params)
             if route.new_work and not self._lifecycle.admits_work:
                 raise draining()
-        return Call(request_id, route, params, message, getattr(params, "thread_id", ""))
+        lane = "" if name in ASIDE else getattr(params, "thread_id", "")
+        return Call(request_id, route, params, message, lane)
+
+    def _unserved(self, name: str) -> WireError:
+        """What a method is answered that is not ours, and why where it is the reference's."""
+        if name in SAYS_NOTHING:
+            self._context.gate.admit(name, experimental=False)
+            return invalid_request(SAYS_NOTHING[name])
+        why = REFUSED.get(name)
+        data = None if why is None else {"reason": "notServed", "detail": why}
+        return WireError(codes.METHOD_NOT_FOUND, f"Method not found: {name[:256]}", data)
 
     def _enter(self, call: Call) -> None:
         if (waiting := self._busy.get(call.lane)) is not None:
@@ -229,7 +245,7 @@ class Dispatcher:
         if route.traced:
             return route.handler(context, call.params, trace_of(call.message.trace))
         if route.identified:
-            return route.handler(context, call.params, call.id)
+            return route.handler(context, call.params, call.id, trace_of(call.message.trace))
         return route.handler(context, call.params)
 
     def _is_unclaimed(self, call: Call) -> bool:

@@ -11,6 +11,7 @@ them it is 2.6 s, and the contract says 3.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -30,7 +31,7 @@ from core_server.runtime import stdio
 from core_server.runtime.dispatcher import Dispatcher
 from core_server.runtime.identifiers import Uuid7
 from core_server.session.gate import Gate
-from core_server.session.lifecycle import Lifecycle, Signal
+from core_server.session.lifecycle import Lifecycle, Signal, waiting_for
 from core_server.session.thread import ThreadMachine
 from core_server.storage.base import StorageError, Store
 from core_server.storage.memory import MemoryStore
@@ -46,6 +47,9 @@ COMMIT_S: Final = 1.0
 
 FLUSH_S: Final = 0.3
 """For a client that closed its stdin and still reads; one that reads needs no time."""
+
+HEAD_START_S: Final = 0.02
+"""A client that starts us speaks at once; two threads that import slow each other down."""
 
 SAID_S: Final = 0.3
 """A thread that still looks for a sandbox then finds one in milliseconds, or hangs."""
@@ -83,6 +87,7 @@ class Server:
         self._gate = Gate()
         self._over = asyncio.Event()
         self._draining = asyncio.Event()
+        self._heard = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Server {self._lifecycle!r} {self._gate!r}>"
@@ -159,6 +164,14 @@ class Server:
         return False
 
     async def _open(self) -> None:
+        """Open the store; what a client said at once is answered before that loads its library.
+
+        Raises:
+            StartError: the store cannot be opened.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_S):
+                await self._heard.wait()
         try:
             await self._store.open()
             await self._context.fleeting.open()
@@ -169,6 +182,7 @@ class Server:
         for line in lines:
             self._dispatcher.line(line)
         self._writer.flush()
+        self._heard.set()
         if self._dispatcher.full:
             self._reader.pause()
 
@@ -182,6 +196,7 @@ class Server:
 
     def _input_ended(self) -> None:
         self._lifecycle.input_ended()
+        self._heard.set()
         self._over.set()
 
     def _take_signals(self) -> None:
@@ -196,9 +211,11 @@ class Server:
         which = SIGNALS[number]
         match self._lifecycle.signal(which, now_s=time.monotonic()):
             case "drain":
-                logger().info("core.draining", signal=which)
+                hint = waiting_for(self._turns.running, self._dispatcher.running)
+                logger().info("core.draining", signal=which, hint=hint)
                 self._draining.set()
             case "force":
+                logger().warning("core.forced", signal=which, exit_code=FORCED[which])
                 os._exit(FORCED[which])
             case None:
                 pass

@@ -60,3 +60,12 @@ class Lifecycle:
     def admits_work(self) -> bool:
         """Whether new turns and threads may begin."""
         return self.state is State.SERVING
+
+
+def waiting_for(turns: int, requests: int) -> str:
+    """What a first signal waits for, for whoever pressed Ctrl-C."""
+    counts = ((turns, "turn"), (requests, "request"))
+    work = " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
+    if not work:
+        return "nothing runs; ending now"
+    return f"waiting for {work}, no limit; Ctrl-C (or SIGTERM) again stops now"

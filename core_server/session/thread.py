@@ -18,10 +18,13 @@ from core_server.protocol.threads import (
     Idle,
     NotLoaded,
     OpenedThread,
+    ReadState,
     SystemError_,
     Thread,
     ThreadSettings,
     ThreadStatus,
+    UnreadFromStart,
+    UnreadTurn,
 )
 from core_server.protocol.turns import TokenCounts, TokenUsage, Turn
 from core_server.protocol.wire import (
@@ -108,6 +111,7 @@ class ThreadMachine:
         self.injected: tuple[Injected, ...] = ()
         self.usage: TokenUsage | None = None
         self.usage_turn_id = ""
+        self.read_state: ReadState | None = None
         self.subscribed = True
         self.status: ThreadStatus = Idle()
         self.turn: TurnMachine | None = None
@@ -174,6 +178,17 @@ class ThreadMachine:
             self.status = NotLoaded()
         else:
             self.status = SystemError_() if turn.status == "failed" else Idle()
+
+    def unread(self, turn_id: str, revision: str) -> ReadState:
+        """A turn came to an end that somebody may want to read."""
+        first = self.read_state.first_unread if self.read_state else None
+        self.read_state = ReadState(revision, first or UnreadTurn(turn_id))
+        return self.read_state
+
+    def mark(self, revision: str, *, read: bool) -> ReadState:
+        """The user read all of it, or wants to read it again."""
+        self.read_state = ReadState(revision, None if read else UnreadFromStart())
+        return self.read_state
 
     def next_item(self) -> int:
         """The place of the next item."""

@@ -14,12 +14,19 @@ from core_server.context import Context, Durable
 from core_server.engines.base import CompactedHistory, ToolCall, ToolOutput
 from core_server.outgoing.notifier import Voice, now_ms
 from core_server.protocol.items import AgentMessageItem, InputItem, ThreadItem
-from core_server.protocol.threads import StatusChanged, SystemError_
+from core_server.protocol.threads import (
+    ReadStateChanged,
+    StatusChanged,
+    SystemError_,
+    Warning_,
+)
 from core_server.protocol.turns import (
     DiffUpdated,
     ErrorNotification,
     ItemCompleted,
     ItemStarted,
+    PlanStep,
+    PlanUpdated,
     RawResponseCompleted,
     TokenCounts,
     Turn,
@@ -100,6 +107,19 @@ class Narrator:
         told = DiffUpdated(self.thread.id, self.turn.id, "".join(self._diffs))
         self.say("turn/diff/updated", told)
 
+    def planned(self, explanation: str | None, steps: tuple[PlanStep, ...]) -> None:
+        """The engine changed its list of what is to be done."""
+        told = PlanUpdated(self.thread.id, self.turn.id, explanation, steps)
+        self.say("turn/plan/updated", told)
+
+    def warn(self, message: str) -> None:
+        """Say something that the user should know of, and that does not end the turn."""
+        self.say("warning", Warning_(message, self.thread.id))
+
+    def new_id(self) -> str:
+        """An id for an item that is not the engine's."""
+        return self._context.new_id()
+
     def remember(self, entry: ToolCall | ToolOutput | CompactedHistory) -> None:
         """Write an entry that only engines see."""
         row = hidden_row(self.thread.id, self.turn.id, self.thread.next_item(), entry)
@@ -153,19 +173,37 @@ class Narrator:
                 self._tell_end(finished, None, None)
         else:
             row = turn_row(self.thread.id, self.turn.ordinal, finished)
+            mark = self._marked(finished)
             after = self._context.write(self.thread, PutTurn(row))
+            if mark is not None and finished.error is None:
+                self.say("thread/readState/changed", mark, after)
             told = StatusChanged(self.thread.id, self.thread.status)
             failed = StatusChanged(self.thread.id, SystemError_())
             self._voice.say("thread/status/changed", told, self.thread, after, failed)
-            self._tell_end(finished, after, _lost(finished))
+            self._tell_end(finished, after, _lost(finished), mark)
         for method, params in self._at_last:
             self.say(method, params)
 
-    def _tell_end(self, finished: Turn, after: Durable | None, lost: Turn | None) -> None:
+    def _marked(self, finished: Turn) -> ReadStateChanged | None:
+        """There is something to read, unless the user was there and stopped it."""
+        if finished.status == "interrupted" or self.thread.facts.ephemeral:
+            return None
+        state = self.thread.unread(self.turn.id, self._context.new_id())
+        return ReadStateChanged(self.thread.id, state)
+
+    def _tell_end(
+        self,
+        finished: Turn,
+        after: Durable | None,
+        lost: Turn | None,
+        mark: ReadStateChanged | None = None,
+    ) -> None:
         thread = self.thread
         if finished.error is not None:
             told = ErrorNotification(finished.error, False, thread.id, self.turn.id)  # noqa: FBT003
             self.say("error", told, after)
+            if mark is not None:
+                self.say("thread/readState/changed", mark, after)
         done = TurnNotification(thread.id, finished)
         otherwise = None if lost is None else TurnNotification(thread.id, lost)
         self._voice.say("turn/completed", done, thread, after, otherwise)

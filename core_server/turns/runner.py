@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from core_server.context import Work
 from core_server.engines.base import (
     AgentMessage,
     CompactedHistory,
@@ -36,10 +37,11 @@ from core_server.protocol.items import (
 )
 from core_server.protocol.reviews import Finding, ReviewOutput
 from core_server.protocol.turns import TokenUsageUpdated, TurnError
-from core_server.records import closed, message_of, user_shell
-from core_server.session.thread import ThreadMachine
+from core_server.records import closed, local_images, message_of, user_shell
+from core_server.session.thread import Settings, ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.storage.base import StorageError
+from core_server.turns import plan
 from core_server.turns.commands import CommandRun, ShellArguments, shell
 from core_server.turns.file_changes import apply_patch
 from core_server.turns.sample import Sample
@@ -135,6 +137,8 @@ class TurnRunner:
         for _ in range(MAX_SAMPLES):
             for entry in self._turn.take_input():
                 self._narrator.heard(entry)
+                for path in local_images(entry):
+                    self._narrator.warn(f"The image {path} is not shown to the model, only named.")
                 self._history.append(message_of(entry))
             sample = Sample(self._narrator, self._outbox, self._history, hidden=hidden)
             done = await self._step(sample.take(self._context.engine, self._prompt()), cut=True)
@@ -202,6 +206,8 @@ class TurnRunner:
                 output = await shell(self._bench, call)
             case "apply_patch":
                 output = await apply_patch(self._bench, call)
+            case "update_plan":
+                output = plan.listed(self._narrator, call.arguments)
             case _:
                 output = f"there is no tool named {call.name[:64]}"
         entry = ToolOutput(call.call_id, output)
@@ -237,23 +243,7 @@ class TurnRunner:
         return True
 
     def _prompt(self, *, compact: bool = False) -> Prompt:
-        settings = self._thread.settings
-        texts = [settings.base_instructions, settings.developer_instructions]
-        if self._work.kind == "review":
-            texts.append(REVIEW_INSTRUCTIONS)
-        elif settings.mode_instructions:
-            texts.append(settings.mode_instructions)
-        return Prompt(
-            history=tuple(closed(self._history)),
-            model=settings.model,
-            effort=settings.effort,
-            instructions="\n\n".join(text for text in texts if text),
-            cwd=settings.cwd,
-            output_schema=self._work.output_schema,
-            traceparent=self._work.traceparent,
-            tracestate=self._work.tracestate,
-            compact=compact,
-        )
+        return prompt_of(self._thread.settings, self._history, self._work, compact=compact)
 
     def _count(self, sample: Sample) -> None:
         if sample.usage is None:
@@ -298,3 +288,25 @@ def _finding(finding: Finding) -> str:
     where = f"{place.absolute_file_path}:{lines.start}-{lines.end}"
     body = "\n".join(f"  {line}" for line in finding.body.splitlines())
     return f"- {finding.title} — {where}\n{body}"
+
+
+def prompt_of(
+    settings: Settings, history: list[HistoryEntry], work: Work, *, compact: bool = False
+) -> Prompt:
+    """What the engine is asked in a thread with these settings."""
+    texts = [settings.base_instructions, settings.developer_instructions]
+    if work.kind == "review":
+        texts.append(REVIEW_INSTRUCTIONS)
+    elif settings.mode_instructions:
+        texts.append(settings.mode_instructions)
+    return Prompt(
+        history=tuple(closed(history)),
+        model=settings.model,
+        effort=settings.effort,
+        instructions="\n\n".join(text for text in texts if text),
+        cwd=settings.cwd,
+        output_schema=work.output_schema,
+        traceparent=work.traceparent,
+        tracestate=work.tracestate,
+        compact=compact,
+    )

@@ -31,6 +31,8 @@ from core_server.protocol.turns import (
     TokenCounts,
     TurnError,
 )
+from core_server.records import plan_as_said
+from core_server.turns.plan import PlanMessage
 from core_server.turns.report import Narrator
 
 EVENTS_PER_BREATH: Final = 32
@@ -64,7 +66,10 @@ class Sample:
         self._history = history
         self._started: dict[str, int] = {}
         self._parts: dict[str, int] = {}
-        self._response_id = ""
+        self._plans: dict[str, PlanMessage] | None = None
+        if narrator is not None and narrator.thread.settings.mode == "plan":
+            self._plans = {}
+        self.response_id = ""
         self._asked_ms: int | None = None
 
     async def take(self, engine: Engine, prompt: Prompt) -> None:
@@ -84,7 +89,7 @@ class Sample:
                     await self._outbox.room()
         if self._narrator is not None:
             usage = self.usage or TokenCounts()
-            self._narrator.model_called(self._response_id, usage, self._asked_ms)
+            self._narrator.model_called(self.response_id, usage, self._asked_ms)
 
     def _on(self, event: Event) -> None:
         match event:
@@ -92,7 +97,7 @@ class Sample:
                 self.calls.append(event)
             case Usage():
                 self.usage = _counts(event)
-                self._response_id = event.response_id
+                self.response_id = event.response_id
             case MessageDone(_, text) if self._narrator is None or self._hidden:
                 self.text = text
                 self._history.append(AgentMessage(text))
@@ -106,20 +111,13 @@ class Sample:
                 pass
 
     def _tell(self, event: Event, narrator: Narrator) -> None:
-        thread_id, turn_id = narrator.thread.id, narrator.turn.id
         match event:
-            case TextDelta(item_id, text):
-                told = Delta(thread_id, turn_id, item_id, text)
-                narrator.say("item/agentMessage/delta", told)
+            case TextDelta():
+                self._tell_text(event, narrator)
             case MessageStarted(item_id):
                 self._start_message(item_id, "", narrator)
-            case MessageDone(item_id, text):
-                if item_id not in self._started:
-                    self._start_message(item_id, text, narrator)
-                narrator.completed(
-                    AgentMessageItem(item_id, text, self._started[item_id], now_ms())
-                )
-                self._history.append(AgentMessage(text))
+            case MessageDone():
+                self._end_message(event, narrator)
             case ReasoningStarted(item_id):
                 self._started[item_id] = now_ms()
                 narrator.started(ReasoningItem(item_id, self._started[item_id]), keep=False)
@@ -137,6 +135,31 @@ class Sample:
     def _start_message(self, item_id: str, text: str, narrator: Narrator) -> None:
         self._started[item_id] = now_ms()
         narrator.started(AgentMessageItem(item_id, text, self._started[item_id]), keep=False)
+
+    def _tell_text(self, event: TextDelta, narrator: Narrator) -> None:
+        if self._plans is not None:
+            self._message(event.item_id, narrator, self._plans).delta(event.text)
+            return
+        told = Delta(narrator.thread.id, narrator.turn.id, event.item_id, event.text)
+        narrator.say("item/agentMessage/delta", told)
+
+    def _end_message(self, event: MessageDone, narrator: Narrator) -> None:
+        item_id, text = event.item_id, event.text
+        if item_id not in self._started:
+            self._start_message(item_id, "" if self._plans is not None else text, narrator)
+        if self._plans is not None:
+            message = self._message(item_id, narrator, self._plans)
+            text = message.done(text)
+            self._history += [AgentMessage(plan_as_said(each)) for each in message.plans]
+        narrator.completed(AgentMessageItem(item_id, text, self._started[item_id], now_ms()))
+        if text:
+            self._history.append(AgentMessage(text))
+
+    @staticmethod
+    def _message(item_id: str, narrator: Narrator, known: dict[str, PlanMessage]) -> PlanMessage:
+        if item_id not in known:
+            known[item_id] = PlanMessage(narrator, item_id)
+        return known[item_id]
 
     def _tell_reasoning(self, event: ReasoningDelta, narrator: Narrator) -> None:
         ids = (narrator.thread.id, narrator.turn.id, event.item_id)

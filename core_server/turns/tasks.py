@@ -8,19 +8,20 @@ from typing import Final
 
 import msgspec
 
-from core_server.context import Context, Work
-from core_server.engines.base import HistoryEntry
+from core_server.context import Context, Trace, Work
+from core_server.engines.base import HistoryEntry, TextPart, UserMessage
 from core_server.logs import logger
 from core_server.outgoing.notifier import Voice, now_ms
 from core_server.outgoing.outbox import Outbox
-from core_server.protocol.threads import StatusChanged
+from core_server.protocol.threads import SampleParams, SampleResult, StatusChanged
 from core_server.protocol.turns import TurnError, TurnNotification
 from core_server.records import history_of
 from core_server.session.thread import ThreadMachine
 from core_server.session.turn import TurnMachine
 from core_server.turns.approvals import Approvals
 from core_server.turns.report import Narrator
-from core_server.turns.runner import INTERNAL, TurnRunner
+from core_server.turns.runner import INTERNAL, TurnRunner, prompt_of
+from core_server.turns.sample import Sample
 from core_server.turns.tool_context import Bench
 
 MAX_HISTORIES: Final = 64
@@ -76,6 +77,38 @@ class TurnTasks:
         """Wait until no turn runs in the thread."""
         if thread.turn is not None and (task := self._tasks.get(thread.turn.id)):
             await asyncio.wait([task])
+
+    async def aside(
+        self, thread: ThreadMachine, params: SampleParams, trace: Trace
+    ) -> SampleResult:
+        """Ask the engine with what was said in the thread and one message more.
+
+        Nothing of it is told, written or done: it leaves no trace in the thread.
+
+        Raises:
+            EngineError: it failed for good.
+        """
+        context = self._context
+        assert context is not None, "serve() comes first"
+        history = [
+            *await self._history(context, thread, None),
+            UserMessage((TextPart(params.prompt),)),
+        ]
+        work = Work(traceparent=trace.traceparent or "", tracestate=trace.tracestate or "")
+        prompt = prompt_of(thread.settings, history, work)
+        if params.effort is not None:
+            prompt = msgspec.structs.replace(prompt, effort=params.effort)
+        sample = Sample(None, self._outbox, [])
+        await sample.take(context.engine, prompt)
+        used = sample.usage
+        return SampleResult(
+            params.expected_turn_id,
+            sample.response_id or f"resp_{context.new_id()}",
+            sample.text or None,
+            None if used is None else used.input_tokens,
+            None if used is None else used.cached_input_tokens,
+            None if used is None else used.output_tokens,
+        )
 
     def inject(self, thread: ThreadMachine, entries: Sequence[HistoryEntry]) -> None:
         """Something was put into the history of a thread: the kept one has it too."""
@@ -141,14 +174,17 @@ class TurnTasks:
             logger().error("core.turn_lost", turn=turn.id, exc_info=error)
 
     async def _history(
-        self, context: Context, thread: ThreadMachine, turn: TurnMachine
+        self, context: Context, thread: ThreadMachine, turn: TurnMachine | None
     ) -> list[HistoryEntry]:
         """What was said before this turn: read once, then kept while the thread is loaded."""
         if (known := self._histories.get(thread.id)) is None:
             rows = await context.store_of(thread).items(thread.id)
             known = history_of(
-                tuple(row for row in rows if row.turn_id != turn.id), thread.injected
+                tuple(row for row in rows if turn is None or row.turn_id != turn.id),
+                thread.injected,
             )
+            if turn is None:
+                return known
             self._histories[thread.id] = known
         self._histories.move_to_end(thread.id)
         if len(self._histories) > max(MAX_HISTORIES, len(self._tasks)):

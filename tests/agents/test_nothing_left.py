@@ -20,7 +20,7 @@ from tests.trace_proxy.runtime.telemetry.telemetry_fixtures import clean_environ
 from trace_proxy.runtime.app import Program
 from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.cores.processes import Processes
-from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.supervisor import Exits, Supervisor
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.settings.config import Config, ListenUnix, Pool, Sessions
 
@@ -41,7 +41,7 @@ async def proxy_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         telemetry(monkeypatch),
         metrics,
         processes,
-        end_within=lambda _s, _code: None,
+        exits=Exits(lambda _s, _code: None, lambda: None),
         version="1",
     )
     try:

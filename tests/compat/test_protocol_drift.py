@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core_server.protocol.methods import METHODS
+from core_server.protocol.methods import METHODS, REFUSED, SAYS_NOTHING
 from core_server.protocol.notifications import NOTIFICATIONS, SERVER_REQUESTS
 from core_server.protocol.wire import PROTOCOL_VERSION
 from tests.compat.real_codex import needs_newest_codex, newest_codex
@@ -98,6 +98,13 @@ def test_the_proxy_translates_every_request_id_in_params(everything: Path) -> No
 def test_our_core_gates_what_it_serves_alike() -> None:
     gated = {name for name, method in METHODS.items() if method.experimental}
     assert gated == set(METHODS) & experimental.METHODS
+
+
+def test_our_core_serves_every_method_or_says_why_not(everything: Path) -> None:
+    tables = (METHODS, SAYS_NOTHING, REFUSED)
+    assert sorted(_kinds(everything, "ClientRequest.json")) == sorted(
+        name for table in tables for name in table
+    )
 
 
 def test_our_core_makes_up_nothing(everything: Path) -> None:

@@ -27,7 +27,6 @@ VERSION: Final = "0.163"
 ONLY_REFERENCE: Final = {
     "warning": "the reference does not know the test's model; ours knows no such list",
     "deprecationNotice": "0.163 wants turns to be read in pages; 0.169 no longer says so",
-    "thread/readState/changed": "we keep no read marks",
 }
 """Messages that the reference sends and we do not."""
 
@@ -58,8 +57,6 @@ OURS: Final = {
 }
 
 MISSING: Final = {
-    "readState": "we keep no read marks",
-    "readStates": "the same",
     "collaborationMode": "we have one mode; the TUI takes its absence for it",
     "sandbox": "a fork of ours has the sandbox of its thread, not the configuration's",
     "activePermissionProfile": "we have no named profiles",
@@ -75,6 +72,9 @@ MISSING: Final = {
     "origins": "and one place that they come from",
 }
 """Members, with all below them, that the reference has and we have not."""
+
+UUID_LENGTH: Final = 36
+"""A member so long is an id."""
 
 Step = tuple[str, frozenset[str]]
 """What a message is, and the members it has."""
@@ -238,8 +238,9 @@ def _step_of(message: Json) -> Step:
 def _paths(value: object, at: str = "") -> set[str]:
     """All members, at any depth; elements of lists are one."""
     if isinstance(value, dict):
-        below = {path for key, each in value.items() for path in _paths(each, f"{at}.{key}")}
-        return below | {f"{at}.{key}" for key in value}
+        named = {"(id)" if len(key) == UUID_LENGTH else key: each for key, each in value.items()}
+        below = {path for key, each in named.items() for path in _paths(each, f"{at}.{key}")}
+        return below | {f"{at}.{key}" for key in named}
     if isinstance(value, list):
         return {path for each in value for path in _paths(each, f"{at}[]")}
     return set()

@@ -5,13 +5,14 @@ few places. All comes from one `Random`, so a number is a request, and again the
 """
 
 import json
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
-from core_server.protocol.methods import METHODS
+from core_server.protocol.methods import METHODS, REFUSED, SAYS_NOTHING
 
 Value = Any
 
@@ -98,11 +99,15 @@ class Known:
     def __init__(self) -> None:
         self.threads: list[str] = ["00000000-0000-7000-8000-000000000000"]
         self.turns: list[str] = ["00000000-0000-7000-8000-000000000001"]
+        self.revisions: list[str] = ["r"]
 
     def learn(self, result: Value) -> None:
         """Take the ids out of an answer; the newest twenty are kept."""
         if not isinstance(result, dict):
             return
+        marked = result.get("readState")
+        if isinstance(marked, dict):
+            self.revisions = [marked["revision"]]
         for name, ids in (("thread", self.threads), ("turn", self.turns)):
             made = result.get(name)
             if isinstance(made, dict) and made.get("id") not in ids:
@@ -132,7 +137,8 @@ class Requests:
         else:
             method = random.choice(_QUIET)
         if random.random() < 0.01:
-            method = random.choice(("", "x", method + "/", method.upper(), "a" * 5000, "\0"))
+            odd = ("", "x", method + "/", method.upper(), "a" * 5000, "\0")
+            method = random.choice((*odd, *REFUSED, *SAYS_NOTHING))
         known = METHODS.get(method)
         kind = known.params if known else None
         params = {} if kind is None else self._made(inspect.type_info(kind), "")
@@ -200,15 +206,20 @@ class Requests:
         random, known = self._random, self._known
         if random.random() < 0.05:
             return random.choice(ODD_TEXTS)
-        if name in {"thread_id", "id"}:
-            return random.choice(known.threads)
-        if name.endswith("turn_id"):
-            return random.choice(known.turns)
-        if name == "text":
-            return random.choice(DIRECTIVES).replace("{n}", str(random.randrange(5)))
-        if name == "command":
-            return random.choice(("true", "echo x", "exit 3", "", "a\0b", "nonexistent"))
-        return random.choice(_TEXT_FIELDS.get(name, ("a", "b", random.choice(ODD_TEXTS))))
+        match name:
+            case "thread_id" | "id":
+                texts: Sequence[str] = known.threads
+            case _ if name.endswith("turn_id"):
+                texts = known.turns
+            case "expected_revision":
+                texts = known.revisions
+            case "text" | "prompt":
+                texts = [each.replace("{n}", str(random.randrange(5))) for each in DIRECTIVES]
+            case "command":
+                texts = ("true", "echo x", "exit 3", "", "a\0b", "nonexistent")
+            case _:
+                texts = _TEXT_FIELDS.get(name, ("a", "b", random.choice(ODD_TEXTS)))
+        return random.choice(texts)
 
     def _spoilt(self, value: Value) -> Value:
         """The value with one place of it replaced, taken away, doubled or made deep."""

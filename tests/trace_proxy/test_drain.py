@@ -20,6 +20,7 @@ from trace_proxy.drain import (
     SignalName,
     State,
     StopCores,
+    waiting_for,
 )
 from trace_proxy.protocol.refusal import Refusal
 
@@ -339,3 +340,22 @@ def test_once_signalled_it_stops_when_work_ends_or_the_deadline_passes(
 
     assert drain.state is State.CLOSING
     assert drain.closed() == [Exit(drain.exit_code)]
+
+
+@pytest.mark.parametrize(
+    ("turns", "requests", "left_s", "words"),
+    [
+        (0, 0, None, "nothing runs; ending now"),
+        (1, 0, None, "waiting for 1 turn, no limit; Ctrl-C (or SIGTERM) again stops now"),
+        (
+            2,
+            1,
+            30.0,
+            "waiting for 2 turns and 1 request, at most 30 s; Ctrl-C (or SIGTERM) again stops now",
+        ),
+    ],
+)
+def test_whoever_presses_ctrl_c_is_told_what_is_waited_for(
+    turns: int, requests: int, left_s: float | None, words: str
+) -> None:
+    assert waiting_for(turns, requests, left_s) == words

@@ -27,8 +27,9 @@ from trace_proxy.runtime.cores.process import find_command
 from trace_proxy.runtime.cores.processes import Processes
 from trace_proxy.runtime.log import setup as log_setup
 from trace_proxy.runtime.log.fields import shown_command
+from trace_proxy.runtime.log.stderr_sink import StderrSink
 from trace_proxy.runtime.signals import SignalThread
-from trace_proxy.runtime.supervisor import Supervisor
+from trace_proxy.runtime.supervisor import Exits, Supervisor
 from trace_proxy.runtime.telemetry.metrics.metrics import Metrics
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.runtime.telemetry.setup import Telemetry
@@ -75,7 +76,7 @@ def run(config: Config) -> int:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return_large_buffers()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_main(config, entrance))
+            return runner.run(_main(config, entrance, sink))
     finally:
         sink.close(timeout_s=LAST_LINES_S)
 
@@ -86,7 +87,7 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-async def _main(config: Config, entrance: Entrance) -> int:
+async def _main(config: Config, entrance: Entrance, sink: StderrSink) -> int:
     our_version = version("trace-proxy")
     tracing = config.tracing
     telemetry = Telemetry(
@@ -109,7 +110,12 @@ async def _main(config: Config, entrance: Entrance) -> int:
 
     signals = SignalThread(deliver, processes.kill_all)
     supervisor = Supervisor(
-        config, telemetry, metrics, processes, end_within=signals.limit, version=our_version
+        config,
+        telemetry,
+        metrics,
+        processes,
+        exits=Exits(signals.limit, lambda: sink.close(timeout_s=LAST_LINES_S)),
+        version=our_version,
     )
     signals.start()
     push = _metrics_push(metrics, telemetry)

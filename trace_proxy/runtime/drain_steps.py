@@ -33,6 +33,7 @@ from trace_proxy.drain import (
     InterruptTurns,
     State,
     StopCores,
+    waiting_for,
 )
 from trace_proxy.relay.per_connection.passthrough import PassThrough
 from trace_proxy.relay.shared.hub import Hub
@@ -146,7 +147,14 @@ class DrainSteps:
     def _announce(self, command: AnnounceDraining) -> None:
         board = self._board
         self._ending.drain_began()
-        _log.info("drain.started", reason=command.reason, turns=len(board.turns))
+        left_s = self._drain.details(self._loop.time())["deadline"]
+        turns, requests = len(board.turns), board.admission.requests
+        _log.info(
+            "drain.started",
+            reason=command.reason,
+            turns=turns,
+            hint=waiting_for(turns, requests, cast("float | None", left_s)),
+        )
         for connection in list(board.initialized.values()):
             session = connection.session
             if session is None or not connection.peer.websocket:  # who cannot come back

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -51,6 +52,19 @@ ClientT = TypeVar("ClientT", bound=Client)
 _log = structlog.get_logger("trace_proxy")
 
 
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """What the supervisor does to the process, and leaves to who started it.
+
+    Attributes:
+        end_within: Ends the process with a code after some seconds, whatever hangs.
+        last_words: Writes what is still to be logged; waits a moment for it.
+    """
+
+    end_within: Callable[[float, int], None]
+    last_words: Callable[[], None]
+
+
 class Supervisor:
     """One running proxy.
 
@@ -59,7 +73,7 @@ class Supervisor:
         telemetry: Where spans go.
         metrics: What is counted.
         processes: The living cores, none yet.
-        end_within: Ends the process with a code after some seconds, whatever hangs.
+        exits: What becomes of the process at its end.
         version: Ours.
 
     Attributes:
@@ -80,7 +94,7 @@ class Supervisor:
         metrics: Metrics,
         processes: Processes,
         *,
-        end_within: Callable[[float, int], None],
+        exits: Exits,
         version: str,
     ) -> None:
         self._config = config
@@ -88,6 +102,7 @@ class Supervisor:
         self._metrics = metrics
         self._processes = processes
         self._loop = asyncio.get_running_loop()
+        self._last_words = exits.last_words
         self.failure = ""
         self.ready = asyncio.Event()
         self.stopped = asyncio.Event()
@@ -113,7 +128,7 @@ class Supervisor:
             telemetry,
             Ending(
                 drain_began=self._drain_began,
-                end_within=end_within,
+                end_within=exits.end_within,
                 force=self.force,
                 over=self.stopped.set,
             ),
@@ -207,9 +222,10 @@ class Supervisor:
 
     def _closed(self, connection: Connection) -> None:
         code = self._clients.remove(connection.key)
+        who = connection.session.client_name if connection.session else None
         self.intake.left(connection.key)
         self._machine.closed(connection, time.time_ns())
-        _log.info("connection.closed", connection=connection.key, code=code)
+        _log.info("connection.closed", connection=connection.key, code=code, client=who)
         self.steps.work_changed()
 
     def context_rejected(self, connection: Connection, rejection: Rejection) -> None:
@@ -328,7 +344,9 @@ class Supervisor:
 
     def force(self, code: int) -> None:
         """End everything now: no task, no exporter and no peer is waited for."""
+        _log.warning("proxy.forced", exit_code=code, hint="what was running was not waited for")
         self._processes.kill_all()
+        self._last_words()
         os._exit(code)
 
     def _drain_began(self) -> None:

@@ -6,6 +6,7 @@ The first bytes decide, not the content type alone: endpoints send JSON as an ev
 and event streams as plain text.
 """
 
+import contextlib
 from enum import Enum, auto
 from typing import Protocol
 
@@ -183,7 +184,18 @@ class AnswerReader:
         except ValueError:
             return self._no_json(frame, data)
         self.events_read += 1
-        return self._reader.feed(event, frame.name)
+        return self._events(event, frame.name)
+
+    def _events(self, event: object, name: str) -> list[Event]:
+        """Some gateways put an event into a string once more, or several into a list."""
+        if isinstance(event, str) and event.lstrip().startswith("{"):
+            with contextlib.suppress(ValueError):
+                event = decoded(event.encode("utf-8", "replace"))
+        events: list[Event] = []
+        for each in event if isinstance(event, list) else [event]:
+            if not self.over:
+                events += self._reader.feed(each, name)
+        return events
 
     def _no_json(self, frame: Frame, data: bytes) -> list[Event]:
         text = data.strip()

@@ -29,13 +29,22 @@ from core_server.engines.endpoint.values import (
     text_of,
     whole,
 )
-from core_server.engines.endpoint.words import Said, said_in
+from core_server.engines.endpoint.words import Said, misplaced_in, said_in
 
 # DeepSeek and most others; vLLM and OpenRouter of late; a few.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 # Finish reasons that leave the answer unfinished, in the words of the Responses API.
-_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_CUT = {
+    **dict.fromkeys(("length", "max_tokens", "model_length"), "max_output_tokens"),
+    **dict.fromkeys(
+        ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"),
+        "content_filter",
+    ),
+}
+
+# Those that say that calls are to be made.
+_CALLING = frozenset({"tool_calls", "function_call", "tool_use"})
 
 
 class ChatReader:
@@ -58,6 +67,7 @@ class ChatReader:
         self._reasoning: Spoken | None = None
         self._calls: list[tuple[int | None, Asked]] = []
         self._reason = ""
+        self._index: int | None = None
         self._usage: list[Event] = []
         self._chars = 0
         self._junk = ""
@@ -86,18 +96,36 @@ class ChatReader:
         if string(event.get("type")).startswith("response.") and "choices" not in event:
             self.failure = _is_responses()
             return []
-        choice = _first(event.get("choices"))
+        if (said := misplaced_in(event)) is not None:
+            self.failure = reported(said, again=False)
+            return []
+        choice = self._ours(_first(event.get("choices")))
+        if choice.get("error"):
+            self.failure = reported(said_in(choice["error"]))
+            return []
         counts = event.get("usage") or choice.get("usage")
         self._usage = usage_of(counts, event.get("id")) or self._usage
         delta = choice.get("delta")
         if not isinstance(delta, dict) and choice.get("message") is not None:
             delta = choice["message"]
+        if delta is None and isinstance(choice.get("text"), str):  # as Completions had it
+            delta = {"content": choice["text"]}
         events = self._delta(delta) if isinstance(delta, dict) else []
         if delta is not None and not isinstance(delta, dict):
             self.junk("a delta that is no object")
         if self.failure is None and (reason := string(choice.get("finish_reason"))):
             self._reason, self.ending = reason, True
         return events
+
+    def _ours(self, choice: Json) -> Json:
+        """The choice, unless it is another one than before: one was asked for."""
+        index = whole(choice.get("index"))
+        if index is not None and self._index is None:
+            self._index = index
+        if index in {None, self._index}:
+            return choice
+        self.junk("a second choice")
+        return {}
 
     def junk(self, text: str) -> None:
         """A frame or a piece came that cannot be read."""
@@ -135,12 +163,14 @@ class ChatReader:
 
     def _delta(self, delta: Json) -> list[Event]:
         events: list[Event] = []
-        thought = next((text for name in _REASONING if (text := text_of(delta.get(name)))), "")
+        thoughts, content = _without_thoughts(delta.get("content"))
+        named = (text_of(delta.get(name)) for name in _REASONING)
+        thought = next((text for text in named if text), "") or thoughts
         if thought and self._fits(thought):
             if self._reasoning is None:
                 self._reasoning = Spoken(self._new_id("rs"), reasoning=True)
             events += self._reasoning.add(("content", 0), thought)
-        text = text_of(delta.get("content"))
+        text = text_of(content)
         if text is None:
             self.junk("content that is no text")
         text = text or text_of(delta.get("refusal"))
@@ -215,8 +245,8 @@ class ChatReader:
         events = self._end_reasoning()
         if self._message is not None:
             events += self._message.finish({})
-        if self._reason in _CUT:
-            self.failure = incomplete(_CUT[self._reason])
+        if (cut := _CUT.get(self._reason.casefold())) is not None:
+            self.failure = incomplete(cut)
             return [*events, *self._usage]
         calls = self._held()
         if self.failure is not None:
@@ -226,6 +256,8 @@ class ChatReader:
 
     def _held(self) -> list[Event]:
         asked = [one for _, one in self._calls]
+        if self._reason in _CALLING and not asked and self._message is None:
+            self.failure = unreadable(f"its finish_reason is {self._reason}, and there is no call")
         if not all(one.name for one in asked):
             self.failure = unreadable("a tool call without a name")
         return tool_calls(asked, self._taken, self._new_id)
@@ -248,3 +280,13 @@ def _first(choices: object) -> Json:
     if isinstance(choices, list):
         return next((one for one in choices if isinstance(one, dict)), {})
     return choices if isinstance(choices, dict) else {}
+
+
+def _without_thoughts(content: object) -> tuple[str, object]:
+    """What parts of a content are the model's thoughts, and the content without them."""
+    if not isinstance(content, list):
+        return "", content
+    thoughts = [part for part in content if isinstance(part, dict) and "thinking" in part]
+    text = "".join(text_of(part["thinking"]) or "" for part in thoughts)
+    rest = [part for part in content if not any(part is one for one in thoughts)]
+    return text, rest

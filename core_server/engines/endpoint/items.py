@@ -20,7 +20,7 @@ from core_server.engines.base import (
     TextDelta,
     ToolCall,
 )
-from core_server.engines.endpoint.tools import without_nulls
+from core_server.engines.endpoint.tools import TOOL_NAMES, without_nulls
 from core_server.engines.endpoint.values import encodable, is_object, without_last_half
 
 # Which part of an item: what kind of text, and which of several.
@@ -163,6 +163,8 @@ class Asked:
         """What it is called; blanks change nothing."""
         # Some models leave the prefix of their own format in the name.
         name = _NOT_IN_NAMES.sub("_", name.strip().removeprefix("functions."))
+        if name and self.name + name in TOOL_NAMES:  # in pieces, as arguments are
+            name = self.name + name
         self.name = name[:_MAX_NAME_CHARS] or self.name
         self.call_id = call_id.strip() or self.call_id
 

@@ -36,7 +36,7 @@ from core_server.engines.endpoint.values import (
     text_of,
     whole,
 )
-from core_server.engines.endpoint.words import said_in
+from core_server.engines.endpoint.words import misplaced_in, said_in
 
 # Far more than any model writes, and its message still fits the 16 MiB line limit.
 MAX_RESPONSE_CHARS = 4 * 1024 * 1024
@@ -53,6 +53,7 @@ _KINDS: dict[str, Kind] = {
     "custom_tool_call": "call",
 }
 _ENDS = ("completed", "incomplete", "failed", "cancelled")
+_UNFINISHED = ("queued", "in_progress")
 
 
 class _Slot(msgspec.Struct):
@@ -100,6 +101,7 @@ class ResponseReader:
         self._streamed_chars = 0
         self._told_chars = 0
         self._junk = ""
+        self._strange = ""
         self.completed = False
         self.failure: Failure | None = None
 
@@ -124,7 +126,11 @@ class ResponseReader:
         if not isinstance(kind, str) or kind not in _HANDLERS:
             kind = self._guessed(event, name if name in _HANDLERS else "")
         handler = _HANDLERS.get(kind)
-        return [] if handler is None else handler(self, event)
+        if handler is not None:
+            return handler(self, event)
+        if self.failure is None and (said := misplaced_in(event)) is not None:
+            self.failure = reported(said, again=False)
+        return []
 
     def junk(self, text: str) -> None:
         """A frame came that is no JSON."""
@@ -136,6 +142,9 @@ class ResponseReader:
 
     def whole(self, body: Json) -> list[Event]:
         """Take a response that came whole, without a stream."""
+        if (status := string(body.get("status"))) in _UNFINISHED:
+            self.failure = unreadable(f"a response that is {status}, and no stream of it")
+            return []
         if isinstance(body.get("output"), list) or body.get("object") == "response":
             return self._ended({"response": body})
         self.failure = _is_chat() if "choices" in body else unreadable("JSON that is no response")
@@ -166,7 +175,7 @@ class ResponseReader:
 
     def _added(self, event: Json) -> list[Event]:
         item = event.get("item")
-        if not isinstance(item, dict) or (kind := _kind(item)) is None:
+        if not isinstance(item, dict) or (kind := self._kind(item)) is None:
             return []
         index = whole(event.get("output_index"))
         slot = self._find(kind, string(item.get("id")), index) or self._of_call(
@@ -248,7 +257,7 @@ class ResponseReader:
         if not isinstance(item, dict):
             self.junk("an item that is no object")
             return []
-        kind = _kind(item)
+        kind = self._kind(item)
         if kind is None:
             return []
         slot = self._find(kind, string(item.get("id")), whole(event.get("output_index")))
@@ -260,6 +269,13 @@ class ResponseReader:
                 or self._new(kind, string(item.get("id")), index)
             )
         return self._finish(slot, item)
+
+    def _kind(self, item: Json) -> Kind | None:
+        """What an item is; one of another kind is remembered in case it is all there is."""
+        kind = _kind(item)
+        if kind is None:
+            self._strange = self._strange or string(item.get("type"))[:64]
+        return kind
 
     def _is_again(self, slot: _Slot, item: Json) -> bool:
         """Whether a finished item is finished once more, rather than another without an id."""
@@ -300,7 +316,9 @@ class ResponseReader:
         # Some endpoints end every stream as completed, and say in it what it is.
         end = status if told == "completed" and status in _ENDS else told
         if end in {"failed", "cancelled"}:
-            self.failure = reported(said_in(member(response, "error")))
+            said = said_in(member(response, "error"))
+            cancelled = status == "cancelled" and not said.words
+            self.failure = _CANCELLED if cancelled else reported(said)
             return []
         output = member(response, "output")
         events = self._untold(output if isinstance(output, list) else [])
@@ -327,7 +345,7 @@ class ResponseReader:
     def _untold(self, output: list[object]) -> list[Event]:
         """What the whole response says: of items that were told of, and of others."""
         events: list[Event] = []
-        items = [(item, _kind(item)) for item in output if isinstance(item, dict)]
+        items = [(item, self._kind(item)) for item in output if isinstance(item, dict)]
         known = [
             self._by_id.get((kind, string(item.get("id")))) if kind is not None else None
             for item, kind in items
@@ -373,6 +391,8 @@ class ResponseReader:
         asked = [slot.asked for slot in self._slots if slot.kind == "call"]
         if not all(one.name for one in asked):
             self.failure = unreadable("a tool call without a name")
+        if self._strange and all(slot.kind == "reasoning" for slot in self._slots):
+            self.failure = unreadable(f"all that it has is an item of type {self._strange}")
         return tool_calls(asked, self._taken, self._new_id)
 
     def _error(self, event: Json) -> list[Event]:
@@ -485,6 +505,9 @@ _HANDLERS: dict[str, Callable[[ResponseReader, Json], list[Event]]] = {
     "response.cancelled": ResponseReader._failed,  # noqa: SLF001
     "error": ResponseReader._error,  # noqa: SLF001
 }
+
+
+_CANCELLED = Failure("the endpoint cancelled the response")
 
 
 def _is_chat() -> Failure:

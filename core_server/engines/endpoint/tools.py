@@ -64,7 +64,33 @@ TOOLS: tuple[dict[str, object], ...] = (
         _PATCH_FORMAT,
         {"patch": {"type": "string", "description": "From Begin Patch to End Patch."}},
     ),
+    _tool(
+        "update_plan",
+        "Show the user what is to be done and how far it is. Give the whole list every time.",
+        {
+            "explanation": _nullable("string", "Why the list changed."),
+            "plan": {
+                "type": "array",
+                "description": "The steps, in order; at most one of them in_progress.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "step": {"type": "string"},
+                        "status": {
+                            "type": "string",
+                            "enum": ["pending", "in_progress", "completed"],
+                        },
+                    },
+                    "required": ["step", "status"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+    ),
 )
+
+
+TOOL_NAMES = frozenset(str(tool["name"]) for tool in TOOLS)
 
 
 def chat_tools() -> list[dict[str, object]]:

@@ -3,12 +3,15 @@
 import re
 from html import unescape
 
-from core_server.engines.endpoint.values import decoded, encodable, member, string, whole
+from core_server.engines.endpoint.values import Json, decoded, encodable, member, string, whole
 
 # Where the words stand, in the order of trust: OpenAI, FastAPI, problem details, OAuth, others.
 _WORDS = ("message", "msg", "detail", "details", "error_description", "description")
 _NESTED = ("error", "errors", "title", "reason", "cause")
 _MAX_DEPTH = 6
+
+# What stands in an event of either wire, and in no error.
+_OF_EVENTS = frozenset({"choices", "response", "item", "delta", "part", "output", "usage"})
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
 _MAX_PAGE_CHARS = 300
@@ -30,6 +33,25 @@ class Said:
 def said_in(value: object) -> Said:
     """Read an error value: a string, an object, a list of either, nested as they like."""
     return Said(_plain(_words(value, _MAX_DEPTH)), _code(value))
+
+
+def misplaced_in(event: Json) -> Said | None:
+    """An error that stands in a stream in a dress of its own, where no event has any error.
+
+    Gateways and model servers put their answer of a failed request there as it is:
+    `{"object": "error", "message"…}`, `{"detail"…}`, `{"errors": […]}`, `{"message", "code"}`.
+    """
+    if event.keys() & _OF_EVENTS:
+        return None
+    kind = string(event.get("type"))
+    if kind.startswith("response.") and not kind.endswith("error"):
+        return None
+    marked = "error" in {string(event.get("object")), string(event.get("status"))}
+    coded = isinstance(event.get("message"), str) and event.keys() & {"code", "status"}
+    if marked or coded or kind.endswith("error") or event.keys() & {"detail", "errors", "error"}:
+        said = said_in(event)
+        return said if said.words else None
+    return None
 
 
 def said_in_body(body: bytes) -> Said:

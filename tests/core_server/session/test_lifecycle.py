@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core_server.session.lifecycle import Lifecycle, Signal, State
+from core_server.session.lifecycle import Lifecycle, Signal, State, waiting_for
 
 
 def test_a_first_signal_drains_and_a_second_forces() -> None:
@@ -71,3 +72,20 @@ def test_work_that_was_refused_once_is_never_admitted_again(
                 raise AssertionError(step)
         assert not (refused and life.admits_work)
         refused = not life.admits_work
+
+
+@pytest.mark.parametrize(
+    ("turns", "requests", "words"),
+    [
+        (0, 0, "nothing runs; ending now"),
+        (
+            1,
+            2,
+            "waiting for 1 turn and 2 requests, no limit; Ctrl-C (or SIGTERM) again stops now",
+        ),
+    ],
+)
+def test_whoever_presses_ctrl_c_is_told_what_is_waited_for(
+    turns: int, requests: int, words: str
+) -> None:
+    assert waiting_for(turns, requests) == words

@@ -49,6 +49,7 @@ def engine() -> ScriptedEngine:
             MessageDone("m", "look"),
             call("shell", command="echo hi", escalated=True),
             call("apply_patch", patch=PATCH),
+            call("update_plan", plan=[{"step": "a", "status": "completed"}]),
             Usage(1, 2),
         ],
         [MessageDone("last", "done"), Usage(1, 2)],

@@ -152,7 +152,17 @@ class Answers:
         if span is None or span.turn is None or pending.thread is None:
             return None, turn_id
         turn = Turn(pending.thread, turn_id, core, span.turn, span.context, span.start_ns)
-        return board.turns.answered(turn, span), turn_id
+        context = board.turns.answered(turn, span)
+        if context is None:  # it joined none
+            session = pending.connection and pending.connection.session
+            board.effects.log(
+                "turn.started",
+                thread=pending.thread,
+                turn=turn_id,
+                client=session.client_name if session else None,
+                trace_id=turn.context.trace_id,
+            )
+        return context, turn_id
 
     def _note_handle(self, pending: Pending, name: tuple[str, str], *, failed: bool) -> None:
         """Forget a handle that was not opened, or is closed."""

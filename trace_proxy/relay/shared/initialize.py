@@ -138,6 +138,12 @@ class Greetings:
         if connection.peer.hop:  # it hears what it subscribes to: its clients have cores
             return
         board.initialized[connection.key] = connection
+        board.effects.log(
+            "connection.initialized",
+            connection=connection.key,
+            client=connection.session.client_name,
+            version=connection.session.client_version,
+        )
         for (method, _), line in self._lines.items():
             board.deliver((connection,), method, line)
         for asked in board.server_requests.of_thread(None):

@@ -27,6 +27,9 @@ from trace_proxy.settings.config import LogFormat, Logging
 QUIET_LOGGERS: Final = ("aiohttp.access", "aiohttp.websocket")
 """Request lines with their queries; offered subprotocols, where browsers put a token."""
 
+_FOR_MACHINES: Final = ("span_id",)
+"""Who reads a log at a terminal finds a span by its trace."""
+
 _ID_DIGITS: Final = {"trace_id": 32, "span_id": 16}
 
 
@@ -45,9 +48,8 @@ def configure(settings: Logging, *, record_content: bool = False, fd: int = 2) -
     console = settings.format is LogFormat.CONSOLE or (
         settings.format is LogFormat.AUTO and terminal
     )
-    lines = _Lines(
-        _console_line(colors=terminal) if console else _json_line, record_content=record_content
-    )
+    render = _console_line(colors=terminal) if console else _json_line
+    lines = _Lines(render, short=console, record_content=record_content)
     sink = StderrSink(fd, dropped_line=lines.dropped)
     level = logging.getLevelNamesMapping()[settings.level.name]
     structlog.configure(
@@ -63,19 +65,24 @@ def configure(settings: Logging, *, record_content: bool = False, fd: int = 2) -
 class _Lines:
     """Event → line: the last processor of structlog, and of the standard loggers."""
 
-    def __init__(self, render: Callable[[EventDict], str], *, record_content: bool) -> None:
+    def __init__(
+        self, render: Callable[[EventDict], str], *, short: bool, record_content: bool
+    ) -> None:
         self._render = render
+        self._short = short
         self._record_content = record_content
 
     def __call__(self, _logger: object, _method: str, event: EventDict) -> str:
         """One line, without its newline."""
         ordered: EventDict = {
-            "timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "timestamp": _now(short=self._short),
             "level": event.pop("level", "info"),
             "event": clean_text(str(event.pop("event", ""))),
         }
         error = _exception_of(event.pop("exc_info", None))
         for name, value in event.items():
+            if self._short and (value is None or name in _FOR_MACHINES):
+                continue
             ordered[name] = _hex(name, value) if name in _ID_DIGITS else clean(value)
         if error is not None:
             ordered["exception"] = describe_exception(error, with_message=self._record_content)
@@ -158,10 +165,17 @@ def _hex(name: str, value: object) -> object:
     return f"{value:0{_ID_DIGITS[name]}x}" if isinstance(value, int) else clean(value)
 
 
+def _now(*, short: bool) -> str:
+    """For people the local time to the second, else UTC to the microsecond."""
+    if short:
+        return datetime.now(UTC).astimezone().strftime("%H:%M:%S")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
 def _json_line(event: EventDict) -> str:
     return json.dumps(event, separators=(",", ":"))
 
 
 def _console_line(*, colors: bool) -> Callable[[EventDict], str]:
-    renderer = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
+    renderer = structlog.dev.ConsoleRenderer(0, colors=colors, sort_keys=False, pad_level=False)
     return lambda event: str(renderer(None, "", event))
