@@ -74,8 +74,11 @@ async def test_a_hundred_silent_sockets_keep_nobody_out_for_ever() -> None:
             assert await client.request("model/list", {"a": 1}) == {"a": 1}
 
 
-async def test_a_silent_client_is_pinged_and_one_that_has_vanished_is_given_up() -> None:
-    options = ("--ping-interval", "0.3", "--ping-timeout", "0.5")
+@pytest.mark.parametrize("sessions", ["shared", "per-connection"])
+async def test_a_silent_client_is_pinged_and_one_that_has_vanished_is_given_up(
+    sessions: str,
+) -> None:
+    options = ("--ping-interval", "0.3", "--ping-timeout", "0.5", "--sessions", sessions)
     async with trace_proxy(*options, core=FAKE) as proxy, proxy.client() as client:
         status, _, reader, writer = await asked(proxy, GOOD)
         assert status.startswith("HTTP/1.1 101")

@@ -144,7 +144,8 @@ class Clients:
         silent_s = now_s - heard_at_s
         if not interval_s or silent_s < interval_s:
             return
-        if client.pinged_at_s is None or client.pinged_at_s < heard_at_s:
+        # A pong may come within the same millisecond, which is how fine the loop's clock is.
+        if client.pinged_at_s is None or client.pinged_at_s <= heard_at_s:
             client.pinged_at_s = now_s
             client.ping()
         elif now_s - client.pinged_at_s >= self._limits.ping_timeout_s:

@@ -76,6 +76,46 @@ async def test_what_a_call_queued_before_it_failed_is_written_too() -> None:
     assert client.got == b"onetwo"
 
 
+class Silent(Peer):
+    """One that answers pings when a test says so."""
+
+    last_s = 0.0
+    pings = 0
+
+    @property
+    def heard_at_s(self) -> float:
+        return self.last_s
+
+    def ping(self) -> None:
+        self.pings += 1
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.001, LIMITS.ping_timeout_s])
+async def test_who_answers_pings_is_there_however_soon_it_answers(after_s: float) -> None:
+    """The loop's clock has milliseconds: a pong may come at the time of its ping."""
+    door = Door()
+    client = door.clients.add(1, Silent)
+    now_s = 0.0
+    for ping in range(1, 5):
+        now_s += LIMITS.ping_interval_s
+        door.clients.look_after(now_s)
+        assert client.pings == ping
+        now_s = client.last_s = now_s + after_s
+        door.clients.look_after(now_s)
+    assert (client.pings, client.aborted_at_s) == (4, None)
+
+
+async def test_who_does_not_is_given_up() -> None:
+    door = Door()
+    client = door.clients.add(1, Silent)
+    pinged_s = LIMITS.ping_interval_s
+    door.clients.look_after(pinged_s)
+    door.clients.look_after(pinged_s + LIMITS.ping_timeout_s - 0.1)
+    assert client.aborted_at_s is None
+    door.clients.look_after(pinged_s + LIMITS.ping_timeout_s)
+    assert (client.pings, client.aborted_at_s is None) == (1, False)
+
+
 async def test_the_largest_queue_goes_when_all_are_too_large() -> None:
     door = Door()
     opened, client = door.connect()
