@@ -54,11 +54,11 @@ async def host(
         env = {
             "CORE_SERVER_STORE": store or f"sqlite:///{folder}/threads.db",
             "CORE_SERVER_LEASE_SECONDS": str(lease_s),
-            "CORE_SERVER_HOST_ID": name,
             "HOME": folder,
             **({"PYTHONPATH": tree} if tree else {}),
         }
-        fleet = ("--advertise-url", listen) if store else ()
+        named = ("--host-id", name) if name else ()
+        fleet = ("--advertise-url", listen, *named) if store else ()
         place = Path(folder)
         async with trace_proxy(
             *fleet, env=env, listen=listen, directory=place, wait=False

@@ -178,6 +178,13 @@ def test_where_a_store_is_shared_the_first_port_is_where_other_hosts_come(
     assert config.allow_hosts == (() if url is None else (url.removeprefix("ws://"),))
 
 
+def test_a_host_of_a_fleet_may_have_a_name() -> None:
+    assert read_config(["--host-id", "pod-0"], STORE).fleet.host_id == "pod-0"
+    assert read_config([], {**STORE, "TRACE_PROXY_HOST_ID": "pod-1"}).fleet.host_id == "pod-1"
+    with pytest.raises(ConfigurationError, match="--host-id goes with --advertise-url"):
+        read_config(["--host-id", "pod-0"], {})
+
+
 def test_a_flag_replaces_the_list_of_the_environment() -> None:
     config = read_config(
         ["--listen", "stdio://"], {"TRACE_PROXY_LISTEN": "ws://127.0.0.1:1,ws://127.0.0.1:2"}

@@ -73,6 +73,8 @@ def run(config: Config) -> int:
         find_command(config.pool.command)
         if config.fleet.advertise_url is not None:  # our own core tells it to the other hosts
             os.environ.setdefault("CORE_SERVER_ADVERTISE_URL", config.fleet.advertise_url)
+            if config.fleet.host_id is not None:
+                os.environ.setdefault("CORE_SERVER_HOST_ID", config.fleet.host_id)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return_large_buffers()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

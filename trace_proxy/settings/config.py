@@ -75,7 +75,7 @@ class Delivery(Enum):
 class Placement(Enum):
     """Where new threads of a fleet are made."""
 
-    HERE = "here"
+    STICKY = "sticky"
     LEAST_LOADED = "least-loaded"
 
 
@@ -256,11 +256,13 @@ class Fleet:
         advertise_url: Where they reach us; None: there are none.
         peer_token_file: Holds the bearer token that we show them; None: we show nothing.
         placement: Where new threads are made.
+        host_id: Our name among them, which stays when we are started anew; None: we have none.
     """
 
     advertise_url: str | None = None
     peer_token_file: str | None = None
-    placement: Placement = Placement.HERE
+    placement: Placement = Placement.STICKY
+    host_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.advertise_url is not None and parse_ws_url(self.advertise_url) is None:
@@ -271,9 +273,13 @@ class Fleet:
             raise ConfigurationError(
                 "--peer-token-file goes with --advertise-url: without it there are no peers"
             )
-        if self.placement is not Placement.HERE and self.advertise_url is None:
+        if self.placement is not Placement.STICKY and self.advertise_url is None:
             raise ConfigurationError(
                 "--placement goes with --advertise-url: without it there are no other hosts"
+            )
+        if self.host_id is not None and self.advertise_url is None:
+            raise ConfigurationError(
+                "--host-id goes with --advertise-url: without it there are no other hosts"
             )
 
 

@@ -310,6 +310,16 @@ OPTIONS: Final = (
         metavar="URL",
     ),
     Option(
+        name="host-id",
+        group=_FLEET,
+        help="our name among the hosts, the same after a new start and nobody else's: what we"
+        " owned before is then ours at once",
+        section="fleet",
+        field="host_id",
+        read=read_text,
+        metavar="NAME",
+    ),
+    Option(
         name="peer-token-file",
         group=_FLEET,
         help="a file with the bearer token that is shown to the other hosts",
@@ -326,7 +336,7 @@ OPTIONS: Final = (
         field="placement",
         read=read_member(Placement),
         metavar=_choices(Placement),
-        default="here",
+        default="sticky",
     ),
     Option(
         name="trust-context",
