@@ -86,7 +86,14 @@ class ResponsesApi:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        server = self._runner.server
+        assert server is not None
+        transports = [each.transport for each in server.connections]
         await self._runner.cleanup()
+        for transport in transports:  # one whose peer takes nothing is still open
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0)  # they are closed in the loop's next turn
 
     def script(self, *replies: Reply | Raw) -> None:
         """Answer the next requests so."""

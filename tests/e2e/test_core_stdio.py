@@ -45,7 +45,7 @@ HEARD = [
 ]
 SAID = ["item/started agentMessage", "delta", "item/completed agentMessage"]
 COUNTED = ["thread/tokenUsage/updated", "account/rateLimits/updated"]
-DONE = ["status idle", "turn/completed completed"]
+DONE = ["thread/readState/changed", "status idle", "turn/completed completed"]
 
 
 async def test_a_plain_turn_is_told_in_the_order_of_the_reference() -> None:
@@ -86,6 +86,7 @@ async def test_a_failed_turn_says_why_and_the_next_one_works() -> None:
         assert _story(client)[len(HEAD) + len(HEARD) :] == [
             "status systemError",
             "error",
+            "thread/readState/changed",
             "turn/completed failed",
         ]
         assert failed["turn"]["error"]["message"] == "no luck"

@@ -50,7 +50,11 @@ async def core_of(client: WebsocketClient | PipeClient) -> int:
 def cores(proxy: Proxy) -> list[int]:
     """The living cores of a proxy."""
     living = marked(proxy.mark).items()
-    return [pid for pid, argv in living if "mcp.py" in argv and pid != proxy.pid]
+    return [
+        pid
+        for pid, argv in living
+        if "mcp.py" in argv and "launch_script.py" not in argv and pid != proxy.pid
+    ]
 
 
 async def until(holds: Callable[[], bool], within_s: float = 5) -> None:

@@ -1,6 +1,6 @@
 """No input of any method ends in an internal error: sequences over two cores on one store.
 
-Short by default; `-m slow` sends a million, or CORE_FUZZ_REQUESTS, in runs of `RUN`.
+Short by default; `-n 0 -m slow` sends a million, or CORE_FUZZ_REQUESTS, in runs of `RUN`.
 The tables are what fuzzing, and attacks by hand, have found.
 """
 
