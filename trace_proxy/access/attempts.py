@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from trace_proxy.access.policy import Denial
-from trace_proxy.settings.authority import address_of
+from trace_proxy.protocol.authority import address_of
 
 MOST: Final = 20
 """A person tries three times, a program with an old token until somebody looks."""

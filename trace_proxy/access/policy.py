@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from trace_proxy.settings.authority import Authority, address_of, parse_authority
+from trace_proxy.protocol.authority import Authority, address_of, parse_authority
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Probes come from anywhere under any name, and learn nothing but up or not."""

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Final
 
 from trace_proxy.errors import ConfigurationError
+from trace_proxy.protocol.authority import parse_authority, parse_ws_url
 from trace_proxy.settings.authentication import Authentication, Tls, WsAuth
-from trace_proxy.settings.authority import parse_authority, parse_ws_url
 from trace_proxy.settings.limits import Limits, check_count, check_seconds
 from trace_proxy.settings.listen import Listen, ListenStdio, ListenTcp, ListenUnix, parse_listen
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any, Final, NoReturn
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.settings.authority import address_of, parse_ws_url
+from trace_proxy.protocol.authority import address_of, parse_ws_url
 from trace_proxy.settings.config import (
     DEFAULT_COMMAND,
     Authentication,

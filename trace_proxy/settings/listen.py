@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trace_proxy.errors import ConfigurationError
-from trace_proxy.settings.authority import Authority, address_of, parse_authority
+from trace_proxy.protocol.authority import Authority, address_of, parse_authority
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """`sun_path` has 108 bytes on Linux, the last one is its end, unix(7)."""

@@ -21,7 +21,7 @@ from trace_proxy.context.span_record import (
 from trace_proxy.context.trace_context import Resolution, Sampling, own_flags, resolve_raw
 from trace_proxy.context.w3c import RANDOM
 from trace_proxy.protocol import methods
-from trace_proxy.settings.authority import parse_ws_url
+from trace_proxy.protocol.authority import parse_ws_url
 from trace_proxy.spans import semconv
 from trace_proxy.state.connection import Connection, Hop, Pending, RequestSpan
 

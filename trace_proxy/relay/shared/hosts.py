@@ -16,10 +16,10 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from trace_proxy.protocol.authority import parse_ws_url
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.relay.board import Board
-from trace_proxy.settings.authority import parse_ws_url
 from trace_proxy.state.core_session import CoreSession, CoreState
 
 FIRST_INDEX: Final = 1000

@@ -23,12 +23,12 @@ from msgspec import UNSET
 from core_server.jsonrpc import codes
 from trace_proxy.drain import State
 from trace_proxy.protocol import envelope
+from trace_proxy.protocol.authority import parse_ws_url
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.refusal import NO_CORE
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.hosts import Hosts
 from trace_proxy.relay.shared.pool import Pool
-from trace_proxy.settings.authority import parse_ws_url
 from trace_proxy.state.connection import Pending
 from trace_proxy.state.core_session import CoreSession, CoreState
 
