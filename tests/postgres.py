@@ -31,20 +31,32 @@ _START_TIMEOUT_S = 60
 _numbers = itertools.count()
 
 
+_BESIDE = """
+exec 3<&0
+"$@" </dev/null >&2 3<&- &
+echo $!
+{ cat <&3; kill -INT $!; } >/dev/null 2>&1 &
+"""
+"""A command that goes on alone, until nobody holds the other end of this stdin any more."""
+
+
 class _Stranger:
     """A process that is nobody's child here, although it was started here.
 
     Tests run cores in this process, which is then the parent of all that loses its own: they
-    look at its children, and end those that they take for theirs.
+    look at its children, and end those that they take for theirs. It ends with this process
+    all the same: somebody waits at a pipe for that.
 
     Attributes:
         pid: Its process id.
     """
 
     def __init__(self, command: Sequence[str], log: IO[bytes]) -> None:
-        with _no_subreaper():
+        their_end, self._life = os.pipe()
+        with _no_subreaper(), os.fdopen(their_end) as life:
             started = subprocess.run(
-                ["sh", "-c", '"$@" </dev/null >&2 & echo $!', "sh", *command],
+                ["sh", "-c", _BESIDE, "sh", *command],
+                stdin=life,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
@@ -63,6 +75,7 @@ class _Stranger:
             signal.pidfd_send_signal(self._descriptor, how)
         ended = self.ended(within_s=30)
         os.close(self._descriptor)
+        os.close(self._life)
         assert ended, f"PostgreSQL does not end by {how.name}"
 
 
