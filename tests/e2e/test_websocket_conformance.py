@@ -96,7 +96,7 @@ async def test_all_cases_of_framing_pings_fragments_utf8_and_closing_pass() -> N
 
 @pytest.mark.slow
 async def test_all_cases_of_large_and_many_messages_pass() -> None:
-    """Run with `pytest -m slow tests/e2e/test_websocket_conformance.py`: some ten seconds."""
+    """Run with `pytest -n 0 -m slow tests/e2e/test_websocket_conformance.py`: some ten seconds."""
     async with echo() as url:
         results = await autobahn(url, LARGE, [*COMPRESSION, *BINARY])
     assert failures(results) == {}

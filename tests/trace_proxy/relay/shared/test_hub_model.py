@@ -1,6 +1,6 @@
 """The whole hub under Hypothesis: any clients, any cores, any order.
 
-    python -m pytest tests/trace_proxy/test_hub_model.py -m slow
+    python -m pytest -n 0 -m slow tests/trace_proxy/relay/shared/test_hub_model.py
 
 takes a million steps and more, half an hour of one core.
 """

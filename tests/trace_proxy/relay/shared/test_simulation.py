@@ -1,6 +1,6 @@
 """The whole hub in seeded simulations: a seed that fails is a story to be told again.
 
-    python -m pytest tests/trace_proxy/test_simulation.py -m slow
+    python -m pytest -n 0 -m slow tests/trace_proxy/relay/shared/test_simulation.py
 
 runs a thousand seeds of a thousand steps.
 """
