@@ -170,7 +170,7 @@ def test_the_image_starts_the_console_script_itself_and_not_as_root() -> None:
     (user,) = arguments("USER")
 
     (script,) = json.loads(entrypoint)
-    assert project()["scripts"][script] == "trace_proxy.cli:main"
+    assert project()["scripts"][script] == "trace_proxy.cli.main:main"
     assert user != "0"
     assert f"--uid {user} " in " ".join(arguments("RUN"))
 

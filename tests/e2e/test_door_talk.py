@@ -13,7 +13,7 @@ from tests.e2e.proxy import ROOT, fake_core, trace_proxy
 async def talk(*arguments: str) -> tuple[int, str, str]:
     """Run it; returns its exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trace_proxy.talk", *arguments),
+        *(sys.executable, "-m", "trace_proxy", "talk", *arguments),
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from trace_proxy.cli import main
+from trace_proxy.cli.main import main
 
 LOOK_S = 0.2
 """How often it counts."""

@@ -31,7 +31,7 @@ def main() -> int:
         143 or 130 forced.
     """
     if sys.argv[1:2] == ["talk"]:
-        from trace_proxy import talk  # noqa: PLC0415 - it is another program, without our signals
+        from trace_proxy.cli import talk  # noqa: PLC0415 - it is another program, without our signals
 
         return talk.main(sys.argv[2:])
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

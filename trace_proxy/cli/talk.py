@@ -2,7 +2,6 @@
 
     trace-proxy talk "hello there"                     one turn
     trace-proxy talk ws://127.0.0.1:4500               a turn for each line
-    python -m trace_proxy.talk ws://127.0.0.1:4500 "hello there"
 
 A small, whole client of the protocol: initialize, thread/start, turn/start, deltas,
 approvals by keyboard, turn/completed. With `OTEL_EXPORTER_OTLP_ENDPOINT` it exports a
@@ -104,7 +103,7 @@ class Conversation:
         """
         if self._thread:
             return
-        client = {"name": "trace_proxy.talk", "version": "1"}
+        client = {"name": "trace-proxy talk", "version": "1"}
         await self._ask("initialize", {"clientInfo": client}, context)
         await self._socket.send_json({"method": "initialized"})
         self._thread = (await self._ask("thread/start", {}, context))["thread"]["id"]
@@ -350,7 +349,3 @@ def _url_and_text(words: Sequence[str]) -> tuple[str, str | None]:
             return DEFAULT_URL, text
         case _:
             return DEFAULT_URL, None
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

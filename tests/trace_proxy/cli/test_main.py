@@ -383,13 +383,13 @@ FAKE_RUNTIME = """
 import json, tempfile, os, signal, sys, types
 before = sorted({"argparse", "asyncio", "aiohttp", "structlog", "opentelemetry", "dataclasses"}
                 & set(sys.modules))
-import trace_proxy.cli
+import trace_proxy.cli.main
 after = sorted({"argparse", "asyncio", "aiohttp", "structlog", "opentelemetry", "dataclasses"}
                & set(sys.modules))
 from trace_proxy.errors import StartError
 app = types.ModuleType("trace_proxy.runtime.app")
 def run(config):
-    for number in trace_proxy.cli.STOP_SIGNALS:
+    for number in trace_proxy.cli.main.STOP_SIGNALS:
         os.kill(os.getpid(), number)
     pending = sorted(signal.Signals(number).name for number in signal.sigpending())
     print(json.dumps({"new": [m for m in after if m not in before], "pending": pending,
@@ -400,7 +400,7 @@ def run(config):
 app.run = run
 import trace_proxy.runtime
 trace_proxy.runtime.app = sys.modules["trace_proxy.runtime.app"] = app
-raise SystemExit(trace_proxy.cli.main())
+raise SystemExit(trace_proxy.cli.main.main())
 """
 
 
@@ -436,6 +436,6 @@ def test_the_module_blocks_signals_before_anything_heavy_is_imported() -> None:
     done = run([sys.executable, "-X", "importtime", "-m", "trace_proxy", "--version"], {})
 
     names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
-    until_blocked = names[names.index("trace_proxy") : names.index("trace_proxy.cli")]
-    assert set(until_blocked) <= {"trace_proxy", "contextlib", "signal", "enum"}
+    until_blocked = names[names.index("trace_proxy") : names.index("trace_proxy.cli.main")]
+    assert set(until_blocked) <= {"trace_proxy", "trace_proxy.cli", "contextlib", "signal", "enum"}
     assert "trace_proxy.settings.grammar" in names

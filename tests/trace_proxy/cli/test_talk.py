@@ -11,7 +11,7 @@ import pytest
 from tests.collector import Collector, tree
 from tests.e2e.processes import kill
 from tests.e2e.proxy import ROOT, fake_core, trace_proxy
-from trace_proxy.talk import _url_and_text
+from trace_proxy.cli.talk import _url_and_text
 
 TIMEOUT_S = 20
 

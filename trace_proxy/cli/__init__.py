@@ -1,0 +1,1 @@
+"""The commands: `trace-proxy`, and `trace-proxy talk`, a client for people."""
