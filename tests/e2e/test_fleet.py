@@ -72,11 +72,7 @@ async def hosts(tmp_path: Path) -> AsyncIterator[tuple[Proxy, Proxy]]:
 
 
 async def _completed(client: WebsocketClient, turn: str) -> str:
-    done = await client.wait(
-        lambda each: (
-            each.get("method") == "turn/completed" and each["params"]["turn"]["id"] == turn
-        )
-    )
+    done = await client.wait(lambda each: _ends(turn, each))
     status: str = done["params"]["turn"]["status"]
     return status
 
@@ -384,6 +380,40 @@ async def test_a_host_that_stood_still_past_its_lease_is_fenced_and_follows(
 def _is_delta_of(turn: str, message: Json) -> bool:
     method: str = message.get("method", "")
     return method.endswith("/delta") and message["params"]["turnId"] == turn
+
+
+async def test_a_thread_that_moves_while_both_hosts_hear_it_is_told_of_once(
+    tmp_path: Path,
+) -> None:
+    url = new_store_url()
+    async with (
+        asyncio.timeout(120),
+        host(url, tmp_path / "one") as one,
+        host(url, tmp_path / "two") as two,
+        one.client() as there,
+        two.client() as here,
+    ):
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+        for _ in range(4):  # whoever comes first has it: there and back, as chance will have it
+            for client in (here, there):
+                client.received.clear()
+            postgres.psql(url, "UPDATE leases SET owner_id = NULL, epoch = epoch + 1")
+            for client in (here, there):
+                await client.wait_for("thread/status/changed")  # it is lost where it was
+
+            turn = await _start_until_accepted(here, thread)
+
+            for client in (here, there):
+                assert await _completed(client, turn) == "completed"
+            for client in (here, there):
+                await client.request("thread/goal/get", {"threadId": thread})
+                ended = [each for each in client.received if _ends(turn, each)]
+                assert len(ended) == 1
+
+
+def _ends(turn: str, message: Json) -> bool:
+    return message.get("method") == "turn/completed" and message["params"]["turn"]["id"] == turn
 
 
 async def test_a_host_that_is_cut_off_from_a_peer_comes_back_to_it(tmp_path: Path) -> None:

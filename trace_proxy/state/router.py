@@ -6,6 +6,8 @@ its core's death, or it is orphaned when its connection leaves, and then its ans
 is dropped. Late, doubled and unknown answers find no entry and reach nobody.
 """
 
+from collections.abc import Callable
+
 from trace_proxy.state.connection import Connection, Pending
 
 
@@ -62,6 +64,14 @@ class Router:
         if pending is not None and pending.connection is not None:
             del pending.connection.in_flight[id(pending)]
         return pending
+
+    def take_waiting(self, which: Callable[[Pending], bool]) -> list[Pending]:
+        """Take those of some clients' requests that the core has never been given."""
+        waiting = [(each, self._pending[each]) for each in sorted(self._waiting)]
+        mine = [(core_id, each) for core_id, each in waiting if each.connection and which(each)]
+        for core_id, _ in mine:
+            self.withdraw(core_id)
+        return [each for _, each in mine]
 
     def lose_all(self) -> list[Pending]:
         """Take all of them: the core is gone. In the order they were sent."""

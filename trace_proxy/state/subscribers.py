@@ -42,6 +42,12 @@ class Subscribers:
             self.remove(thread, connection)
         return threads
 
+    def leave_hops(self, thread: str) -> None:
+        """End the subscriptions of other hosts: they hear a thread of our own cores alone."""
+        for connection in list(self.of(thread)):
+            if connection.peer.hop:
+                self.remove(thread, connection)
+
     def forget(self, thread: str) -> None:
         """The thread is gone: deleted, or unloaded."""
         self._replays.pop(thread, None)

@@ -44,6 +44,10 @@ FIRST_DELAY_S: Final = 0.02
 LONGEST_DELAY_S: Final = 0.5
 """Between two tries: a deadlock is over at once, a restart takes a second or two."""
 
+AWAY_S: Final = 0.5
+"""A server that was waited for in vain is not tried again for so long: a try may take seconds,
+and all else that waits is told at once. One that refuses at once may be asked at once."""
+
 
 class Database:
     """An open store.
@@ -63,6 +67,7 @@ class Database:
         self._rows = rows.Rows(medium.insert)
         self._leases = Leases(me, medium, lease_s=lease_s)
         self._draining = False
+        self._away, self._away_until_s = "", 0.0
         self._connection = medium.open()
         try:
             self.beat()
@@ -187,14 +192,20 @@ class Database:
         self, work: Callable[[Connection], _T], *, reading: bool = False, again: bool = True
     ) -> _T:
         """Work in a transaction, and in another one if a fault passes while the leases last."""
+        if self._connection.invalidated and time.monotonic() < self._away_until_s:
+            raise DiskError(self._away)
         give_up_s = time.monotonic() + self._leases.left_s
         delay_s = FIRST_DELAY_S
         while True:
+            begin_s = time.monotonic()
             try:
                 with self._transaction(reading=reading) as connection:
                     return work(connection)
             except _PassingError as error:
-                if not again or time.monotonic() + delay_s >= give_up_s:
+                now_s = time.monotonic()
+                if not again or now_s + delay_s >= give_up_s:
+                    self._away = str(error)
+                    self._away_until_s = now_s + min(AWAY_S, now_s - begin_s)
                     raise DiskError(str(error)) from error
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
@@ -211,7 +222,7 @@ class Database:
                 self._medium.check()  # before anybody is told
         except DBAPIError as error:
             reason = self._medium.explain(error)
-            if self._medium.may_pass(error):
+            if self._medium.may_pass(error, reading=reading):
                 connection.invalidate()
                 raise _PassingError(str(reason)) from error
             if self._medium.spoils_all(error):

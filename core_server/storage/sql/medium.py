@@ -60,6 +60,6 @@ class Medium(Protocol):
         """Whether no statement of the transaction could have gone well, or just this one."""
         ...
 
-    def may_pass(self, error: DBAPIError) -> bool:
+    def may_pass(self, error: DBAPIError, *, reading: bool) -> bool:
         """Whether the same transaction, on a new connection, may soon go well."""
         ...

@@ -4,10 +4,12 @@ The rest of the store speaks SQLAlchemy Core; `sqlite_file` is the other module 
 """
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Generator, Sequence
+from typing import Any, Final, TypeVar
 
 import psycopg
+import structlog
+from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import (
     Column,
@@ -33,8 +35,15 @@ from core_server.storage.base import NewerSchemaError, StorageError
 from core_server.storage.sql import schema
 from core_server.storage.sql.conninfo import parameters_of, public_name
 
+_T = TypeVar("_T")
+
+_log = structlog.get_logger()
+
 OPEN_PATIENCE_S: Final = 5.0
 """For a server that is just being started, as by `docker compose up`."""
+
+UPGRADE_PATIENCE_S: Final = 600.0
+"""For large tables to be upgraded."""
 
 _SCHEMA_LOCK: Final = 0x43535256
 """`CSRV`: who creates or upgrades the tables holds this advisory lock."""
@@ -51,7 +60,15 @@ _PASSING: Final = (
     "25006",  # read-only: this server is not the primary any more
     "53300",  # too many clients
     "55P03",  # a lock was not to be had in time
+    "57014",  # cancelled: an administrator's doing, or something that was in its way
+    "0A000",  # a statement was prepared for columns that an upgrade has changed
+    "26000",  # a pooler gave us another session: it knows none of our prepared statements
+    "42P05",  # or knows those of somebody else
 )
+
+_OF_A_POOLER: Final = ("26000", "42P05")
+
+_SLOW: Final = "57014"
 
 _EXPLANATIONS: Final = {
     "28": "the server does not let us in: check user and password",
@@ -60,6 +77,7 @@ _EXPLANATIONS: Final = {
     "53100": "the server's disk is full: free some space there",
     "53300": "the server has no connection left: raise max_connections, or end some clients",
     "25006": "the server is read-only: name the primary",
+    "57014": "the server cancelled the statement: it took too long there, or an administrator did",
     "57P": "the server is starting, stopping or was ended: try again later",
     "40": "the server undid the transaction for another's sake, again and again",
     "55P03": "another session holds a lock for too long: end that one",
@@ -82,7 +100,8 @@ class Postgres:
     def __init__(self, url: str, *, lease_s: float) -> None:
         self._name = public_name(url)
         self._parameters = parameters_of(url)
-        self._lease_s = lease_s
+        self._half_ms = max(1, int(lease_s * 500))
+        self._prepares = True
         self._engine: Engine | None = None
 
     def open(self) -> Connection:
@@ -96,12 +115,16 @@ class Postgres:
         except StorageError:
             self.close()
             raise
+        session = connection.connection.driver_connection
+        assert isinstance(session, _Session)
+        usual_s, session.patience_s = session.patience_s, UPGRADE_PATIENCE_S
         try:
             migrate(connection, self._name)
         except (DBAPIError, StorageError) as error:
             connection.close()
             self.close()
             raise error if isinstance(error, StorageError) else self.explain(error) from error
+        session.patience_s = usual_s
         return connection
 
     def check(self) -> None:
@@ -134,32 +157,39 @@ class Postgres:
         """Whether it is the server's fault, not the statement's."""
         return not isinstance(error, (IntegrityError, DataError, ProgrammingError))
 
-    def may_pass(self, error: DBAPIError) -> bool:
+    def may_pass(self, error: DBAPIError, *, reading: bool) -> bool:
         """Whether a new connection may do better."""
         state = getattr(error.orig, "sqlstate", None)
+        if state in _OF_A_POOLER and self._prepares:
+            self._prepares = False
+            _log.warning("storage.pooler", store=self._name, hint="its session mode is faster")
         if state is not None:
+            if reading and state == _SLOW:  # it would be again, and the heartbeat waits for it
+                return False
             return str(state).startswith(_PASSING)
         if not isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError):
             return False
         return not any(words in str(error.orig) for words in _FINAL)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection: psycopg.Connection[Any] = psycopg.connect(make_conninfo(**self._parameters))
-        half_ms = max(1, int(self._lease_s * 500))
-        settings = {
-            # A host that stalls inside a transaction holds locks that a take-over waits for.
-            "idle_in_transaction_session_timeout": str(half_ms),
-            "lock_timeout": str(half_ms),
-        }
-        for name, value in settings.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        session = _Session.connect(make_conninfo(**self._parameters))
+        session.patience_s = self._half_ms / 1000 * 1.2  # the server shall be the first to say it
+        session.prepare_threshold = 5 if self._prepares else None
+        # A host that stalls inside a transaction holds locks that a take-over waits for, and a
+        # statement that is waited for for too long costs us all our leases.
+        session.execute(
+            "SELECT set_config(name, %(ms)s::text, false) FROM pg_settings WHERE name IN"
+            " ('idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout')"
+            " AND (setting::bigint = 0 OR setting::bigint > %(ms)s)",
+            {"ms": self._half_ms},
+        )
         # What was acknowledged is on disk, whatever the database's default says.
-        connection.execute(
+        session.execute(
             "SELECT set_config('synchronous_commit', 'on', false)"
             " WHERE current_setting('synchronous_commit') = 'off'"
         )
-        connection.commit()
-        return connection
+        session.commit()
+        return session
 
     def _first_connection(self, engine: Engine) -> Connection:
         give_up_s = time.monotonic() + OPEN_PATIENCE_S
@@ -167,9 +197,53 @@ class Postgres:
             try:
                 return engine.connect()
             except DBAPIError as error:
-                if not self.may_pass(error) or time.monotonic() > give_up_s:
+                if not self.may_pass(error, reading=False) or time.monotonic() > give_up_s:
                     raise self.explain(error) from error
             time.sleep(0.1)
+
+
+class _Session(psycopg.Connection[Any]):
+    """A connection that waits for no statement for ever.
+
+    A server that stands still (its process is stopped, its disk hangs) goes on answering at
+    the level of TCP: no setting of the network finds that out, nor any of the server.
+
+    Attributes:
+        patience_s: How long a statement may take, in seconds.
+    """
+
+    patience_s = OPEN_PATIENCE_S
+
+    def wait(self, gen: PQGen[_T], *args: Any, **kwargs: Any) -> _T:
+        """Do what `psycopg` does here, for so long.
+
+        Raises:
+            psycopg.OperationalError: no answer came; the connection is closed.
+        """
+        try:
+            return super().wait(_bounded(gen, self.patience_s), *args, **kwargs)
+        except _SilentError as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(str(error)) from None
+
+
+class _SilentError(Exception):
+    """A server gives no answer."""
+
+
+def _bounded(work: PQGen[_T], patience_s: float) -> Generator[Any, Any, _T]:
+    """The same work, which is over when nothing has come for too long."""
+    give_up_s = time.monotonic() + patience_s
+    try:
+        wanted = next(work)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= give_up_s:
+                raise _SilentError(f"the server has given no answer for {patience_s:.1f} s")
+            wanted = work.send(ready)
+    except StopIteration as done:
+        value: _T = done.value
+        return value
 
 
 def migrate(
@@ -183,6 +257,7 @@ def migrate(
     """
     newest = schema.newest_version(upgrades)
     with connection.begin():
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # tables may be large
         connection.execute(func.pg_advisory_xact_lock(_SCHEMA_LOCK).select())
         version = _version(connection)
         if version > newest:

@@ -109,7 +109,7 @@ class SqliteFile:
         """Whether it is the disk's fault, not the statement's."""
         return spoils_all(error)
 
-    def may_pass(self, error: DBAPIError) -> bool:  # noqa: ARG002 - part of the contract
+    def may_pass(self, error: DBAPIError, *, reading: bool) -> bool:  # noqa: ARG002 - the contract's
         """SQLite itself waits for what may pass."""
         return False
 

@@ -57,6 +57,7 @@ class CoreMessages:
         self.run: list[bytes] = []
         self._run_method = ""
         self._run_params = _NOWHERE
+        self._run_relayed = False
 
     def notification(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
         """Deliver a notification; takes note of what it says about turns and threads.
@@ -82,6 +83,7 @@ class CoreMessages:
                 self._special(core, message, line)
                 return
             self.run, self._run_method, self._run_params = [line], method, params
+            self._run_relayed = core.url != ""
         if method == _AGENT_DELTA and type(params.turn_id) is str and params.delta is not UNSET:
             self._board.turns.delta(params.turn_id, params.delta, self._board.now_ns)
 
@@ -89,10 +91,17 @@ class CoreMessages:
         """Deliver what waits, before anything else is."""
         if self.run:
             run, self.run = self.run, []
-            audience = self._audience(self._run_method, self._run_params)
+            audience = self._audience(
+                self._run_method, self._run_params, relayed=self._run_relayed
+            )
             self._board.deliver(audience, self._run_method, *run)
 
-    def _audience(self, method: str, params: object) -> Iterable[Connection]:
+    def _audience(self, method: str, params: object, *, relayed: bool) -> Iterable[Connection]:
+        """Who hears it; what another host has told is told to no other host, or it goes round."""
+        audience = self._listeners(method, params)
+        return [each for each in audience if not each.peer.hop] if relayed else audience
+
+    def _listeners(self, method: str, params: object) -> Iterable[Connection]:
         board = self._board
         if (
             not board.broadcast
@@ -110,7 +119,7 @@ class CoreMessages:
     def _special(self, core: CoreSession, message: CoreMessage, line: bytes) -> None:
         board, method = self._board, message.method
         assert method is not UNSET
-        audience = self._audience(method, message.params)
+        audience = self._audience(method, message.params, relayed=core.url != "")
         if method in OBSERVED:
             self._observe(core, message, line, audience)
         elif method == _RESOLVED:
@@ -178,7 +187,11 @@ class CoreMessages:
             board.forget_thread(thread)
 
     def _moved(self, thread: str) -> bool:
-        """In a fleet it may be loaded elsewhere now: whoever hears it goes there."""
+        """In a fleet it may be loaded elsewhere now: whoever hears it goes there.
+
+        Other hosts have just heard it, too, and go there by themselves.
+        """
+        self._board.subscribers.leave_hops(thread)
         if not self._follow(thread):
             return False
         board = self._board
@@ -251,7 +264,7 @@ class CoreMessages:
         else:
             audience = board.subscribers.of(asked.thread)
         for connection in audience:
-            if asked.ask(connection):
+            if not (core.url and connection.peer.hop) and asked.ask(connection):
                 question = asked.message()
                 board.send(connection, question)
                 if board.wire is not None:

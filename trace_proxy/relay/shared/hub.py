@@ -94,7 +94,7 @@ class Hub:
             fleet=fleet,
         )
         greetings = Greetings(self.board, version, alone=alone)
-        self.pool = Pool(self.board, greetings, restarts)
+        self.pool = Pool(self.board, greetings, restarts, self._follow)
         self._greetings = greetings
         self.hosts = Hosts(
             self.board,
@@ -109,12 +109,15 @@ class Hub:
             self.board, self.pool, self._requests.dispatch, advertise_url, self.hosts
         )
         self._answers = Answers(self.board, self._peers.relay)
-        follow = self._peers.follow if fleet else lambda _: False
-        self._core_messages = CoreMessages(self.board, greetings, follow)
+        self._core_messages = CoreMessages(self.board, greetings, self._follow)
         self._next_key = 0
 
     def __repr__(self) -> str:
         return f"<Hub {self.board!r} {self.pool!r}>"
+
+    def _follow(self, thread: str) -> bool:
+        """Look for a thread elsewhere; False where there is no elsewhere, or nobody hears it."""
+        return self.board.fleet and self._peers.follow(thread)
 
     @property
     def ready(self) -> bool:

@@ -176,6 +176,7 @@ class Peers:
             return
         board = self._board
         threads = list(board.placement.of(core))
+        unsent = core.router.take_waiting(lambda pending: pending.thread is None)
         self._pool.settle(core)
         core.failed()
         self._hosts.lost(core)
@@ -183,6 +184,19 @@ class Peers:
         for thread in threads:
             board.placement.forget(thread)
             self.follow(thread)
+        for pending in unsent:
+            self._keep_here(pending)
+
+    def _keep_here(self, pending: Pending) -> None:
+        """What another host was to do and has never heard of, our own core does as well."""
+        target, connection = self._board.placement.choose(), pending.connection
+        if connection is None:
+            return
+        pending.hop = None
+        if target is None:
+            self._board.refuse(pending, NO_CORE)
+        else:
+            self._dispatch(target, connection.key, pending, pending.kept)
 
     def follow(self, thread: str) -> bool:
         """Look for a thread that somebody here hears; False when nobody does, or we end."""

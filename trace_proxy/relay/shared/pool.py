@@ -6,6 +6,7 @@ resumed before the first request waiting for it goes out.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -114,10 +115,24 @@ class _Returning(msgspec.Struct):
 
 
 class Pool:
-    """Starting, greeting and losing cores."""
+    """Starting, greeting and losing cores.
 
-    def __init__(self, board: Board, greetings: Greetings, restarts: list[Restarts]) -> None:
+    Args:
+        board: The hub's.
+        greetings: What cores hear first.
+        restarts: Of each core.
+        follow: Looks for a thread on other hosts; False where that is in vain.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        greetings: Greetings,
+        restarts: list[Restarts],
+        follow: Callable[[str], bool],
+    ) -> None:
         self._board = board
+        self._follow = follow
         self._greetings = greetings
         self._restarts = restarts
         self._returning: dict[int, _Returning] = {}
@@ -201,6 +216,10 @@ class Pool:
         board = self._board
         if answer.error is UNSET:
             board.subscribers.resumed(thread, None)
+            return
+        board.subscribers.leave_hops(thread)
+        if self._follow(thread):  # another host may have taken it while its core was away
+            board.placement.forget(thread)
             return
         board.effects.log("core.thread_lost", thread=thread)
         line = envelope.our_notification("thread/closed", {"threadId": thread}, board.now_ns)

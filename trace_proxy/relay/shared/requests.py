@@ -127,7 +127,7 @@ class Requests:
         if traits.special and self._route_specially(connection, pending, params, core):
             return
         if core is None:
-            core = self._elsewhere(connection, traits) or board.placement.choose()
+            core = self._elsewhere(connection, pending, params) or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
@@ -135,11 +135,16 @@ class Requests:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
 
-    def _elsewhere(self, connection: Connection, traits: methods.Traits) -> CoreSession | None:
+    def _elsewhere(
+        self, connection: Connection, pending: Pending, params: bytes | None
+    ) -> CoreSession | None:
         """The other host that shall have the thread that is asked for, if one shall."""
-        if traits.name != "thread/start" or connection.peer.hop:
+        if pending.method != "thread/start" or connection.peer.hop:
             return None
-        return self._for_new()
+        core = self._for_new()
+        if core is not None:
+            pending.kept = params  # it may turn out to be gone
+        return core
 
     def _route_specially(
         self,

@@ -102,6 +102,49 @@ def test_a_host_that_was_lost_gets_nothing_new_until_its_leases_are_over() -> No
     assert placed(proxy, 1) == [THERE]
 
 
+def test_a_thread_that_a_host_was_to_have_and_never_heard_of_is_made_here() -> None:
+    proxy = fleet(row(HERE, 1), row(THERE))
+    client = proxy.client()
+    client.request(1, "thread/start", {"cwd": "/w"})
+    (gone,) = proxy.hub.board.peers.values()
+
+    proxy.hub.peer_lost(gone, proxy.tick())
+    (asked,) = proxy.core.got()
+    proxy.core.answer(asked["id"], {"thread": {"id": "t"}, "model": "m"})
+
+    assert (asked["method"], asked["params"]) == ("thread/start", {"cwd": "/w"})
+    assert [each["id"] for each in client.heard()] == [1]
+    assert [span.name for span in proxy.effects.spans] == ["thread/start"]
+
+
+def test_a_thread_that_a_lost_host_may_have_made_is_not_made_twice() -> None:
+    proxy = fleet(row(HERE, 1), row(THERE))
+    client = proxy.client()
+    client.request(1, "thread/start")
+    there = Core(proxy, proxy.effects.peers_opened[-1])
+    there.start(greet=False)
+    there.answer(there.got()[-1]["id"], GREETING)
+    assert there.got()[-1]["method"] == "thread/start"
+
+    proxy.hub.peer_lost(there.session, proxy.tick())
+
+    (answer,) = client.heard()
+    assert answer["error"]["data"]["reason"] == "coreLost"
+    assert proxy.core.got() == []
+
+
+def test_who_leaves_before_his_thread_is_made_elsewhere_gets_none_here() -> None:
+    proxy = fleet(row(HERE, 1), row(THERE))
+    client = proxy.client()
+    client.request(1, "thread/start")
+    (gone,) = proxy.hub.board.peers.values()
+
+    client.leave()
+    proxy.hub.peer_lost(gone, proxy.tick())
+
+    assert proxy.core.got() == []
+
+
 def test_all_hosts_are_shown() -> None:
     proxy = fleet(row(HERE, 3, hostId="one"), row(THERE, 2, draining=True))
 

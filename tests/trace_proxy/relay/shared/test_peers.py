@@ -293,6 +293,93 @@ def test_a_thread_that_our_own_core_lost_is_followed() -> None:
     assert methods == ["thread/status/changed", "item/agentMessage/delta"]
 
 
+def moved_there() -> tuple[Proxy, Client, Client, Core]:
+    """A thread that both hosts' clients hear, just after it has moved from here to there."""
+    proxy = fleet()
+    client, relaying = proxy.client(), proxy.client(peer=HOP)
+    proxy.thread(client)
+    relaying.request(7, "thread/resume", {"threadId": "t"})
+    proxy.core.answer(proxy.core.got()[-1]["id"], {"thread": {"id": "t"}, "model": "m"})
+    proxy.core.notify("thread/status/changed", {"threadId": "t", "status": {"type": "notLoaded"}})
+    proxy.hub.tick(1.0, proxy.tick())
+    proxy.core.owned_elsewhere(proxy.core.got()[-1]["id"], THERE)
+    there = peer(proxy)
+    there.answer(there.got()[-1]["id"], {"thread": {"id": "t"}, "model": "m"})
+    return proxy, client, relaying, there
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"method": "item/agentMessage/delta", "turnId": "u", "delta": "x"},
+        {"method": "turn/started", "turn": {"id": "u", "status": "inProgress"}},
+        {"method": "turn/completed", "turn": {"id": "u", "status": "completed"}},
+        {"method": "item/completed", "turnId": "u", "item": {"id": "i", "type": "agentMessage"}},
+        {"method": "thread/status/changed", "status": {"type": "idle"}},
+        {"method": "thread/name/updated", "threadName": "x"},
+        {"method": "unheard/of"},
+    ],
+    ids=lambda params: params["method"],
+)
+@pytest.mark.parametrize("resubscribed", [False, True])
+def test_what_another_host_tells_is_told_to_no_other_host(
+    params: Json, *, resubscribed: bool
+) -> None:
+    proxy, client, relaying, there = moved_there()
+    if resubscribed:  # whatever has led to it
+        proxy.hub.board.subscribers.add("t", relaying.connection)
+    client.heard()
+    relaying.heard()
+
+    there.notify(params["method"], {**params, "threadId": "t"})
+
+    assert [each["method"] for each in client.heard()] == [params["method"]]
+    assert relaying.heard() == []
+
+
+def test_what_another_host_asks_is_asked_of_no_other_host() -> None:
+    proxy, client, relaying, there = moved_there()
+    proxy.hub.board.subscribers.add("t", relaying.connection)
+    client.heard()
+    relaying.heard()
+
+    there.ask(5, "item/commandExecution/requestApproval", {"threadId": "t", "turnId": "u"})
+
+    assert len(client.heard()) == 1
+    assert relaying.heard() == []
+
+
+def test_a_thread_that_only_another_host_hears_is_not_looked_for() -> None:
+    proxy = fleet()
+    relaying = proxy.client(peer=HOP)
+    proxy.thread(relaying)
+
+    proxy.core.notify("thread/status/changed", {"threadId": "t", "status": {"type": "notLoaded"}})
+    proxy.hub.tick(1.0, proxy.tick())
+
+    assert [each["method"] for each in relaying.heard()] == ["thread/status/changed"]
+    assert [each["method"] for each in proxy.core.got()] == ["host/list"]
+
+
+def test_a_thread_that_another_host_took_while_our_core_was_away_is_followed() -> None:
+    proxy = fleet()
+    client = proxy.client()
+    proxy.thread(client)
+
+    proxy.core.die()
+    proxy.core.start(greet=False)
+    proxy.core.answer(proxy.core.got()[-1]["id"], GREETING)
+    proxy.core.owned_elsewhere(proxy.core.got()[-1]["id"], THERE)
+    proxy.hub.tick(1.0, proxy.tick())
+    resumed = next(each for each in proxy.core.got() if each["method"] == "thread/resume")
+    proxy.core.owned_elsewhere(resumed["id"], THERE)
+    there = peer(proxy)
+    there.answer(there.got()[-1]["id"], {"thread": {"id": "t"}, "model": "m"})
+    there.notify("item/agentMessage/delta", {"threadId": "t", "turnId": "v", "delta": "x"})
+
+    assert [each["method"] for each in client.heard()] == ["item/agentMessage/delta"]
+
+
 def test_a_drain_asks_our_cores_to_give_their_threads_up() -> None:
     proxy = fleet()
 
