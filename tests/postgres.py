@@ -165,6 +165,21 @@ class Server:
             process, self._process = self._process, None
             process.end(how)
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All its processes are stopped, while the block runs; TCP goes on, as on a hung disk."""
+        stopped = [self.pid]
+        os.kill(self.pid, signal.SIGSTOP)  # first, or it has more children
+        stopped += map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(stopped):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def promote(self) -> None:
         """Make a standby the primary; waits until it is."""
         _run("pg_ctl", "promote", "-w", "-D", str(self.folder))

@@ -28,8 +28,12 @@ and deltas reach a reading one without a pause."""
 class _Posted(msgspec.Struct, frozen=True):
     line: bytes
     after: Durable | None
-    otherwise: bytes | None
+    otherwise: bytes | Callable[[Durable], bytes] | None
     firm: bool
+
+    def instead(self, failed: Durable) -> bytes | None:
+        """What to send for a line whose write failed."""
+        return self.otherwise(failed) if callable(self.otherwise) else self.otherwise
 
 
 class Outbox:
@@ -67,7 +71,7 @@ class Outbox:
         line: bytes,
         lane: str = "",
         after: Durable | None = None,
-        otherwise: bytes | None = None,
+        otherwise: bytes | Callable[[Durable], bytes] | None = None,
         *,
         firm: bool = False,
     ) -> None:
@@ -77,7 +81,7 @@ class Outbox:
             line: The message, without newline.
             lane: The thread it belongs to; empty for none.
             after: The write that must be durable before.
-            otherwise: What to send instead when that write failed.
+            otherwise: What to send instead when that write failed, or how to say why it did.
             firm: Kept when a write before it in its lane failed.
         """
         queue = self._lanes.get(lane) if lane else None
@@ -121,8 +125,8 @@ class Outbox:
             if after is None or not (after.cancelled() or after.exception() is not None):
                 self._write(first.line)
                 continue
-            if first.otherwise is not None:
-                self._write(first.otherwise)
+            if (instead := first.instead(after)) is not None:
+                self._write(instead)
             self._held_bytes -= sum(len(each.line) for each in queue if not each.firm)
             queue = self._lanes[lane] = deque(each for each in queue if each.firm)
         del self._lanes[lane]

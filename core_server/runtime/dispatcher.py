@@ -16,12 +16,13 @@ import contextlib
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
 
-from core_server.context import Context, Reply, trace_of
+from core_server.context import Context, Durable, Reply, trace_of
 from core_server.errors import (
     WireError,
     draining,
@@ -305,10 +306,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the boundary: this is an answer as well
             self._fail(call, error)
         else:
-            otherwise = None
-            if reply.written is not None:
-                otherwise = _failed(call.id, storage_failed("the write failed"))
-            self._outbox.post(line, call.lane, reply.written, otherwise, firm=True)
+            unwritten = partial(_unwritten, call.id)
+            self._outbox.post(line, call.lane, reply.written, unwritten, firm=True)
         if reply.then is not None:
             try:
                 reply.then()
@@ -319,11 +318,8 @@ class Dispatcher:
         match error:
             case WireError():
                 wire = error
-            case ThreadOwnedError() if error.url:
-                wire = owned_elsewhere(str(error), error.url, error.epoch)
             case ThreadOwnedError():
-                data = {"reason": "threadOwned", "owner": error.owner, "retryable": True}
-                wire = WireError(codes.INVALID_REQUEST, str(error), data)
+                wire = _owned(error)
             case StorageError():
                 logger().error("core.storage_failed", method=call.route.name, error=str(error))
                 wire = storage_failed(str(error))
@@ -339,6 +335,21 @@ class Dispatcher:
         self._outbox.post(
             codec.error(codec.id_in_head(line.head), codes.INVALID_REQUEST, message, data)
         )
+
+
+def _owned(error: ThreadOwnedError) -> WireError:
+    if error.url:
+        return owned_elsewhere(str(error), error.url, error.epoch)
+    data = {"reason": "threadOwned", "owner": error.owner, "retryable": True}
+    return WireError(codes.INVALID_REQUEST, str(error), data)
+
+
+def _unwritten(request_id: bytes, written: Durable) -> bytes:
+    """The answer to a request whose write failed; nothing of it was done."""
+    error = None if written.cancelled() else written.exception()
+    if isinstance(error, ThreadOwnedError):  # its new owner can do it
+        return _failed(request_id, _owned(error))
+    return _failed(request_id, storage_failed("the write failed"))
 
 
 def _failed(request_id: bytes, error: WireError) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.core_process import completed, core, run_turn, start_thread, text
-from tests.postgres import new_store_url
+from tests.postgres import new_store_url, psql
 from tests.stdio_client import Json, RpcError, StdioClient
 
 LEASE_S = 2
@@ -90,6 +90,26 @@ async def test_the_next_turn_claims_the_thread_of_a_dead_host(
     assert [(each["load"], each["takenOver"]) for each in hosts if each["me"]] == [(1, 1)]
     assert done["turn"]["status"] == "completed"
     assert [turn["status"] for turn in read["thread"]["turns"]] == ["interrupted", "completed"]
+
+
+async def test_a_turn_that_comes_before_the_loss_is_known_is_sent_to_the_new_owner() -> None:
+    url = new_store_url()
+    async with asyncio.timeout(60), host(url, "one") as one, host(url, "two") as other:
+        await other.request("thread/list", {})  # its store is open, and it is known
+        thread_id = await start_thread(one)
+        await run_turn(one, thread_id, "hello")
+        psql(
+            url,
+            "UPDATE leases SET epoch = epoch + 1, owner_id ="
+            " (SELECT owner_id FROM cores WHERE owner_id <> leases.owner_id)",
+        )
+
+        error = await _refusal(one, "turn/start", {"threadId": thread_id, "input": text("x")})
+
+        assert (error.code, error.data["url"]) == (-32010, "ws://two:4500")
+        await run_turn(other, thread_id, "on")
+        read = await other.request("thread/read", {"threadId": thread_id, "includeTurns": True})
+        assert [turn["status"] for turn in read["thread"]["turns"]] == ["completed"] * 2
 
 
 async def test_a_host_that_stalled_says_nothing_of_what_it_lost(

@@ -68,7 +68,7 @@ _PASSING: Final = (
 
 _OF_A_POOLER: Final = ("26000", "42P05")
 
-_SLOW: Final = "57014"
+_SLOW: Final = ("57014", "55P03")
 
 _EXPLANATIONS: Final = {
     "28": "the server does not let us in: check user and password",
@@ -100,7 +100,7 @@ class Postgres:
     def __init__(self, url: str, *, lease_s: float) -> None:
         self._name = public_name(url)
         self._parameters = parameters_of(url)
-        self._half_ms = max(1, int(lease_s * 500))
+        self._lease_s = lease_s
         self._prepares = True
         self._engine: Engine | None = None
 
@@ -164,7 +164,7 @@ class Postgres:
             self._prepares = False
             _log.warning("storage.pooler", store=self._name, hint="its session mode is faster")
         if state is not None:
-            if reading and state == _SLOW:  # it would be again, and the heartbeat waits for it
+            if reading and state in _SLOW:  # it would be again, and the heartbeat waits for it
                 return False
             return str(state).startswith(_PASSING)
         if not isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError):
@@ -173,15 +173,16 @@ class Postgres:
 
     def _connect(self) -> psycopg.Connection[Any]:
         session = _Session.connect(make_conninfo(**self._parameters))
-        session.patience_s = self._half_ms / 1000 * 1.2  # the server shall be the first to say it
+        session.patience_s = 0.6 * self._lease_s  # the server shall be the first to say it
         session.prepare_threshold = 5 if self._prepares else None
         # A host that stalls inside a transaction holds locks that a take-over waits for, and a
         # statement that is waited for for too long costs us all our leases.
         session.execute(
-            "SELECT set_config(name, %(ms)s::text, false) FROM pg_settings WHERE name IN"
-            " ('idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout')"
-            " AND (setting::bigint = 0 OR setting::bigint > %(ms)s)",
-            {"ms": self._half_ms},
+            "SELECT set_config(name, ms::text, false) FROM pg_settings JOIN (VALUES"
+            " ('idle_in_transaction_session_timeout', %(half)s), ('statement_timeout', %(half)s),"
+            " ('lock_timeout', %(less)s)) AS ours (name, ms) USING (name)"
+            " WHERE setting::bigint = 0 OR setting::bigint > ms",
+            {"half": max(1, int(self._lease_s * 500)), "less": max(1, int(self._lease_s * 400))},
         )
         # What was acknowledged is on disk, whatever the database's default says.
         session.execute(

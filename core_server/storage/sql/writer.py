@@ -105,6 +105,7 @@ class Writer:
     ) -> None:
         self._open_database = open_database
         self._heartbeat_s = heartbeat_s
+        self._beat_at_s = 0.0
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._broken: set[str] = set()  # threads with a failed write that is not heard yet
         self._thread: threading.Thread | None = None
@@ -145,21 +146,19 @@ class Writer:
 
     def _serve(self, database: "Database", report: Report) -> bool:
         """Work until the database is closed (True) or nobody listens any more (False)."""
-        beat_at_s = time.monotonic() + self._heartbeat_s
+        self._beat_at_s = time.monotonic() + self._heartbeat_s
         lost = ""
         while True:
-            items = self._take(min(LOOK_S, beat_at_s - time.monotonic()))
+            items = self._take(min(LOOK_S, self._beat_at_s - time.monotonic()))
             lost = _look(database, lost)
             for batch in _batches(items):
                 if not report(self._outcomes(database, batch)):
                     return False
                 if isinstance(batch[-1], Close):
                     return True
-            if time.monotonic() >= beat_at_s:
-                taken = _beat(database)
-                beat_at_s = time.monotonic() + self._heartbeat_s
-                if not report([Outcome(Lost(taken))] if taken else []):
-                    return False
+            due = time.monotonic() >= self._beat_at_s
+            if due and not report(self._beat_if_due(database)):
+                return False
 
     def _take(self, patience_s: float) -> list[Item]:
         """Wait for one job, then take all that are there."""
@@ -169,13 +168,21 @@ class Writer:
             return []
         return [first, *self.left()]
 
+    def _beat_if_due(self, database: "Database") -> list[Outcome]:
+        """A heartbeat at its time; what it finds to be lost."""
+        if time.monotonic() < self._beat_at_s:
+            return []
+        taken = _beat(database)
+        self._beat_at_s = time.monotonic() + self._heartbeat_s
+        return [Outcome(Lost(taken))] if taken else []
+
     def _outcomes(self, database: "Database", batch: Sequence[Item]) -> list[Outcome]:
         writes = [item for item in batch if isinstance(item, Write)]
         outcomes = self._write(database, writes) if writes else []
         for item in batch:
             match item:
-                case Job():
-                    outcomes.append(_do(database, item))
+                case Job():  # each may take its time, and the leases do not wait
+                    outcomes += [_do(database, item), *self._beat_if_due(database)]
                 case Heal(threads):
                     self._broken -= threads
                 case Close():

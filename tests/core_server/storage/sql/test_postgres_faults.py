@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,12 @@ async def _begin(store: PostgresStore) -> None:
     await store.acquire("t")
     running = PutTurn(turn_row("t", "u", 0, "inProgress"))
     await store.write([PutThread(thread_row("t")), running])
+
+
+def _writing(store: PostgresStore) -> "asyncio.Future[None]":
+    written = store.write([PutItem(item_row("t", "u", "i"))])
+    assert isinstance(written, asyncio.Future)
+    return written
 
 
 async def test_a_write_in_the_middle_of_a_restart_is_done_afterwards(
@@ -217,6 +224,264 @@ async def test_a_promoted_standby_is_found_and_written_to() -> None:
     finally:
         primary.stop()
         standby.stop()
+
+
+async def test_a_server_that_stands_still_is_waited_for_as_long_as_the_lease_lasts(
+    server: postgres.Server,
+) -> None:
+    async with asyncio.timeout(60), opened(postgres.in_schema(server.url, "still")) as store:
+        await _begin(store)
+        with server.standing_still():
+            written = _writing(store)
+            await asyncio.wait([written], timeout=0.5)
+            assert not written.done()
+        await written
+
+        assert store.holds("t")
+        assert await store.items("t") == (item_row("t", "u", "i"),)
+
+
+async def test_nobody_waits_for_a_server_that_stands_still_longer_than_that(
+    server: postgres.Server,
+) -> None:
+    lost: list[str] = []
+    url = postgres.in_schema(server.url, "stiller")
+    async with asyncio.timeout(100), opened(url, lease_s=2) as store:
+        store.watch(lost.append)
+        await _begin(store)
+        with server.standing_still():
+            asked: list[Awaitable[Any]] = [store.turns("t") for _ in range(50)]
+            answers = await _answers(_writing(store), *asked)
+
+            assert all(isinstance(each, DiskError) for each in answers), answers
+            assert {"no answer", "timeout expired"} & _words(answers)
+            assert not store.holds("t")
+            await _until(lambda: lost == ["t"])
+        await _until_it_goes_well(lambda: store.acquire("t"))
+        await store.write([PutTurn(turn_row("t", "v", 1, "completed"))])
+
+        assert [turn.status for turn in await store.turns("t")] == ["interrupted", "completed"]
+
+
+async def _answers(*asked: Awaitable[Any]) -> list[Any]:
+    """What came of each: its value, or the error."""
+
+    async def answer(one: Awaitable[Any]) -> Any:
+        try:
+            return await one
+        except StorageError as error:
+            return error
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(answer(one)) for one in asked]
+    return [task.result() for task in running]
+
+
+def _words(answers: list[Any]) -> set[str]:
+    known = ("no answer", "timeout expired")
+    return {words for words in known for each in answers if words in str(each)}
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110 - the writer's thread tells it
+            await asyncio.sleep(0.02)
+
+
+async def _until_it_goes_well(ask: Callable[[], Awaitable[None]]) -> None:
+    """As clients do."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(StorageError):
+                return await ask()
+            await asyncio.sleep(0.05)
+
+
+async def test_a_statement_that_an_administrator_cancels_is_done_again(
+    server: postgres.Server,
+) -> None:
+    url = postgres.in_schema(server.url, "cancelled")
+    psycopg = pytest.importorskip("psycopg")
+    async with asyncio.timeout(60), opened(url) as store:
+        await _begin(store)
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+            written = _writing(store)
+            cancel = (
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'core-server' AND wait_event_type = 'Lock'"
+            )
+            while not server.execute(cancel):  # noqa: ASYNC110 - a lock in a server is no event
+                await asyncio.sleep(0.02)
+            other.rollback()
+        await written
+
+        assert len(await store.items("t")) == 1
+
+
+async def test_a_lock_that_somebody_holds_costs_readers_an_error_and_no_lease(
+    server: postgres.Server,
+) -> None:
+    url = postgres.in_schema(server.url, "locked")
+    psycopg = pytest.importorskip("psycopg")
+    async with asyncio.timeout(60), opened(url, lease_s=4) as store:
+        await _begin(store)
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+            reads = [store.items("t") for _ in range(4)]
+            answers = await _answers(*reads)
+            other.rollback()
+
+        words = "another session holds a lock for too long: end that one"
+        assert all(str(each).endswith(words) for each in answers), answers
+        assert store.holds("t")
+        await store.write([PutItem(item_row("t", "u", "i"))])
+        assert len(await store.items("t")) == 1
+
+
+async def test_what_is_slow_in_the_server_is_ended_there(server: postgres.Server) -> None:
+    url = postgres.in_schema(server.url, "slow")
+    async with asyncio.timeout(60), opened(url, lease_s=4) as store:
+        await _begin(store)
+        server.execute("ALTER TABLE slow.items RENAME TO items_of")
+        server.execute(
+            "CREATE VIEW slow.items AS SELECT * FROM slow.items_of"
+            " WHERE (SELECT pg_sleep(60)) IS NOT NULL"
+        )
+
+        with pytest.raises(StorageError, match="it took too long there"):
+            await store.items("t")
+
+        assert store.holds("t")
+        running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        assert server.execute(running) == "0"
+
+
+_FULL_DISK = """
+CREATE FUNCTION {0}.refuse() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{1}'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON {0}.items EXECUTE FUNCTION {0}.refuse()
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("53100", "the server's disk is full: free some space there"),
+        ("58030", "could not extend file"),
+        ("53200", "could not extend file"),
+        ("XX001", "could not extend file"),
+    ],
+)
+async def test_a_disk_or_memory_that_is_full_over_there_fails_the_write_and_heals(
+    server: postgres.Server, state: str, words: str
+) -> None:
+    schema = f"full_{state.lower()}"
+    async with asyncio.timeout(60), opened(postgres.in_schema(server.url, schema)) as store:
+        await _begin(store)
+        server.execute(_FULL_DISK.format(schema, state))
+        with pytest.raises(DiskError, match=words):
+            await store.write([PutItem(item_row("t", "u", "i"))])
+        server.execute(f"DROP TRIGGER refuse ON {schema}.items")
+
+        await store.write([PutItem(item_row("t", "u", "i"))])
+
+        assert store.holds("t")
+        assert await store.items("t") == (item_row("t", "u", "i"),)
+
+
+async def test_an_idle_session_that_the_server_ends_is_opened_again(
+    server: postgres.Server,
+) -> None:
+    url = postgres.in_schema(server.url, "idle")
+    separator = "%20-c%20idle_session_timeout%3D100"
+    async with asyncio.timeout(60), opened(url + separator) as store:
+        await _begin(store)
+        for number in range(3):
+            ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'core-server'"
+            while server.execute(ours) != "0":  # noqa: ASYNC110 - the server ends it
+                await asyncio.sleep(0.05)
+            await store.write([PutItem(item_row("t", "u", f"i{number}", number))])
+
+        assert len(await store.items("t")) == 3
+        assert store.holds("t")
+
+
+async def test_a_column_that_an_upgrade_changes_under_us_is_read_and_written(
+    server: postgres.Server,
+) -> None:
+    async with asyncio.timeout(60), opened(postgres.in_schema(server.url, "altered")) as store:
+        await _begin(store)
+        for number in range(8):  # until its statements are prepared ones
+            await store.write([PutItem(item_row("t", "u", f"i{number}", number))])
+            assert len(await store.items("t")) == number + 1
+        server.execute("ALTER TABLE altered.items ALTER COLUMN kind TYPE varchar(99)")
+
+        assert len(await store.items("t")) == 8
+        await store.write([PutItem(item_row("t", "u", "i8", 8))])
+
+        assert len(await store.items("t")) == 9
+
+
+async def test_a_server_that_is_full_when_a_session_breaks_is_waited_for(
+    server: postgres.Server,
+) -> None:
+    async with asyncio.timeout(60), opened(postgres.in_schema(server.url, "crowd")) as store:
+        await _begin(store)
+        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = "
+        pid = server.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'core-server'"
+        )
+        held = _every_place(server)
+        held[0].execute(ours + pid)
+        held += _every_place(server)
+        written = _writing(store)
+        await asyncio.wait([written], timeout=0.5)
+        assert not written.done()
+        for connection in held:
+            connection.close()
+
+        await written
+
+
+@contextlib.contextmanager
+def _with_password(server: postgres.Server, role: str) -> Iterator[Path]:
+    """A role that logs in by a password alone, and a file for the one that clients use."""
+    rules = server.folder / "pg_hba.conf"
+    before = rules.read_text()
+    passwords = server.folder.parent / f"{role}.pgpass"
+    passwords.touch(mode=0o600)
+    rules.write_text(f"host all {role} all scram-sha-256\n{before}")
+    server.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'first'")
+    server.execute("SELECT pg_reload_conf()")
+    try:
+        yield passwords
+    finally:
+        rules.write_text(before)
+        server.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_password_that_was_changed_is_named_and_the_new_one_is_taken(
+    server: postgres.Server,
+) -> None:
+    with _with_password(server, "rotated") as passwords:
+        line = "*:*:*:rotated:{}\n".format
+        passwords.write_text(line("first"))
+        url = postgres.in_schema(server.url, "rotated").replace("tests@", "rotated@")
+        url += f"&passfile={passwords}"
+        async with asyncio.timeout(60), opened(url, lease_s=2) as store:
+            await _begin(store)
+            server.execute("ALTER ROLE rotated PASSWORD 'second'")
+            server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
+            )
+
+            with pytest.raises(DiskError, match="password authentication failed"):
+                await store.write([PutItem(item_row("t", "u", "i"))])
+            passwords.write_text(line("second"))
+
+            await _until_it_goes_well(lambda: store.acquire("t"))
+            await store.write([PutTurn(turn_row("t", "v", 1, "completed"))])
 
 
 async def test_what_cannot_get_better_is_said_at_once(server: postgres.Server) -> None:
