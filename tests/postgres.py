@@ -189,6 +189,37 @@ class Server:
         return psql(self.url, sql)
 
 
+@contextlib.contextmanager
+def transaction_pooler(server: Server) -> Iterator[str]:
+    """A pgbouncer in front of a server, in transaction mode; the URL of the server's first database.
+
+    Skips the calling test where it is not installed, as Debian's package `pgbouncer`.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("no pgbouncer")
+    port = _free_port()
+    settings = new_folder().with_name("pgbouncer.ini")
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={server.port} user=tests\n"
+        f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\n"
+        "pool_mode=transaction\ndefault_pool_size=2\nunix_socket_dir=\n"
+    )
+    with (settings.with_suffix(".log")).open("ab") as log:
+        process = _Stranger([*_as_ordinary_user(), program, str(settings)], log)
+    try:
+        url = f"postgresql://tests@127.0.0.1:{port}/postgres"
+        ready = [_binary("pg_isready"), "-q", "-d", url]
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while subprocess.run(ready, check=False).returncode:
+            assert not process.ended(), "pgbouncer ended at its start"
+            assert time.monotonic() < deadline_s, "pgbouncer does not start"
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.end(signal.SIGINT)
+
+
 def psql(url: str, sql: str) -> str:
     """What `psql` says to one statement."""
     command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]

@@ -484,6 +484,29 @@ async def test_a_password_that_was_changed_is_named_and_the_new_one_is_taken(
             await store.write([PutTurn(turn_row("t", "v", 1, "completed"))])
 
 
+async def test_behind_a_pooler_in_transaction_mode_a_store_does_without_prepared_statements(
+    server: postgres.Server,
+) -> None:
+    async def work(store: PostgresStore, thread_id: str) -> None:
+        await store.acquire(thread_id)
+        running = PutTurn(turn_row(thread_id, "u", 0, "inProgress"))
+        await store.write([PutThread(thread_row(thread_id)), running])
+        for number in range(40):
+            await store.write([PutItem(item_row(thread_id, "u", f"i{number}", number))])
+            assert len(await store.items(thread_id)) == number + 1
+
+    # Such a pooler takes no `options`, so the schema is its user's default one.
+    server.execute("CREATE DATABASE pooled")
+    async with asyncio.timeout(100), contextlib.AsyncExitStack() as stack:
+        pooler = stack.enter_context(postgres.transaction_pooler(server))
+        url = pooler.replace("/postgres", "/pooled")
+        stores = [await stack.enter_async_context(opened(url)) for _ in range(4)]
+        async with asyncio.TaskGroup() as tasks:
+            for number, store in enumerate(stores):
+                tasks.create_task(work(store, f"t{number}"))
+        assert all(store.holds(f"t{number}") for number, store in enumerate(stores))
+
+
 async def test_what_cannot_get_better_is_said_at_once(server: postgres.Server) -> None:
     wrong = server.url.replace("/postgres", "/no_such_database")
     async with asyncio.timeout(4):
