@@ -1,6 +1,6 @@
 """One core at work: the one TaskGroup, what is composed of what, and the order of the end.
 
-    claim stdio, answer `initialize` while the store opens, serve
+    claim stdio, answer `initialize` while the store opens (after it, where it is a server), serve
     SIGTERM, INT, HUP: no new work; when idle, the end
     EOF, closed stdout: the end at once
 
@@ -104,6 +104,7 @@ class Server:
                 self._connect(group)
                 await self._open()
                 self._dispatcher.store_is_open()
+                self._reader.resume()
                 said = threading.Thread(target=_say_sandbox, args=(self._config,), daemon=True)
                 said.start()
                 drained = group.create_task(self._watch_drain())
@@ -153,7 +154,8 @@ class Server:
         self._reader = stdio.Reader(
             in_fd, self._config.max_message_bytes, self._lines, self._input_ended
         )
-        self._reader.resume()
+        if not self._store.spans_machines:  # a server is known to be usable before we are greeted
+            self._reader.resume()
 
     def _may_speak(self, thread: ThreadMachine) -> bool:
         """Whether the thread is surely ours; if it is not, what we do there ends."""
@@ -169,9 +171,10 @@ class Server:
         Raises:
             StartError: the store cannot be opened.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEAD_START_S):
-                await self._heard.wait()
+        if not self._store.spans_machines:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEAD_START_S):
+                    await self._heard.wait()
         try:
             await self._store.open()
             await self._context.fleeting.open()

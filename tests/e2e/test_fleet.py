@@ -505,6 +505,23 @@ async def test_a_database_that_is_restarted_under_load_loses_nothing(tmp_path: P
         server.stop()
 
 
+async def test_a_host_whose_database_is_unusable_is_never_ready_and_says_why(
+    tmp_path: Path,
+) -> None:
+    url = new_store_url().replace("/postgres?", "/no_such_database?")
+    env = {"CORE_SERVER_STORE": url, "HOME": str(tmp_path)}
+    async with (
+        asyncio.timeout(100),
+        trace_proxy(env=env, directory=tmp_path, wait=False) as proxy,
+    ):
+        assert await proxy.exit_code(START_S) == 1
+
+    last = proxy.stderr.splitlines()[-1]
+    assert last.startswith("trace-proxy: cannot start the core: exit code 1: core-server:")
+    assert 'database "no_such_database" does not exist' in last
+    assert proxy.log("proxy.ready") == []
+
+
 async def test_three_hosts_restarted_one_after_the_other_under_load_lose_no_turn(
     tmp_path: Path,
 ) -> None:

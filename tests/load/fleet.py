@@ -4,7 +4,8 @@
     python -m tests.load.fleet hop [--requests 1000]                relayed beside local
     python -m tests.load.fleet crash [--runs 3] [--lease 10]        kill -9 → accepted elsewhere
     python -m tests.load.fleet rolling [--runs 10]                  a drained host's turns and threads
-    python -m tests.load.fleet kills [--kills 200]                  acknowledged items lost
+    python -m tests.load.fleet kills [--kills 200]                  acknowledged items lost: cores
+    python -m tests.load.fleet hosts [--kills 200]                  the same: hosts, as clients see it
     python -m tests.load.fleet all
     python -m tests.load.fleet sqlite --against DIR [--rounds 5]    SQLite, beside another checkout
 
@@ -29,8 +30,9 @@ from core_server.storage.sql.owner import Place
 from core_server.storage.sql.store import PostgresStore
 from tests import postgres
 from tests.core_server.storage.sql.fleet_writer import THREADS
+from tests.e2e.people import Person, client_at
 from tests.e2e.processes import kill, marked
-from tests.e2e.proxy import Client, Proxy, RpcError, trace_proxy
+from tests.e2e.proxy import Client, Proxy, RpcError, WebsocketClient, trace_proxy
 from tests.history import events_of, faults
 from tests.load.figures import milliseconds, percentile, show
 
@@ -287,12 +289,97 @@ async def kills(server: postgres.Server, options: argparse.Namespace) -> bool:
     return not wrong
 
 
+async def hosts(server: postgres.Server, options: argparse.Namespace) -> bool:
+    """Three hosts with people on all of them; one after the other is killed at some moment."""
+    fleet = Hosts(database(server, "hosts"))
+    over, wrong = asyncio.Event(), []
+    async with fleet.running():
+        people = []
+        for number in range(6):
+            async with fleet.client(HOSTS[number % 3]) as client:
+                words = "hello there" if number % 2 else "/slow 0.5"
+                people.append(Person(HOSTS[number // 2], await client.thread(), words))
+        async with asyncio.TaskGroup() as tasks:
+            for person in people:
+                tasks.create_task(person.work(fleet.client, over, _another))
+            for _ in range(options.kills):
+                await asyncio.sleep(random.uniform(0, 2.0))  # noqa: S311 - any moment will do
+                await fleet.kill(random.choice(HOSTS))  # noqa: S311
+            for person in people:
+                await person.runs(1, since_s=time.monotonic(), within_s=60)
+            over.set()
+        async with fleet.client(HOSTS[0]) as client:
+            for person in people:
+                wrong += await person.complaints(client)
+    show(
+        figure="kills of hosts, as clients see it",
+        kills=options.kills,
+        turns=sum(len(person.completed_at_s) for person in people),
+        items=sum(len(person.items) for person in people),
+        found=len(wrong),
+        goal="0 found",
+    )
+    for each in wrong[:10]:
+        show(fault=each)
+    return not wrong
+
+
+HOSTS = ("a", "b", "c")
+
+
+def _another(host: str) -> str:
+    return random.choice([each for each in HOSTS if each != host])  # noqa: S311
+
+
+class Hosts:
+    """Hosts on one database; a killed one is started anew."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._living: dict[str, Proxy] = {}
+        self._lives: dict[str, contextlib.AsyncExitStack] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """All of them."""
+        async with contextlib.AsyncExitStack() as all_lives:
+            for name in HOSTS:
+                self._lives[name] = await all_lives.enter_async_context(
+                    contextlib.AsyncExitStack()
+                )
+                await self._start(name)
+            yield
+
+    async def _start(self, name: str) -> None:
+        life = self._lives[name]
+        self._living[name] = await life.enter_async_context(host(self._store, lease_s=2))
+        if random.random() < 0.5:  # noqa: S311 - as on one machine, or as on several
+            _forget_processes(self._store)
+
+    async def kill(self, name: str) -> None:
+        """End a host at once, with all its processes, and start it anew."""
+        proxy = self._living.pop(name)
+        for pid in [proxy.pid, *marked(proxy.mark)]:
+            kill(pid)
+        await self._lives[name].aclose()
+        await self._start(name)
+
+    @contextlib.asynccontextmanager
+    async def client(self, name: str) -> AsyncIterator[WebsocketClient]:
+        """A client of a host; a ConnectionError while it is away."""
+        if name not in self._living:
+            raise ConnectionError
+        async with client_at(self._living[name].url) as client:
+            yield client
+
+
 FIGURES: dict[str, Callable[[postgres.Server, argparse.Namespace], Awaitable[bool]]] = {
     "turns": turns,
     "hop": hop,
     "crash": crash,
     "rolling": rolling,
     "kills": kills,
+    "hosts": hosts,
 }
 
 

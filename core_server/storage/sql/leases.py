@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -37,6 +38,8 @@ from core_server.storage.base import HostRow, ThreadOwnedError
 from core_server.storage.sql.medium import Medium
 from core_server.storage.sql.owner import LEASE_S, Owner
 from core_server.storage.sql.schema import cores, leases, threads, turns
+
+_log = structlog.get_logger()
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine sleeps, as the leases do."""
@@ -107,6 +110,7 @@ class Leases:
         self._lease_s = lease_s
         self._epochs: dict[str, int] = {}  # of the threads that it holds
         self._lost: set[str] = set()  # once held, until they are acquired again or let go
+        self._renamed: dict[str, float] = {}  # of those that look dead: until when, as first seen
         self._until_s = 0.0
         self._taken_over = self._fenced = 0
 
@@ -273,6 +277,7 @@ class Leases:
         for *row, load, draining in connection.execute(query.order_by(cores.c.url)):
             core = self._core(row)
             if core.is_dead(seen_from=self._me):
+                self._look_twice(core)
                 continue
             owner, lease_s = core.owner, core.expires_at_s - core.now_s
             me = owner.owner_id == self._me.owner_id
@@ -280,6 +285,19 @@ class Leases:
             owned = len(self._epochs) if me else load
             found.append(HostRow(owner.host_id, owner.url, owned, draining, me, lease_s, *counts))
         return tuple(found)
+
+    def _look_twice(self, core: _Core) -> None:
+        """Say once of another host that it has our name: one that is dead does not renew."""
+        owner = core.owner
+        before_s = self._renamed.setdefault(owner.owner_id, core.expires_at_s)
+        if core.expires_at_s > before_s:
+            self._renamed[owner.owner_id] = float("inf")
+            _log.warning(
+                "storage.host_id_twice",
+                host_id=owner.host_id,
+                other=f"{owner} at {owner.url or 'no URL'}",
+                hint="each takes the other's threads: give every host a --host-id of its own",
+            )
 
     def _lose(self, lost: frozenset[str]) -> frozenset[str]:
         for thread_id in lost:

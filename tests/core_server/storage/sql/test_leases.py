@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from core_server.storage.base import (
     DeleteThread,
@@ -323,3 +324,42 @@ async def test_a_core_that_wakes_up_and_acquires_counts_as_living(world: World) 
 
             with pytest.raises(ThreadOwnedError):
                 await b.acquire("t")
+
+
+async def test_two_hosts_of_one_name_hear_of_each_other() -> None:
+    world = OnPostgres()
+    one, two = (
+        replace(elsewhere(boot), host="h", host_id="same", url=f"ws://{boot}") for boot in "ab"
+    )
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            world.opened(one, heartbeat_s=0.05) as first,
+            world.opened(two, heartbeat_s=0.05) as second,
+            asyncio.timeout(30),
+        ):
+            while len([each for each in logs if _is_twice(each)]) < 2:
+                for store in (first, second):
+                    await store.hosts()
+            for store in (first, second):
+                await store.hosts()
+
+    told = {each["other"].partition(" at ")[2] for each in logs if _is_twice(each)}
+    assert told == {"ws://a", "ws://b"}
+    assert len([each for each in logs if _is_twice(each)]) == 2, "each says it once"
+
+
+def _is_twice(line: Any) -> bool:
+    return bool(line["event"] == "storage.host_id_twice")
+
+
+async def test_a_host_that_is_started_anew_under_its_name_is_no_second_one() -> None:
+    world = OnPostgres()
+    before, after = (replace(elsewhere(boot), host_id="same") for boot in "ab")
+    with structlog.testing.capture_logs() as logs:
+        async with world.opened(before) as gone, world.opened(after) as store:
+            await gone.acquire("t")
+            await store.acquire("t")
+            for _ in range(3):
+                assert [each.me for each in await store.hosts()] == [True]
+
+    assert not any(map(_is_twice, logs))
