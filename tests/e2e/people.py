@@ -64,12 +64,15 @@ class Person:
     completed_at_s: list[float] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _seen: int = 0
+    _told: set[str] = field(default_factory=set)
 
     async def work(self, at: At, over: asyncio.Event, next_host: Callable[[str], str]) -> None:
         """Until it is over; a host that is gone is left for the next one."""
         while not over.is_set():
             try:
                 async with at(self.host) as client:
+                    self._seen, self._told = 0, set()
                     await insisting(client, "thread/resume", {"threadId": self.thread})
                     while not over.is_set():
                         await self._turn(client)
@@ -95,15 +98,19 @@ class Person:
             self.progress.set()
 
     def _note(self, client: WebsocketClient) -> None:
-        """What a connection was told up to now; it is forgotten there, but for its doubles."""
-        told: Counter[str] = Counter()
-        for each in client.received:
+        """What this connection was told since the last look."""
+        for each in client.received[self._seen :]:
+            what = ""
             if each.get("method") == "item/completed":
-                self.items.add(each["params"]["item"]["id"])
-                told[each["params"]["item"]["id"]] += 1
+                what = each["params"]["item"]["id"]
+                self.items.add(what)
             elif each.get("method") == "turn/completed":
-                told[f"end of {each['params']['turn']['id']}"] += 1
-        self.twice += [what for what, times in told.items() if times > 1]
+                what = f"the end of {each['params']['turn']['id']}"
+            if what in self._told:
+                self.twice.append(what)
+            elif what:
+                self._told.add(what)
+        self._seen = len(client.received)
 
     async def runs(self, count: int, since_s: float, within_s: float) -> None:
         """Wait until so many turns were completed since then."""
