@@ -22,6 +22,9 @@ from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.state.core_session import CoreSession, CoreState
 
 CORE_LOST: Final = refusal.core_lost("The core died before it answered; try again.")
+HOST_LOST: Final = refusal.core_lost(
+    "The host that has the thread is gone or cannot be reached; try again."
+)
 
 RESUMES_AT_ONCE: Final = 32
 """Of a core that is back; the reference refuses or loses requests beyond 64 to 128."""
@@ -275,7 +278,7 @@ class Pool:
             if pending.then is not None:
                 pending.then(None)
             elif pending.connection is not None:
-                board.refuse(pending, CORE_LOST)
+                board.refuse(pending, HOST_LOST if core.url else CORE_LOST)
         for turn in [turn for turn in board.turns if turn.core is core]:
             self._end_turn(turn)
         for asked in board.server_requests.lose(core):

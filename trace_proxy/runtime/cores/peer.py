@@ -118,7 +118,8 @@ class PeerLinks:
             _log.exception("peer.failed", url=core.url)
         finally:
             del self._links[core.index]
-            _log.info("peer.closed", url=core.url, reason=why[:200])
+            say = _log.warning if why else _log.info  # it is a fault, or nobody needs it
+            say("peer.closed", url=core.url, reason=why[:200])
             self._hub.peer_lost(core, time.time_ns())
             self._work_changed()
 
