@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests import postgres
 from tests.core_process import completed, core, run_turn, start_thread, text
 from tests.postgres import new_store_url, psql
 from tests.stdio_client import Json, RpcError, StdioClient
@@ -15,9 +16,9 @@ LEASE_S = 2
 
 
 @contextlib.asynccontextmanager
-async def host(url: str, name: str) -> AsyncIterator[StdioClient]:
+async def host(url: str, name: str, lease_s: int = LEASE_S) -> AsyncIterator[StdioClient]:
     place = ("--host-id", name, "--advertise-url", f"ws://{name}:4500")
-    async with core(*place, "--lease-seconds", str(LEASE_S), store=url) as client:
+    async with core(*place, "--lease-seconds", str(lease_s), store=url) as client:
         yield client
 
 
@@ -165,6 +166,58 @@ async def _claimed(client: StdioClient, thread_id: str) -> Json:
             if error.code != -32010:
                 raise
             await asyncio.sleep(0.1)
+
+
+async def test_after_a_failover_that_lost_what_was_acknowledged_cores_go_on_by_themselves() -> (
+    None
+):
+    postgres.needed()
+    primary, standby = (postgres.Server(postgres.new_folder()) for _ in range(2))
+    primary.create()
+    primary.start()
+    url = postgres.in_schema(primary.url, "threads")
+    standby.copy_from(primary)
+    standby.start()
+    both = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+    try:
+        async with (
+            asyncio.timeout(120),
+            host(both, "one", 30) as one,
+            host(both, "two", 30) as two,
+        ):
+            kept, other = await start_thread(one), await start_thread(two)
+            for client, thread_id in ((one, kept), (two, other)):
+                await run_turn(client, thread_id, "kept")
+            here = primary.execute("SELECT pg_current_wal_lsn()")
+            replayed = f"SELECT pg_last_wal_replay_lsn() >= '{here}'"
+            while standby.execute(replayed) != "t":  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(standby.stop, signal.SIGINT)  # from here on it is behind
+            lost = await start_thread(one)
+            await run_turn(one, lost, "lost with its thread")
+            await run_turn(one, kept, "lost")
+            running = await one.request("turn/start", {"threadId": kept, "input": text("/slow 1")})
+
+            await asyncio.to_thread(primary.stop, signal.SIGQUIT)
+            await asyncio.to_thread(standby.start)
+            await asyncio.to_thread(standby.promote)
+
+            ended = await completed(one, running["turn"]["id"])
+            assert ended["turn"]["status"] == "failed", "it is not said to be done: it is not kept"
+            for client, thread_id in ((one, kept), (two, other)):
+                assert (await run_turn(client, thread_id, "on"))["turn"]["status"] == "completed"
+            params = {"threadId": lost, "input": text("x")}
+            while (gone := await _refusal(one, "turn/start", params)).data:
+                assert gone.data[
+                    "retryable"
+                ]  # until it has noticed that the lease is lost as well
+                await asyncio.sleep(0.1)
+            assert gone.message == f"thread not found: {lost}"
+            read = await two.request("thread/read", {"threadId": kept, "includeTurns": True})
+            assert [turn["status"] for turn in read["thread"]["turns"]] == ["completed"] * 2
+    finally:
+        primary.stop()
+        standby.stop()
 
 
 async def test_a_drained_host_gives_its_threads_up_when_their_turns_are_over(

@@ -129,7 +129,7 @@ class Peers:
         if not url:
             return False
         pending.hops += 1
-        if pending.hops > MAX_HOPS or (core.url == "" and url == self._me):
+        if pending.hops > MAX_HOPS or (not core.url and self._is_ours(url)):
             return False
         board = self._board
         board.not_started(pending)
@@ -143,6 +143,14 @@ class Peers:
             return False
         board.effects.relayed()
         self._dispatch(target, connection.key, pending, pending.kept)
+        return True
+
+    def _is_ours(self, url: str) -> bool:
+        """Whether a host that is not us is said to be where we are: nobody can reach it."""
+        if url != self._me:
+            return False
+        hint = "two hosts of one database have the same --advertise-url"
+        self._board.effects.log("thread.owner_has_our_url", url=url, hint=hint)
         return True
 
     def _hold(self, core: CoreSession, thread: str, pending: Pending) -> bool:

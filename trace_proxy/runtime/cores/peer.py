@@ -32,6 +32,13 @@ HEARTBEAT_S: Final = 4.0
 _HIGH_BYTES: Final = 1024 * 1024
 """Waiting for the other host's network: from here on its queue in the hub fills instead."""
 
+_REFUSED: Final = {
+    401: "hosts of one database need the same --peer-token-file",
+    421: "its --advertise-url is no name that it serves; --allow-host adds one",
+    503: "it is about to stop, or full",
+}
+"""What to do about a host that lets us not in."""
+
 _log = structlog.get_logger("trace_proxy.peer")
 
 
@@ -129,6 +136,9 @@ def _first_of(faults: BaseExceptionGroup[BaseException]) -> str:
     first: BaseException = faults
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
+    if isinstance(first, aiohttp.WSServerHandshakeError):
+        hint = _REFUSED.get(first.status, "is that one of our hosts?")
+        return f"it refuses us with HTTP {first.status}: {hint}"
     return str(first) or type(first).__name__
 
 

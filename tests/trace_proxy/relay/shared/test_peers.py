@@ -159,6 +159,7 @@ def test_what_is_no_other_hosts_url_is_not_connected_to(url: str) -> None:
 
     assert client.heard()[0]["error"]["code"] == -32010
     assert proxy.effects.peers_opened == []
+    assert ("thread.owner_has_our_url" in proxy.effects.logged) == (url == HERE)
 
 
 def test_a_thread_that_moved_on_is_asked_for_again_but_not_for_ever() -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 from aiohttp import web
 
 from tests.trace_proxy.recording import GREETING, Client, Proxy, Recording
@@ -204,6 +205,25 @@ async def test_a_host_that_fails_costs_what_it_was_asked_and_nothing_else(
 
         host.relay(9, good)
         assert await host.answered(9) == {"served": True}
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(401, "--peer-token-file"), (421, "--allow-host"), (404, "is that one of our hosts?")],
+)
+async def test_why_a_host_refuses_us_is_said(host: Host, status: int, hint: str) -> None:
+    async def refuses_so(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    with structlog.testing.capture_logs() as logs:
+        async with listening(refuses_so) as bad:
+            host.relay(1, bad)
+            assert await host.answered(1) == CORE_LOST.code
+
+    (closed,) = (each for each in logs if each["event"] == "peer.closed")
+    assert closed["log_level"] == "warning"
+    assert f"HTTP {status}" in closed["reason"]
+    assert hint in closed["reason"]
 
 
 @pytest.mark.parametrize(
