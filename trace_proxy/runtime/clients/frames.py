@@ -6,6 +6,7 @@ message only its payload is kept, and of one over the bound only its head, so th
 a peer can make us hold is what it may send as one message.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -100,6 +101,13 @@ concerns the connection. Nothing comes behind a `Close` or a `Violation`."""
 
 _CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
 _FINAL_TEXT: Final = 0x81
+_MASKED: Final = 0x80
+_SHORTEST: Final = 6
+"""Of a client's frame: two bytes and a mask."""
+
+_opening = struct.Struct(">BBH").unpack_from
+"""Both of the first bytes, and a length of two where there is one."""
+
 _CONTROL_BYTES: Final = 125
 
 _NOT_MASKED: Final = Violation(1002, "frames of a client must be masked")
@@ -161,7 +169,7 @@ class FrameParser:
         """What is held of it."""
         return len(self._tail) + (0 if self._message is None else len(self._message))
 
-    def feed(self, data: bytes) -> list[Parsed]:  # noqa: C901, PLR0912 - a call for each branch is what every message would pay
+    def feed(self, data: bytes) -> list[Parsed]:
         """What these bytes complete, in order; of a message that goes on, its payload is kept."""
         parsed: list[Parsed] = []
         if self._over:
@@ -171,43 +179,63 @@ class FrameParser:
         at, end = 0, len(data)
         if self._left:  # of a frame that has begun
             at = self._take(data, 0, end, parsed)
-        most = self._max
-        while end - at >= 2:
-            first, second, begin = data[at], data[at + 1], at + 6
-            size = second & 0x7F
-            if size >= _SHORT:
-                begin += 2 if size == _SHORT else 8
-                size = int.from_bytes(data[at + 2 : begin - 4], "big")
+        most, whole = self._max, self._message is None
+        while end - at >= _SHORTEST:
+            first, second, size = _opening(data, at)
+            if second == _MASKED | _SHORT:
+                begin = at + 8
+            else:  # not where its length has eight bytes: those are no hurry
+                size, begin = second - _MASKED, at + 6
             behind = begin + size
             if (
-                first == _FINAL_TEXT
-                and behind <= end
-                and size <= most
-                and second & 0x80
-                and self._message is None
-            ):  # nearly all: a whole message in one frame
-                payload = bytearray(data[begin:behind])
-                websocket_mask(data[begin - 4 : begin], payload)
-                text = bytes(payload)
-                if text.isascii() or _is_utf8(text):
-                    parsed.append(text)
-                    at = behind
-                else:
-                    self._violated(_NOT_UTF8, parsed)
-                    at = end
-            elif not second & 0x80:
-                self._violated(_NOT_MASKED, parsed)
-                at = end
-            elif begin > end or (first & 0x08 and behind > end and size <= _CONTROL_BYTES):
-                break  # the rest of it comes
-            elif first & 0x08:
-                at = self._control(first, data, begin, behind, parsed)
-            else:
-                self._begin(first, size, data[begin - 4 : begin], parsed)
-                at = self._take(data, begin, end, parsed)
+                first != _FINAL_TEXT
+                or behind > end
+                or not 0 <= size <= most
+                or second == _MASKED | _SHORT + 1
+                or not whole
+            ):
+                at = self._step(data, at, end, parsed)
+                if at < 0:
+                    return parsed
+                whole = self._message is None
+                continue
+            # nearly all: a whole message in one frame
+            payload = bytearray(data[begin:behind])
+            websocket_mask(data[begin - 4 : begin], payload)
+            text = bytes(payload)
+            if not text.isascii() and not _is_utf8(text):
+                self._violated(_NOT_UTF8, parsed)
+                return parsed
+            parsed.append(text)
+            at = behind
         if at < end:
-            self._tail = data[at:]
+            self._step(data, at, end, parsed)
         return parsed
+
+    def _step(self, data: bytes, at: int, end: int, parsed: list[Parsed]) -> int:
+        """Take what is no whole message in one frame; returns where to go on, or -1 for nowhere.
+
+        What is too little to be understood is kept.
+        """
+        if end - at < 2:
+            self._tail = data[at:]
+            return -1
+        first, second, begin = data[at], data[at + 1], at + 6
+        size = second & 0x7F
+        if size >= _SHORT:
+            begin += 2 if size == _SHORT else 8
+            size = int.from_bytes(data[at + 2 : begin - 4], "big")
+        behind = begin + size
+        if not second & _MASKED:
+            self._violated(_NOT_MASKED, parsed)
+            return -1
+        if begin > end or (first & 0x08 and behind > end and size <= _CONTROL_BYTES):
+            self._tail = data[at:]  # the rest of it comes
+            return -1
+        if first & 0x08:
+            return self._control(first, data, begin, behind, parsed)
+        self._begin(first, size, data[begin - 4 : begin], parsed)
+        return self._take(data, begin, end, parsed)
 
     def _violated(self, violation: Violation, parsed: list[Parsed]) -> None:
         self._end()
