@@ -114,7 +114,7 @@ class FrameReader:
             self._rest = memoryview(b"".join((self._rest, data)))
             return False, b""
         if len(data) <= _PIECE_BYTES:
-            self._parse(data)
+            self._parsed = self._parser.feed(data)  # nothing of before is left: see `_waits`
         else:
             self._rest = memoryview(data)
         self._go_on()
@@ -123,12 +123,13 @@ class FrameReader:
     def _go_on(self) -> None:
         """Handle a share of the rest; read on behind it when all is handled."""
         wait_s = self._share()
-        if self._parser.unfinished:
-            if self.unfinished_since_s is None:
-                self.unfinished_since_s = self.heard_at_s
-        else:
+        unfinished = self._parser.unfinished
+        if not unfinished:
             self.unfinished_since_s = None
-        self._tell_held()
+        elif self.unfinished_since_s is None:
+            self.unfinished_since_s = self.heard_at_s
+        if unfinished or self._held_bytes or wait_s is not None:
+            self._tell_held()
         if wait_s is None:
             self._shares = 0
             if self._waits:
@@ -148,7 +149,7 @@ class FrameReader:
 
     def _share(self) -> float | None:
         """Handle a share; returns after how many seconds to go on, None when there is no rest."""
-        handler, began_s = self._handler, time.monotonic()
+        began_s = 0.0
         while True:
             parsed = self._parsed
             if not parsed:
@@ -162,11 +163,14 @@ class FrameReader:
                 parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
             else:
                 self._parsed = []
-            wait_s = self._large_wait_s(parsed)
-            self._client.paced = wait_s > 0
-            if wait_s:
-                return wait_s
-            full = handler.handle(parsed)
+            if began_s == 0.0 and (self._rest or self._parsed):
+                began_s = time.monotonic()  # nobody asks where this is all there is
+            if max(map(len, parsed)) >= self._large_bytes:
+                wait_s = self._large_wait_s(parsed)
+                self._client.paced = wait_s > 0
+                if wait_s:
+                    return wait_s
+            full = self._handler.handle(parsed)
             if full or (len(parsed) == _SLICE and all(map(_is_ping, parsed))):
                 return PAUSE_S
             if not self._rest and not self._parsed:
@@ -180,8 +184,6 @@ class FrameReader:
     def _large_wait_s(self, parsed: list[Parsed]) -> float:
         """Seconds until a large message among these may be handled; before it all may."""
         large_bytes = self._large_bytes
-        if max(map(len, parsed)) < large_bytes:
-            return 0.0
         for place, message in enumerate(parsed):
             if type(message) is not bytes or len(message) < large_bytes:
                 continue

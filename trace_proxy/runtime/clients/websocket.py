@@ -148,10 +148,16 @@ class WebsocketClient(Client):
 
     def handle(self, parsed: list[Parsed]) -> bool:
         """Handle some messages; returns whether the client has all that it may under way."""
-        texts = [each for each in parsed if type(each) is bytes]
-        if len(texts) == len(parsed):
-            return self._say(texts)
-        texts, full = [], False
+        for each in parsed:
+            if type(each) is not bytes:
+                return self._handle_mixed(parsed)
+        if self._reader is None or self.closing is not None:
+            return False
+        return self._reader.messages(self, cast("list[bytes]", parsed))
+
+    def _handle_mixed(self, parsed: list[Parsed]) -> bool:
+        texts: list[bytes] = []
+        full = False
         for message in parsed:
             if type(message) is bytes:
                 texts.append(message)
