@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests import postgres
+from tests.door import Authority
 from tests.e2e.processes import kill, marked
 from tests.e2e.proxy import (
     Closed,
@@ -296,6 +297,29 @@ async def test_hosts_let_each_other_in_by_their_token_alone(tmp_path: Path) -> N
         assert await _completed(here, await here.turn(thread, "over the hop")) == "completed"
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await two.connect(headers={**mine, "X-Trace-Proxy-Hop": "1"})
+        assert refused.value.status == 401
+
+
+async def test_hosts_speak_tls_and_show_each_other_their_certificates(tmp_path: Path) -> None:
+    authority, url = Authority(tmp_path), new_store_url()
+    cert, key = authority.issue()
+    mine = authority.trusted(authority.issue("client", user="ada"))
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(authority.path))
+    ports = [free_port() for _ in range(2)]
+    secure = [(*tls, "--advertise-url", f"wss://localhost:{port}") for port in ports]
+    async with (
+        asyncio.timeout(100),
+        host(url, tmp_path / "one", *secure[0], port=ports[0]) as one,
+        host(url, tmp_path / "two", *secure[1], port=ports[1]) as two,
+        one.client(ssl=mine) as there,
+        two.client(ssl=mine) as here,
+    ):
+        thread = await there.thread()
+        await here.request("thread/resume", {"threadId": thread})
+
+        assert await _completed(here, await here.turn(thread, "over the hop")) == "completed"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await two.connect(headers={"X-Trace-Proxy-Hop": "1"}, ssl=authority.trusted())
         assert refused.value.status == 401
 
 

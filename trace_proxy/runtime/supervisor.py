@@ -141,7 +141,7 @@ class Supervisor:
         from trace_proxy.runtime.cores.peer import PeerLinks  # noqa: PLC0415 - of a fleet only
 
         config = self._config
-        peers = PeerLinks(hub, config.fleet, config.limits, self._work_changed)
+        peers = PeerLinks(hub, config.fleet, config.tls, config.limits, self._work_changed)
         effects.reach_peers(peers, self._processes)
         return peers
 

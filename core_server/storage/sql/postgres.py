@@ -3,6 +3,7 @@
 The rest of the store speaks SQLAlchemy Core; `sqlite_file` is the other module of this kind.
 """
 
+import inspect
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, Final, TypeVar
@@ -222,14 +223,26 @@ class _Session(psycopg.Connection[Any]):
             psycopg.OperationalError: no answer came; the connection is closed.
         """
         try:
+            if _KNOWS_TIMEOUTS:
+                return super().wait(gen, *args, **{"timeout": self.patience_s, **kwargs})
             return super().wait(_bounded(gen, self.patience_s), *args, **kwargs)
-        except _SilentError as error:
+        except (_SilentError, psycopg.OperationalError) as error:
+            if type(error).__name__ not in _SILENCE:
+                raise
             self.pgconn.finish()
-            raise psycopg.OperationalError(str(error)) from None
+            words = f"the server has given no answer for {self.patience_s:.1f} s"
+            raise psycopg.OperationalError(words) from None
 
 
 class _SilentError(Exception):
     """A server gives no answer."""
+
+
+_KNOWS_TIMEOUTS: Final = "timeout" in inspect.signature(psycopg.Connection.wait).parameters
+"""Since 3.3; in C, so that it costs nothing."""
+
+_SILENCE: Final = ("_SilentError", "_WaitTimeout")
+"""The second is psycopg's own, and private."""
 
 
 def _bounded(work: PQGen[_T], patience_s: float) -> Generator[Any, Any, _T]:
@@ -240,7 +253,7 @@ def _bounded(work: PQGen[_T], patience_s: float) -> Generator[Any, Any, _T]:
         while True:
             ready = yield wanted
             if not ready and time.monotonic() >= give_up_s:
-                raise _SilentError(f"the server has given no answer for {patience_s:.1f} s")
+                raise _SilentError
             wanted = work.send(ready)
     except StopIteration as done:
         value: _T = done.value

@@ -7,6 +7,7 @@ the hub asks for a new one if it needs it.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from trace_proxy.errors import ConfigurationError
 from trace_proxy.protocol.envelope import decoded
 from trace_proxy.relay.shared.hub import Hub
 from trace_proxy.runtime.clients.handshake import HOP_HEADER
+from trace_proxy.settings.authentication import Tls
 from trace_proxy.settings.config import Fleet
 from trace_proxy.settings.limits import Limits
 from trace_proxy.state.core_session import CoreSession
@@ -48,6 +50,7 @@ class PeerLinks:
     Args:
         hub: Who hears what they say.
         fleet: What we show them.
+        tls: What we show those that speak TLS, and whom we trust beside the system's authorities.
         limits: Bounds of what they say.
         work_changed: Called when one ends: that may have ended work.
 
@@ -56,10 +59,11 @@ class PeerLinks:
     """
 
     def __init__(
-        self, hub: Hub, fleet: Fleet, limits: Limits, work_changed: Callable[[], None]
+        self, hub: Hub, fleet: Fleet, tls: Tls, limits: Limits, work_changed: Callable[[], None]
     ) -> None:
         self._hub = hub
         self._fleet = fleet
+        self._tls = tls
         self._limits = limits
         self._work_changed = work_changed
         self._links: dict[int, _Link] = {}
@@ -82,6 +86,10 @@ class PeerLinks:
         if not token.isprintable() or not token:
             raise ConfigurationError(f"--peer-token-file {path}: use one line of plain characters")
         return {HOP_HEADER: "1", "Authorization": f"Bearer {token}"}
+
+    async def _trust(self, url: str) -> ssl.SSLContext | bool:
+        """How to speak TLS; built anew for each connection, since its files may change."""
+        return await asyncio.to_thread(_context, self._tls) if url.startswith("wss:") else True
 
     def open(self, core: CoreSession) -> None:
         """Connect to a host, as soon as the loop comes to it."""
@@ -117,7 +125,7 @@ class PeerLinks:
         core = link.core
         why = ""
         try:
-            await link.live(session, self._headers())
+            await link.live(session, self._headers(), await self._trust(core.url))
         except* (aiohttp.ClientError, ConfigurationError, OSError, TimeoutError) as faults:
             why = _first_of(faults)
         except* Exception as faults:  # noqa: BLE001 - our bug with one host must not end this one
@@ -129,6 +137,23 @@ class PeerLinks:
             say("peer.closed", url=core.url, reason=why[:200])
             self._hub.peer_lost(core, time.time_ns())
             self._work_changed()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """Other hosts show certificates of the same authorities as clients do, and want ours.
+
+    Raises:
+        ConfigurationError: Our certificate cannot be used just now.
+    """
+    context = ssl.create_default_context()
+    try:
+        if tls.client_ca is not None:
+            context.load_verify_locations(cafile=tls.client_ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"--tls-cert or --tls-client-ca: {error}") from None
+    return context
 
 
 def _first_of(faults: BaseExceptionGroup[BaseException]) -> str:
@@ -171,7 +196,12 @@ class _Link:
         """Close it."""
         self._over.set()
 
-    async def live(self, session: aiohttp.ClientSession, headers: dict[str, str]) -> None:
+    async def live(
+        self,
+        session: aiohttp.ClientSession,
+        headers: dict[str, str],
+        trust: ssl.SSLContext | bool,  # noqa: FBT001 - aiohttp's type
+    ) -> None:
         """Connect, and pass lines until one side ends it.
 
         Raises:
@@ -181,6 +211,7 @@ class _Link:
             socket = await session.ws_connect(
                 self.core.url,
                 headers=headers,
+                ssl=trust,
                 heartbeat=HEARTBEAT_S,
                 max_msg_size=self._limits.max_core_line_bytes,
                 decode_text=False,

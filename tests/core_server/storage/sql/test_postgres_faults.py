@@ -241,11 +241,14 @@ async def test_a_server_that_stands_still_is_waited_for_as_long_as_the_lease_las
         assert await store.items("t") == (item_row("t", "u", "i"),)
 
 
+@pytest.mark.parametrize("by_psycopg", [True, False])
 async def test_nobody_waits_for_a_server_that_stands_still_longer_than_that(
-    server: postgres.Server,
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch, *, by_psycopg: bool
 ) -> None:
     lost: list[str] = []
-    url = postgres.in_schema(server.url, "stiller")
+    if not by_psycopg:  # as before its version 3.3
+        monkeypatch.setattr("core_server.storage.sql.postgres._KNOWS_TIMEOUTS", False)
+    url = postgres.in_schema(server.url, f"stiller_{by_psycopg}")
     async with asyncio.timeout(100), opened(url, lease_s=2) as store:
         store.watch(lost.append)
         await _begin(store)

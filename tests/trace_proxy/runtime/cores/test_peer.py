@@ -15,6 +15,7 @@ from aiohttp import web
 from tests.trace_proxy.recording import GREETING, Client, Proxy, Recording
 from trace_proxy.relay.shared.pool import CORE_LOST
 from trace_proxy.runtime.cores.peer import PeerLinks
+from trace_proxy.settings.authentication import Tls
 from trace_proxy.settings.config import Fleet
 from trace_proxy.settings.limits import Limits
 from trace_proxy.state.core_session import CoreSession
@@ -51,7 +52,7 @@ class Host:
         self.changed = asyncio.Event()
         self.proxy = Proxy(advertise_url=HERE, effects=effects).up()
         fleet = Fleet(advertise_url=HERE)
-        effects.links = PeerLinks(self.proxy.hub, fleet, Limits(), self.changed.set)
+        effects.links = PeerLinks(self.proxy.hub, fleet, Tls(), Limits(), self.changed.set)
         self.links = effects.links
         self.client: Client = self.proxy.client()
         self._answers: dict[int, object] = {}
