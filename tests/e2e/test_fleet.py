@@ -222,6 +222,40 @@ async def test_the_threads_of_a_killed_host_go_on_elsewhere(hosts: tuple[Proxy, 
         assert statuses == ["interrupted", "completed"]
 
 
+async def test_what_a_killed_host_has_asked_is_void(hosts: tuple[Proxy, Proxy]) -> None:
+    one, two = hosts
+    async with two.client() as here:
+        async with one.client() as there:
+            thread = await there.thread()
+            await here.request("thread/resume", {"threadId": thread})
+            turn = await here.turn(thread, "/run echo done > done.txt")
+            asked = await here.wait_for("item/commandExecution/requestApproval")
+            _crash(one)
+            resolved = await here.wait_for("serverRequest/resolved")
+            await here.send({"id": asked["id"], "result": {"decision": "accept"}})
+
+        assert resolved["params"] == {"threadId": thread, "requestId": asked["id"]}
+        assert await _completed(here, turn) == "interrupted"
+        went_on = await _start_until_accepted(here, thread)
+        assert await _completed(here, went_on) == "completed"
+        assert not [*one.directory.rglob("done.txt"), *two.directory.rglob("done.txt")]
+
+
+async def test_nothing_of_a_fleet_is_loaded_by_a_proxy_that_is_alone() -> None:
+    async with (
+        trace_proxy(env={"PYTHONPROFILEIMPORTTIME": "1"}) as proxy,
+        proxy.client() as client,
+    ):
+        await client.turn(await client.thread(), "hello")
+        await client.wait_for("turn/completed")
+        lines = [line for line in proxy.stderr.splitlines() if line.startswith("import time:")]
+
+    loaded = {line.rpartition("|")[2].strip() for line in lines}
+    assert "trace_proxy.runtime.supervisor" in loaded
+    assert not {name for name in loaded if name.startswith(("psycopg", "sqlalchemy"))}
+    assert "trace_proxy.runtime.cores.peer" not in loaded
+
+
 async def _start_until_accepted(client: WebsocketClient, thread: str) -> str:
     """As clients do with what is retryable."""
     turn: str = (await _insist(client, "turn/start", turn_params(thread, "on")))["turn"]["id"]
