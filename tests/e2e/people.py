@@ -49,6 +49,7 @@ class Person:
         host: Where he is connected.
         thread: Where his turns run.
         words: What he says in each.
+        rest_s: How long he rests after each, so that hosts can start beside him.
         turns: Those that were accepted, with the status that he was told, None for nothing.
         items: Those that he was told of as completed.
         completed_at_s: When turns were completed.
@@ -59,6 +60,7 @@ class Person:
     host: str
     thread: str = ""
     words: str = "hello there"
+    rest_s: float = 0
     turns: dict[str, str | None] = field(default_factory=dict)
     items: set[str] = field(default_factory=set)
     completed_at_s: list[float] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Person:
                     await insisting(client, "thread/resume", {"threadId": self.thread})
                     while not over.is_set():
                         await self._turn(client)
+                        await asyncio.sleep(self.rest_s)
             except (Closed, aiohttp.ClientError, ConnectionError):
                 self.host = next_host(self.host)
                 await asyncio.sleep(RETRY_S)

@@ -298,7 +298,8 @@ async def hosts(server: postgres.Server, options: argparse.Namespace) -> bool:
         for number in range(6):
             async with fleet.client(HOSTS[number % 3]) as client:
                 words = "hello there" if number % 2 else "/slow 0.5"
-                people.append(Person(HOSTS[number // 2], await client.thread(), words))
+                thread = await client.thread()
+                people.append(Person(HOSTS[number // 2], thread, words, rest_s=0.2))
         async with asyncio.TaskGroup() as tasks:
             for person in people:
                 tasks.create_task(person.work(fleet.client, over, _another))
