@@ -14,14 +14,22 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from core_server.jsonrpc import codes
-from core_server.jsonrpc.depth import is_deeper
+from core_server.jsonrpc.depth import is_deeper, openings
+from core_server.jsonrpc.framing import HEAD_BYTES
 from core_server.jsonrpc.messages import Message
 
 MAX_DEPTH: Final = 128
 """Deeper documents come from attackers; our own are below 16, the reference's below 32."""
 
-MAX_MEMBERS: Final = 1024
-"""Of a message; seven mean something, and each costs a step of Python."""
+MAX_OPENINGS: Final = 2**20
+"""Brackets that open in one message. Each costs a decoder as much as thirty bytes of text, so
+they and not its bytes are what others wait for. Data of 16 MiB has half as many."""
+
+MAX_MEMBERS: Final = 64
+"""Of a message; seven mean something, and each other one costs a step of Python."""
+
+MAX_UNKNOWN_BYTES: Final = 64 * 1024
+"""In members that mean nothing and between members: they have to be read a second time."""
 
 NULL_ID: Final = b"null"
 
@@ -54,37 +62,72 @@ class MalformedError(Exception):
     Attributes:
         code: -32700 when it is not JSON, -32600 when it is not a request.
         id: The request's id as sent where it can be read, else `null`.
+        is_response: They were meant as an answer, which has no answer itself: an error under
+            its id would look like the answer to the peer's own request of that id.
     """
 
-    def __init__(self, code: int, message: str, request_id: bytes = NULL_ID) -> None:
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        request_id: bytes = NULL_ID,
+        *,
+        is_response: bool = False,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.id = request_id
+        self.is_response = is_response
 
 
 def decode(data: bytes) -> Message:
     """Decode one message; the result is a request, a notification or a response.
 
     What it costs depends on the bytes, not on what they say: one decoding, and where the
-    members do not account for every byte one more look at the values of unknown ones.
+    members do not account for every byte a look at what the unknown ones hold.
 
     Raises:
         MalformedError: with the error to answer (JSON-RPC 2.0 section 5.1).
     """
+    size = len(data)
+    opened = openings(data) if size > _SHALLOW_BYTES else 0
+    if opened > MAX_OPENINGS:
+        raise _too_many_brackets(data)
+    message = _decoded(data)
     try:
-        message = _DECODE(data)
         if not data.isascii():
             data.decode()
+        _require_meaning(message)
+        if opened > MAX_DEPTH and is_deeper(data, MAX_DEPTH):
+            raise _too_deep(_readable_id(message))
+        unknown_bytes = _unknown_bytes(message, size)
+        if unknown_bytes:
+            _look_at_members(message, data, unknown_bytes)
+    except UnicodeDecodeError:
+        raise _not_utf8(is_response=_answers(message)) from None
+    except MalformedError as error:
+        error.is_response = _answers(message)
+        raise
+    return message
+
+
+def _decoded(data: bytes) -> Message:
+    """What the decoder makes of it, or the error to answer."""
+    try:
+        return _DECODE(data)
     except msgspec.ValidationError as error:
         raise _not_a_message(data, str(error)) from None
     except UnicodeDecodeError:
-        raise MalformedError(codes.PARSE_ERROR, "Parse error: not UTF-8") from None
+        raise _not_utf8() from None
     except msgspec.DecodeError as error:
         known = _id_in_bad_text(data)
         raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}", known) from None
     except RecursionError:
         raise _too_deep(NULL_ID) from None
-    size = len(data)
+
+
+def _require_meaning(message: Message) -> None:
+    """A message has a method or exactly one of result and error, and says no other version."""
     if message.method is UNSET and (
         message.id is UNSET or (message.result is UNSET) is (message.error is UNSET)
     ):
@@ -97,24 +140,12 @@ def decode(data: bytes) -> Message:
             'Invalid request: jsonrpc must be "2.0" or left out',
             _readable_id(message),
         )
-    if size > _SHALLOW_BYTES and is_deeper(data, MAX_DEPTH):
-        raise _too_deep(_readable_id(message))
-    if not _members_fill(message, size):
-        _look_at_members(message, data)
-    return message
 
 
-def is_response(data: bytes) -> bool:
-    """Whether malformed bytes were meant as an answer, which has no answer itself.
-
-    An error under its id would look like the answer to the peer's own request of that id.
-    """
-    try:
-        message = _DECODE(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    answers = message.result is not UNSET or message.error is not UNSET
-    return answers and message.method is UNSET
+def _answers(message: Message) -> bool:
+    """Whether it was meant as an answer."""
+    said = message.result is not UNSET or message.error is not UNSET
+    return said and message.method is UNSET
 
 
 def request_id(message: Message) -> bytes:
@@ -148,6 +179,23 @@ def id_in_head(head: bytes) -> bytes:
     if found is None or (found[1][:1] != b'"' and not _is_integer(found[1])):
         return NULL_ID
     return found[1]
+
+
+_ANSWER_HEAD = re.compile(
+    rb'\s*\{\s*(?:"(?:jsonrpc|id)"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?\d+)\s*,\s*)*"(?:result|error)"\s*:',
+    re.DOTALL,
+)
+
+
+def _too_many_brackets(data: bytes) -> MalformedError:
+    """Said without decoding it, which is what would take so long."""
+    head = data[:HEAD_BYTES]
+    return MalformedError(
+        codes.INVALID_REQUEST,
+        f"Invalid request: more than {MAX_OPENINGS} arrays and objects",
+        id_in_head(head),
+        is_response=_ANSWER_HEAD.match(head) is not None,
+    )
 
 
 class _Members(list[tuple[str, object]]):
@@ -184,10 +232,10 @@ def _is_integer(raw: bytes) -> bool:
     return len(raw) <= _INT64_DIGITS and raw.removeprefix(b"-").isdigit()
 
 
-def _members_fill(message: Message, size: int) -> bool:
-    """Whether the known members account for every byte, so that none came twice.
+def _unknown_bytes(message: Message, size: int) -> int:
+    """How many bytes the known members do not account for; then none came twice if it is 0.
 
-    Counts a compact document and one with a blank after each colon and comma, as
+    Knows a compact document and one with a blank after each colon and comma, as
     most encoders write them; anything else is looked at closely.
     Unrolled, because every message of every client passes here.
     """
@@ -212,23 +260,28 @@ def _members_fill(message: Message, size: int) -> bool:
     if message.error is not UNSET:
         count += 1
         total += 9 + len(message.error)
-    return size in (total, total + 2 * count - 1)
+    return 0 if size in (total, total + 2 * count - 1) else max(1, size - total)
 
 
-_MEMBER = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_MEMBER = re.compile(rb'[ \t\r\n]*+("(?:[^"\\]|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_PLAIN_VALUE = re.compile(rb'(?:"[^"\\]*+"|[-+.\w]++)[ \t\r\n]*+([,}])')
 _VALUE_END = re.compile(r"trailing characters \(byte (\d+)\)").search
-_BEHIND_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
+_BEHIND_VALUE = re.compile(rb"[ \t\r\n]*+([,}])")
 
 
-def _look_at_members(message: Message, data: bytes) -> None:
+def _look_at_members(message: Message, data: bytes, unknown_bytes: int) -> None:
     """Go through the members of the outermost object; inner ones are their reader's business.
 
     Of a member that came twice the decoder kept the last, so the first is not what was kept,
     or the name is seen again.
 
     Raises:
-        MalformedError: one came twice, or there are more than `MAX_MEMBERS`.
+        MalformedError: one came twice, there are more than `MAX_MEMBERS`, or what means
+            nothing is more than `MAX_UNKNOWN_BYTES`.
     """
+    if unknown_bytes > MAX_UNKNOWN_BYTES:
+        why = f"Invalid request: more than {MAX_UNKNOWN_BYTES} bytes that mean nothing here"
+        raise MalformedError(codes.INVALID_REQUEST, why, _readable_id(message))
     kept = {
         name: value
         for name in message.__struct_fields__
@@ -247,6 +300,10 @@ def _look_at_members(message: Message, data: bytes) -> None:
         at = member.end()
         value = kept.get(name)
         if value is None:
+            plain = _PLAIN_VALUE.match(data, at)
+            if plain is not None:
+                at = plain.end()
+                continue
             at = _end_of_value(data, at)
         elif data.startswith(value, at):
             at += len(value)
@@ -259,7 +316,11 @@ def _look_at_members(message: Message, data: bytes) -> None:
 
 
 def _end_of_value(data: bytes, at: int) -> int:
-    """Where the value that begins there ends; the decoder says where it stumbled."""
+    """Where the value that begins there ends; the decoder says where it stumbled.
+
+    It is a member that means nothing here, and the message has few bytes of those: but for
+    one that came twice, and that is refused.
+    """
     try:
         _RAW_DECODE(memoryview(data)[at:])
     except msgspec.DecodeError as error:
@@ -267,6 +328,10 @@ def _end_of_value(data: bytes, at: int) -> int:
         assert place is not None, "msgspec says where a value ends"
         return at + int(place[1]) - 1
     return len(data)  # never: the object's end is behind it
+
+
+def _not_utf8(*, is_response: bool = False) -> MalformedError:
+    return MalformedError(codes.PARSE_ERROR, "Parse error: not UTF-8", is_response=is_response)
 
 
 def _twice(message: Message, name: str) -> MalformedError:

@@ -25,10 +25,13 @@ _Leads = tuple[int, int, int]
 """Where a page leads, how far up on the way, and whether it ends within a string (1) or not."""
 
 
+def openings(document: bytes) -> int:
+    """How many brackets open, those within strings too: no more levels than that."""
+    return document.count(b"{") + document.count(b"[")
+
+
 def is_deeper(document: bytes, limit: int) -> bool:
     """Whether valid JSON has more than `limit` levels of arrays and objects."""
-    if document.count(b"{") + document.count(b"[") <= limit:
-        return False
     return _climbs_over(_marks(document), limit)
 
 

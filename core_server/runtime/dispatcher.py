@@ -175,7 +175,7 @@ class Dispatcher:
             elif message.id is not UNSET:
                 self._request(codec.request_id(message), message, message.method)
         except codec.MalformedError as error:
-            if not codec.is_response(line):
+            if not error.is_response:
                 self._outbox.post(codec.error(error.id, error.code, str(error)))
 
     def _response(self, message: Message) -> None:

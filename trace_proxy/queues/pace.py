@@ -5,13 +5,25 @@ back) holds the event loop or the core for milliseconds, and none of them can be
 cut into pieces. One such message is no harm; one after the other, they are what everybody
 waits for. So a client may send so many bytes of large messages a second:
 
-    a large message is there -> handle() -> 0: handle it | else ask again then
+    a message costs so much -> large -> handle() -> 0: handle it | else ask again then
 
-Small messages are never slowed down, and a large one only by what its own client has sent
-before. It does not know whether there are neighbours: who is alone need not ask.
+What is large is told by what it costs, and 31 KiB of brackets cost as much as half a
+megabyte of text. Small messages are never slowed down, and a large one only by what its own
+client has sent before. It does not know whether there are neighbours: who is alone need not ask.
 """
 
 from typing import Final
+
+from core_server.jsonrpc.depth import openings
+
+WEIGHED_BYTES: Final = 2 * 1024
+"""Shorter messages cost what any message does, whatever they say: nobody looks at them."""
+
+ORDINARY_BYTES: Final = 16
+"""An array or object opens so often in ordinary data at most; those cost nothing extra."""
+
+OPENING_BYTES: Final = 32
+"""Of text are read while one array or object is: by us, and by a core in Python even 70."""
 
 BURST_S: Final = 1.0
 """So many seconds' worth is let through at once after a quiet time; and a message of any
@@ -19,6 +31,14 @@ size as long as anything of it is left: an image or two."""
 
 ASK_AGAIN_S: Final = 0.25
 """At the latest: all neighbours may have left."""
+
+
+def cost_of(message: bytes) -> int:
+    """What a message costs those who read it, in bytes of text that cost as much."""
+    size = len(message)
+    if size < WEIGHED_BYTES:
+        return size
+    return size + OPENING_BYTES * max(0, openings(message) - size // ORDINARY_BYTES)
 
 
 class Pace:
@@ -36,12 +56,12 @@ class Pace:
         levels = {key: round(level) for key, (level, _) in self._levels.items()}
         return f"<Pace bytes left={levels}>"
 
-    def handle(self, key: int, size_bytes: int, now_s: float) -> float:
+    def handle(self, key: int, cost_bytes: int, now_s: float) -> float:
         """A large message of this client is there.
 
         Args:
             key: Which client.
-            size_bytes: The message's.
+            cost_bytes: The message's, see `cost_of`.
             now_s: Monotonic seconds.
 
         Returns:
@@ -54,7 +74,7 @@ class Pace:
         if level <= 0:
             self._levels[key] = level, now_s
             return min(ASK_AGAIN_S, max(0.01, -level / self._bytes_per_s))
-        self._levels[key] = level - size_bytes, now_s
+        self._levels[key] = level - cost_bytes, now_s
         return 0.0
 
     def leave(self, key: int) -> None:

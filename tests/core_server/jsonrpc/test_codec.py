@@ -263,12 +263,69 @@ def test_a_message_is_refused_for_its_depth_when_it_has_more_levels_than_allowed
             codec.decode(data)
 
 
+def meant_as_an_answer(document: bytes) -> bool:
+    try:
+        codec.decode(document)
+    except codec.MalformedError as error:
+        return error.is_response
+    return False
+
+
 @given(st.binary(max_size=60))
-def test_whatever_the_bytes_it_can_be_said_whether_they_were_meant_as_an_answer(
-    data: bytes,
+def test_whatever_the_bytes_what_has_a_method_is_not_taken_for_an_answer(data: bytes) -> None:
+    for document in (data, b'{"id":1,"method":"' + data + b'"}'):
+        assert not meant_as_an_answer(document) or b'"method"' not in document
+
+
+BAD_ANSWERS = [
+    b'{"id":1,"result":1,"error":{}}',
+    b'{"id":1,"result":"\xff"}',
+    b'{"id":1,"result":1,"result":2}',
+    b'{"id":1,"error":' + b"[" * DEEP + b"]" * DEEP + b"}",
+    b'{"jsonrpc":"1.0","id":1,"result":1}',
+    b'{"result":1}',
+    b'{"id":"\\"","result":[' + b"[]," * codec.MAX_OPENINGS + b"1]}",
+]
+
+
+@pytest.mark.parametrize("document", BAD_ANSWERS, ids=lambda each: each[:40])
+def test_what_was_meant_as_an_answer_is_known_as_one(document: bytes) -> None:
+    with pytest.raises(codec.MalformedError) as refused:
+        codec.decode(document)
+    assert refused.value.is_response
+
+
+TOO_MUCH = [
+    (b'{"id":7,"method":"m","params":[' + b"[]," * codec.MAX_OPENINGS + b"1]}", "arrays and"),
+    (b'{"id":7,"method":"m","x":"' + b"x" * codec.MAX_UNKNOWN_BYTES + b'"}', "mean nothing"),
+    (b'{"id":7,' + b" " * (codec.MAX_UNKNOWN_BYTES + 1) + b'"method":"m"}', "mean nothing"),
+    (
+        b'{"id":7,"method":"m"'
+        + b"".join(b',"%d":[]' % each for each in range(codec.MAX_MEMBERS))
+        + b"}",
+        "members",
+    ),
+]
+
+
+@pytest.mark.parametrize(("document", "why"), TOO_MUCH, ids=lambda each: each[:20])
+def test_what_would_cost_more_than_its_bytes_is_refused_under_its_id(
+    document: bytes, why: str
 ) -> None:
-    assert codec.is_response(data) in (True, False)
-    assert not codec.is_response(b'{"id":1,"method":"' + data + b'"}')
+    with pytest.raises(codec.MalformedError, match=why) as refused:
+        codec.decode(document)
+    assert (refused.value.code, refused.value.id) == (INVALID, b"7")
+    assert not refused.value.is_response
+
+
+def test_as_much_as_may_be_is_taken() -> None:
+    head = b'{"id":7,"method":"m","params":'
+    brackets = (codec.MAX_OPENINGS - 2) * b"[],"
+    assert codec.decode(head + b"[" + brackets + b"1]}").method == "m"
+    members = b"".join(b',"%d":[]' % each for each in range(codec.MAX_MEMBERS - 3))
+    assert codec.decode(head + b"1" + members + b"}").method == "m"
+    unknown = b'"' + b"x" * (codec.MAX_UNKNOWN_BYTES - 40) + b'"'
+    assert codec.decode(head + b'1,"x":' + unknown + b"}").method == "m"
 
 
 def depth_in_text(document: str) -> int:

@@ -147,7 +147,7 @@ class Hub:
             else:
                 self._requests.request(connection, message, len(data))
         except codec.MalformedError as error:
-            if codec.is_response(data):  # to answer it would settle a request of its sender
+            if error.is_response:  # to answer it would settle a request of its sender
                 self.board.effects.answer_ignored()
             else:
                 self.refuse_malformed(connection, error)

@@ -37,8 +37,8 @@ class Reader(Protocol):
         """Whether no other client has said anything lately."""
         ...
 
-    def large(self, client: "Client", size: int) -> float:
-        """A large message is to be handled; returns for how long it has to wait."""
+    def large(self, client: "Client", cost_bytes: int) -> float:
+        """A message that costs much is to be handled; returns for how long it has to wait."""
         ...
 
     def holds(self, client: "Client", size: int) -> None:

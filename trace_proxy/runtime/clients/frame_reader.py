@@ -15,6 +15,7 @@ import asyncio
 import time
 from typing import Final, Protocol
 
+from trace_proxy.queues.pace import WEIGHED_BYTES, cost_of
 from trace_proxy.runtime.clients.client import Client, Reader
 from trace_proxy.runtime.clients.frames import FrameParser, Parsed, Ping, Pong
 from trace_proxy.settings.limits import KIB, Limits
@@ -87,6 +88,8 @@ class FrameReader:
         self._handler = handler
         self._reader = reader
         self._large_bytes = limits.large_message_bytes
+        self._weighed_bytes = min(WEIGHED_BYTES, self._large_bytes)
+        self._cost_bytes = 0  # of the first of what was parsed, while that waits
         self._loop = asyncio.get_running_loop()
         self._parsed: list[Parsed] = []
         self._rest = _NOTHING
@@ -165,7 +168,7 @@ class FrameReader:
                 self._parsed = []
             if began_s == 0.0 and (self._rest or self._parsed):
                 began_s = time.monotonic()  # nobody asks where this is all there is
-            if max(map(len, parsed)) >= self._large_bytes:
+            if max(map(len, parsed)) >= self._weighed_bytes:
                 wait_s = self._large_wait_s(parsed)
                 self._client.paced = wait_s > 0
                 if wait_s:
@@ -183,14 +186,19 @@ class FrameReader:
 
     def _large_wait_s(self, parsed: list[Parsed]) -> float:
         """Seconds until a large message among these may be handled; before it all may."""
-        large_bytes = self._large_bytes
+        weighed_bytes = self._weighed_bytes
         for place, message in enumerate(parsed):
-            if type(message) is not bytes or len(message) < large_bytes:
+            if type(message) is not bytes or len(message) < weighed_bytes:
                 continue
             if self._client.closing is not None:
                 return 0.0  # nobody wants it any more, and behind it the peer's Close may come
-            wait_s = self._reader.large(self._client, len(message))
+            cost_bytes = self._cost_bytes or cost_of(message)
+            self._cost_bytes = 0
+            if cost_bytes < self._large_bytes:
+                continue
+            wait_s = self._reader.large(self._client, cost_bytes)
             if wait_s:
+                self._cost_bytes = cost_bytes
                 before, rest = parsed[:place], parsed[place:]
                 self._parsed = rest + self._parsed
                 if before:

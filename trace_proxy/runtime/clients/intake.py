@@ -107,11 +107,11 @@ class Intake:
         since_s = self._loop.time() - self._speaker_since_s
         return client.key == self._speaker and since_s > LATELY_S
 
-    def large(self, client: Client, size: int) -> float:
-        """A large message of a client is to be handled; returns for how long it has to wait."""
+    def large(self, client: Client, cost_bytes: int) -> float:
+        """A message that costs much is to be handled; returns for how long it has to wait."""
         if len(self._clients) == 1:
             return 0.0
-        return self._pace.handle(client.key, size, self._loop.time())
+        return self._pace.handle(client.key, cost_bytes, self._loop.time())
 
     def holds(self, client: Client, size: int) -> None:
         """So much of a client's input is held; where that is too much, the largest goes."""

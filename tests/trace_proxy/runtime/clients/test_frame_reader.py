@@ -91,11 +91,11 @@ class Heard(Peer):
         assert client is self
         return self.is_alone
 
-    def large(self, client: Client, size: int) -> float:
+    def large(self, client: Client, cost_bytes: int) -> float:
         assert client is self
         wait_s = self.wait_s.pop() if self.wait_s else 0.0
         if not wait_s:
-            self.larges.append(size)
+            self.larges.append(cost_bytes)
         return wait_s
 
     def holds(self, client: Client, size: int) -> None:

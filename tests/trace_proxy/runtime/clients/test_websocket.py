@@ -49,9 +49,9 @@ class Heard:
         assert client.closing is None
         return self.is_alone
 
-    def large(self, client: Client, size: int) -> float:
+    def large(self, client: Client, cost_bytes: int) -> float:
         assert client.closing is None
-        self.large_bytes.append(size)
+        self.large_bytes.append(cost_bytes)
         self._said.set()
         return self.wait_s
 
