@@ -3,6 +3,12 @@
 Counts requests and their bytes, of each connection and of the whole proxy, from
 admission to settlement. A bound in bytes always lets one message through when
 nothing else is counted against it, so that no message is too big for ever.
+Nobody fills the proxy's bounds and shuts the others out:
+
+    who has none under way    is admitted while there is room; a large one not to the last eighth
+    who has some              while all that it has is no more than what is left free then
+
+So one connection gets half, two get a third each, and who comes finds as much.
 Queues have their own modules: `core_queue` in front of a core, `client_queue` in front of a client.
 """
 
@@ -16,6 +22,9 @@ _CONNECTION_COUNT: Final = overloaded("Too many requests of this connection are 
 _CONNECTION_BYTES: Final = overloaded("Too many bytes of this connection are in flight")
 _PROXY_COUNT: Final = overloaded("Too many requests of all clients are in flight")
 _PROXY_BYTES: Final = overloaded("Too many bytes of all clients are in flight")
+
+_SMALL_BYTES: Final = 64 * 1024
+"""Large messages, one of each connection, leave an eighth of the room to smaller ones."""
 
 
 class AdmissionBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,21 +79,31 @@ class Admission:
 
         The connection's own bounds come first: they are the ones that its client can mend.
         """
-        if load.requests:
-            if load.requests >= self._connection_requests:
-                return _CONNECTION_COUNT
-            if load.size_bytes + size_bytes > self._connection_bytes:
-                return _CONNECTION_BYTES
         if self.requests:
-            if self.requests >= self._proxy_requests:
-                return _PROXY_COUNT
-            if self.size_bytes + size_bytes > self._proxy_bytes:
-                return _PROXY_BYTES
+            refused = self._no_room(load, size_bytes)
+            if refused is not None:
+                return refused
         load.requests += 1
         load.size_bytes += size_bytes
         self.requests += 1
         self.size_bytes += size_bytes
         return None
+
+    def _no_room(self, load: Load, size_bytes: int) -> Refusal | None:
+        """The bound that a request meets, while there are others."""
+        free_bytes = self._proxy_bytes - self.size_bytes - size_bytes
+        if not load.requests:
+            if self.requests >= self._proxy_requests:
+                return _PROXY_COUNT
+            kept_bytes = 0 if size_bytes <= _SMALL_BYTES else self._proxy_bytes // 8
+            return _PROXY_BYTES if free_bytes < kept_bytes else None
+        if load.requests >= self._connection_requests:
+            return _CONNECTION_COUNT
+        if load.size_bytes + size_bytes > self._connection_bytes:
+            return _CONNECTION_BYTES
+        if load.requests >= self._proxy_requests - self.requests:
+            return _PROXY_COUNT
+        return _PROXY_BYTES if load.size_bytes + size_bytes > free_bytes else None
 
     def release(self, load: Load, size_bytes: int) -> None:
         """Count a request out: answered, failed, or it will never be.

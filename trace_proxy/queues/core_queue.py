@@ -5,7 +5,8 @@
 
 A connection that sends megabytes delays its neighbour by one turn, not by megabytes,
 and one that asks without end, or never gets an answer, does not fill the window: it is
-divided by `shares`, and a lane at its share is out of the round until it may go on.
+divided by `shares`, and a lane at its share is out of the round until it may go on. So is
+one whose long requests the core has not read yet (`unread`).
 Within a connection requests and notifications keep their order; answers to server
 requests overtake, because a turn waits for them. It writes nothing itself, and what
 is in flight it only counts: whose request it is the router knows.
@@ -18,6 +19,7 @@ import msgspec
 
 from trace_proxy.protocol.refusal import Refusal, overloaded
 from trace_proxy.queues.shares import Shares
+from trace_proxy.queues.unread import Unread
 
 OUR_LANE: Final = -1
 """The lane of the proxy's own requests; connections count from 0."""
@@ -28,16 +30,27 @@ _TOO_MANY_ANSWERS: Final = overloaded("Too many answers and notifications wait f
 _QUANTUM_BYTES: Final = 16 * 1024
 """One turn's worth: a hundred small requests, a quarter of what a pipe holds."""
 
+LONG_BYTES: Final = 2 * 1024
+"""From here on a request is long: to read it may take a core more time than to serve it."""
+
+_FREE: Final = -1
+"""Instead of the id of a request: a notification."""
+
+_Line = tuple[bytes, int]
+"""And by which number the core knows the request; it may be 0 where it is not long."""
+
 
 class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of `CoreQueue`, each at least 1; the defaults are argued in `limits`.
 
     Attributes:
-        max_messages: Requests that wait.
+        max_messages: Requests that wait; who has none waiting may always have one.
         max_bytes: And their bytes; answers and notifications have as much again.
         window: Requests that the core may have unanswered.
         window_of_one: Of those, requests of one connection.
         max_answers: Answers and notifications of one connection that wait.
+        unread_bytes: Of long requests that the core may not have read yet. One connection gets
+            half: what a pipe holds, so that a core always has something to read.
     """
 
     max_messages: int = 2048
@@ -45,6 +58,7 @@ class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 64
     window_of_one: int = 64
     max_answers: int = 256
+    unread_bytes: int = 128 * 1024
 
 
 class _Lane:
@@ -53,7 +67,7 @@ class _Lane:
     __slots__ = ("deficit_bytes", "lines")
 
     def __init__(self) -> None:
-        self.lines: deque[tuple[bytes, bool]] = deque()
+        self.lines: deque[_Line] = deque()
         self.deficit_bytes = _QUANTUM_BYTES
 
 
@@ -92,6 +106,8 @@ class CoreQueue:
     def clear(self) -> None:
         """Forget everything: the core died, and the router settles what it had."""
         self._shares = Shares(self._window, self._bounds.window_of_one)
+        self._unread = Unread(self._bounds.unread_bytes)
+        self._latest_id = 0
         self.outstanding: int = 0
         self._first: deque[tuple[int, bytes]] = deque()
         self._lanes: dict[int, _Lane] = {}
@@ -118,8 +134,21 @@ class CoreQueue:
             self.outstanding += 1
         return True
 
-    def put(self, key: int, line: bytes, *, counts: bool) -> Refusal | None:
+    def pass_long(self, key: int, size: int, core_id: int) -> bool:
+        """`pass_through` for a request of `LONG_BYTES` or more, known by this number."""
+        if not self._unread.allows(key, size) or not self.pass_through(True, key):  # noqa: FBT003 - as declared
+            return False
+        self._unread.give(key, size, core_id, core_id)
+        return True
+
+    def put(self, key: int, line: bytes, *, counts: bool, core_id: int = 0) -> Refusal | None:
         """Queue a request, or (without `counts`) a notification behind its connection's requests.
+
+        Args:
+            key: Whose it is.
+            line: What will be written.
+            counts: Whether it is a request.
+            core_id: By which number the core will know it; they grow. 0: it is never long.
 
         Returns:
             None, or why it was not queued. A notification cannot be answered: Close 1008.
@@ -128,14 +157,17 @@ class CoreQueue:
         if not counts:
             return self._put_free(key, line, lane)
         size = len(line)
-        if self._requests and (
+        if (
+            lane is None
+        ):  # whatever others have waiting: it is one, and `Admission` bounds them all
+            lane = self._lanes[key] = self._round[key] = _Lane()
+        elif (
             self._requests >= self._bounds.max_messages
             or self._request_bytes + size > self._bounds.max_bytes
         ):
             return _FULL
-        if lane is None:
-            lane = self._lanes[key] = self._round[key] = _Lane()
-        lane.lines.append((line, True))
+        lane.lines.append((line, core_id))
+        self._latest_id = max(self._latest_id, core_id)
         self._waiting += 1
         self._requests += 1
         self._request_bytes += size
@@ -160,7 +192,7 @@ class CoreQueue:
         if lane is None:
             self._first.append((key, line))
         else:
-            lane.lines.append((line, False))
+            lane.lines.append((line, _FREE))
         self._free[key] = count + 1
         self._waiting += 1
         self._free_bytes += len(line)
@@ -200,12 +232,19 @@ class CoreQueue:
             if not self._shares.allows(key, free):
                 self._shares.park(key)
                 del self._round[key]
+            elif not self._may_read(key, *lane.lines[0]):
+                self._unread.parked.add(key)
+                del self._round[key]
             elif len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._round) == 1:
                 return key, lane
             else:
                 lane.deficit_bytes += _QUANTUM_BYTES
                 self._round.move_to_end(key)
         return None
+
+    def _may_read(self, key: int, line: bytes, core_id: int) -> bool:
+        """Whether a lane's next request is short, or the core has read enough of its long ones."""
+        return len(line) < LONG_BYTES or not core_id or self._unread.allows(key, len(line))
 
     def _next_to_round(self, free: int) -> bool:
         """Let one parked lane that may go on do so; False when there is none."""
@@ -217,14 +256,16 @@ class CoreQueue:
 
     def _serve(self, key: int, lane: _Lane) -> None:
         """Count a request out; the notifications behind it are next, before all requests."""
-        line, _ = lane.lines.popleft()
+        line, core_id = lane.lines.popleft()
         self._shares.take(key, self._window - self.outstanding)
+        if core_id and len(line) >= LONG_BYTES:
+            self._unread.give(key, len(line), core_id, self._latest_id)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
         self._request_bytes -= len(line)
         lane.deficit_bytes = max(0, lane.deficit_bytes - len(line))
-        while lane.lines and not lane.lines[0][1]:
+        while lane.lines and lane.lines[0][1] == _FREE:
             self._first.append((key, lane.lines.popleft()[0]))
         if not lane.lines:
             del self._lanes[key], self._round[key]
@@ -238,14 +279,28 @@ class CoreQueue:
         else:
             del self._free[key]
 
-    def answered(self, key: int = OUR_LANE) -> None:
+    def tick(self) -> bool:
+        """Some time has passed; returns whether there may be something to take."""
+        if not self._unread:
+            return False
+        self._back_to_round(self._unread.tick())
+        return bool(self._round)
+
+    def _back_to_round(self, keys: list[int]) -> None:
+        for key in keys:
+            self._round[key] = self._lanes[key]
+
+    def answered(self, key: int = OUR_LANE, core_id: int = 0) -> None:
         """A request that counted was answered: its place in the window is free.
 
         Args:
             key: As it was counted with, whether its connection is still there or not.
+            core_id: By which number the core knew it.
         """
         assert self.outstanding > 0, "answered() without a request outstanding"
         self.outstanding -= 1
+        if self._unread:
+            self._back_to_round(self._unread.answered(core_id))
         shares = self._shares
         if not shares.parked:
             shares.give_back(key)
@@ -265,9 +320,10 @@ class CoreQueue:
         lane = self._lanes.pop(key, None)
         if self._round.pop(key, None) is None:
             self._shares.unpark(key)
+            self._unread.parked.discard(key)
         lines = list(lane.lines) if lane is not None else []
-        requests = [line for line, counts in lines if counts]
-        free = [line for line, counts in lines if not counts]
+        requests = [line for line, core_id in lines if core_id != _FREE]
+        free = [line for line, core_id in lines if core_id == _FREE]
         if len(free) < self._free.get(key, 0):
             free += [line for owner, line in self._first if owner == key]
             self._first = deque(entry for entry in self._first if entry[0] != key)

@@ -350,7 +350,7 @@ class Board:
         line = envelope.request(core_id, pending.traits.json, params)
         if at_once or core.queue.pass_through(True, lane):  # noqa: FBT003 - as declared
             self.effects.write(core, line)
-        elif core.queue.put(lane, line, counts=True) is None:
+        elif core.queue.put(lane, line, counts=True, core_id=core_id) is None:
             core.router.wait(core_id)
             self.pump(core)
         else:

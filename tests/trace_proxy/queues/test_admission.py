@@ -141,3 +141,39 @@ def test_counters_stay_within_bounds_and_return_to_zero(
 @given(BOUNDS, st.integers(0, 10**9))
 def test_an_idle_proxy_admits_any_request(bounds: AdmissionBounds, size: int) -> None:
     assert Admission(bounds).admit(Load(), size) is None
+
+
+def greedy(admission: Admission, clients: int, size: int) -> list[Load]:
+    """So many connections, each with all that it is admitted, in turns."""
+    loads = [Load() for _ in range(clients)]
+    asking = list(loads)
+    while asking:
+        asking = [load for load in asking if admission.admit(load, size) is None]
+    return loads
+
+
+@pytest.mark.parametrize("clients", [1, 2, 7, 8, 20, 63])
+def test_whoever_comes_finds_as_many_places_as_the_greedy_have(clients: int) -> None:
+    admission = Admission(AdmissionBounds())
+    taken = {load.requests for load in greedy(admission, clients, 100)}
+    assert min(taken) >= 2048 // (clients + 1) - 1 or min(taken) == 256
+    newcomer = Load()
+    while admission.admit(newcomer, 100) is None:
+        pass
+    assert newcomer.requests >= min(taken) // 2
+
+
+@pytest.mark.parametrize("size", [1000, 900_000, 15_000_000])
+@pytest.mark.parametrize("clients", [1, 2, 4, 63])
+def test_bytes_of_the_greedy_leave_room_for_who_comes(clients: int, size: int) -> None:
+    admission = Admission(AdmissionBounds())
+    greedy(admission, clients, size)
+    newcomer = Load()
+    for _ in range(4):
+        assert admission.admit(newcomer, 1000) is None
+
+
+def test_one_alone_still_has_two_messages_of_the_full_size_under_way() -> None:
+    admission, load = Admission(AdmissionBounds()), Load()
+    assert admission.admit(load, 16 * 2**20) is None
+    assert admission.admit(load, 16 * 2**20) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.core_queue import OUR_LANE, CoreQueue, CoreQueueBounds
+from trace_proxy.queues.core_queue import LONG_BYTES, OUR_LANE, CoreQueue, CoreQueueBounds
 
 ALL = 10**9
 KIB = 1024
@@ -148,7 +148,8 @@ def test_a_full_queue_sheds_requests_and_still_takes_answers() -> None:
     queue = full_window(max_messages=1)
     assert queue.put(1, b"a", counts=True) is None
 
-    assert queue.put(2, b"b", counts=True) == FULL
+    assert queue.put(1, b"b", counts=True) == FULL
+    assert queue.put(2, b"c", counts=True) is None, "who has none waiting is not shut out"
     assert queue.put_answer(2, b"c") is None
     assert queue.put(1, b"d", counts=False) is None
 
@@ -207,32 +208,132 @@ def test_a_core_that_died_owes_nothing() -> None:
     assert queue.take(ALL) == []
 
 
+def give(queue: CoreQueue, key: int, core_id: int, size: int) -> bool:
+    """As the hub gives a request to a core; whether it was written at once."""
+    line = b"%d " % core_id + b"." * size
+    if size < LONG_BYTES:
+        passes = queue.pass_through(True, key)  # noqa: FBT003 - as declared
+    else:
+        passes = queue.pass_long(key, len(line), core_id)
+    if not passes:
+        assert queue.put(key, line, counts=True, core_id=core_id) is None
+    return passes
+
+
+def ids(lines: list[bytes]) -> list[int]:
+    return [int(line.split(b" ", 1)[0]) for line in lines]
+
+
+def test_a_neighbour_waits_behind_two_long_requests_and_not_behind_all() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    passed = [give(queue, 1, core_id, 31 * KIB) for core_id in range(1, 41)]
+    assert passed == [True] * 2 + [False] * 38
+    give(queue, 2, 41, 100)
+    assert ids(queue.take(ALL)) == [41]
+
+
+def test_who_sends_one_long_request_waits_for_nobodys_else() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    for core_id in range(1, 41):
+        give(queue, 1, core_id, 31 * KIB)
+    give(queue, 2, 41, 15 * 1024 * KIB)
+    assert ids(queue.take(ALL)) == [41]
+
+
+def test_the_next_long_ones_go_when_one_is_answered() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    for core_id in range(1, 11):
+        give(queue, 1, core_id, 31 * KIB)
+    for core_id in range(1, 9):
+        queue.answered(1, core_id)
+        assert ids(queue.take(ALL)) == [core_id + 2]
+
+
+def test_a_long_request_that_stays_open_keeps_nobody_back_once_it_was_read() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    give(queue, 1, 1, 100 * KIB)
+    give(queue, 1, 2, 100 * KIB)
+    give(queue, 2, 3, 10)
+    assert ids(queue.take(ALL)) == [3]
+    queue.answered(2, 3)  # which was given after it
+    assert ids(queue.take(ALL)) == [2]
+
+
+def test_one_that_stays_open_alone_keeps_back_for_two_ticks() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    give(queue, 1, 1, 100 * KIB)
+    give(queue, 1, 2, 100 * KIB)
+    assert queue.take(ALL) == []
+    assert not queue.tick()
+    assert queue.tick()
+    assert ids(queue.take(ALL)) == [2]
+
+
+def test_what_a_client_left_unread_does_not_keep_its_lane() -> None:
+    queue = CoreQueue(CoreQueueBounds())
+    for core_id in (1, 2, 3):
+        give(queue, 1, core_id, 100 * KIB)
+    assert len(queue.drop(1)) == 2
+    queue.answered(1, 1)
+    assert queue.take(ALL) == []
+    assert repr(queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=0/64>"
+
+
 class LanesLife(RuleBasedStateMachine):
     """Any use of queue whose bounds are small, against lists."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bounds = CoreQueueBounds(max_messages=5, max_bytes=40 * KIB, window=2, max_answers=2)
+        self.bounds = CoreQueueBounds(
+            max_messages=5,
+            max_bytes=60 * KIB,
+            window=3,
+            max_answers=2,
+            unread_bytes=30 * KIB,
+        )
         self.queue = CoreQueue(self.bounds)
         self.sent: dict[int, list[bytes]] = defaultdict(list)
         self.written: dict[int, list[bytes]] = defaultdict(list)
         self.answers_sent: list[bytes] = []
         self.answers_written: list[bytes] = []
-        self.given: list[int] = []
+        self.given: list[tuple[int, int]] = []
+        self.order: list[int] = []
+        self.unread: dict[int, tuple[int, int, int]] = {}
         self.serial = 0
+        self.ticks = 0
 
     def line(self, key: int, kind: bytes, size: int) -> bytes:
         self.serial += 1
         return b"%d %b %d " % (key, kind, self.serial) + b"." * size
 
-    @rule(key=st.integers(1, 3), size=st.sampled_from([0, 20 * KIB]), counts=st.booleans())
+    def gave(self, key: int, line: bytes) -> None:
+        """A request was written; whether it might be is what the model says of the others."""
+        core_id, size = int(line.split(b" ", 3)[2]), len(line)
+        self.given.append((key, core_id))
+        self.order.append(core_id)
+        if size >= LONG_BYTES:
+            own = sum(size for owner, size, _ in self.unread.values() if owner == key)
+            total = sum(size for _, size, _ in self.unread.values())
+            assert not own or own + size <= self.bounds.unread_bytes - total
+            self.unread[core_id] = key, size, self.ticks
+
+    @rule(
+        key=st.integers(1, 3),
+        size=st.sampled_from([0, 3 * KIB, 8 * KIB, 20 * KIB]),
+        counts=st.booleans(),
+    )
     def put(self, key: int, size: int, counts: bool) -> None:  # noqa: FBT001 - as declared
         line = self.line(key, b"request" if counts else b"notification", size)
-        if self.queue.pass_through(counts, key):
+        if counts and size:
+            passes = self.queue.pass_long(key, len(line), self.serial)
+        else:
+            passes = self.queue.pass_through(counts, key)
+        if passes:
             self.sent[key].append(line)
             self.written[key].append(line)
-            self.given += [key] * counts
-        elif self.queue.put(key, line, counts=counts) is None:
+            if counts:
+                self.gave(key, line)
+        elif self.queue.put(key, line, counts=counts, core_id=self.serial) is None:
             self.sent[key].append(line)
 
     @rule(key=st.integers(1, 3))
@@ -251,12 +352,25 @@ class LanesLife(RuleBasedStateMachine):
                 self.answers_written.append(line)
             else:
                 self.written[int(key)].append(line)
-                self.given += [int(key)] * (kind == b"request")
+                if kind == b"request":
+                    self.gave(int(key), line)
+
+    @rule(which=st.integers(0, 2))
+    @precondition(lambda self: self.given)
+    def answer(self, which: int) -> None:
+        key, core_id = self.given.pop(min(which, len(self.given) - 1))
+        self.queue.answered(key, core_id)
+        behind = self.order.index(core_id)
+        for read in self.order[: behind + 1]:
+            self.unread.pop(read, None)
 
     @rule()
-    @precondition(lambda self: self.given)
-    def answer(self) -> None:
-        self.queue.answered(self.given.pop(0))
+    def tick(self) -> None:
+        self.ticks += 1
+        self.queue.tick()
+        for core_id, (_, _, since) in list(self.unread.items()):
+            if since <= self.ticks - 2:
+                del self.unread[core_id]
 
     @rule(key=st.integers(1, 3))
     def leave(self, key: int) -> None:
@@ -281,13 +395,13 @@ class LanesLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         for _ in range(100):
             while self.given:
-                self.answer()
+                self.answer(0)
             self.take(ALL)
         assert self.written == self.sent, "nothing is lost"
         assert self.answers_written == self.answers_sent
         while self.given:
-            self.answer()
-        assert repr(self.queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=0/2>"
+            self.answer(0)
+        assert repr(self.queue) == "<CoreQueue waiting=0 bytes=0 lanes=0 outstanding=0/3>"
 
 
 TestLanesLife = LanesLife.TestCase

@@ -36,7 +36,7 @@ class Answers:
             return False
         board = self._board
         if pending.windowed:
-            core.queue.answered(pending.lane)
+            core.queue.answered(pending.lane, pending.core_id)
         connection, link, turn_id, error = pending.connection, None, None, None
         if pending.then is not None:
             pending.then(message)
@@ -62,7 +62,7 @@ class Answers:
             return
         board = self._board
         if pending.windowed:
-            core.queue.answered(pending.lane)
+            core.queue.answered(pending.lane, core_id)
         if pending.then is not None:
             pending.then(None)
             return

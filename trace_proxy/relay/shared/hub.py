@@ -225,7 +225,10 @@ class Hub:
         self._peers.lost(core)
 
     def tick(self, now_s: float, now_ns: int) -> None:
-        """Some time has passed: look for threads that have moved to other hosts."""
+        """Some time has passed: cores have read more, threads have moved to other hosts."""
+        for core in self.board.cores:
+            if core.queue.tick():
+                self.board.pump(core)
         if self.board.fleet:
             self.board.now_ns = now_ns
             self.hosts.tick(now_s)

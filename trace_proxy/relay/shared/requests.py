@@ -16,7 +16,7 @@ from trace_proxy.context.trace_context import trace_member
 from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.meta import meta_of
 from trace_proxy.protocol.refusal import Refusal
-from trace_proxy.queues.core_queue import OUR_LANE
+from trace_proxy.queues.core_queue import LONG_BYTES, OUR_LANE
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
@@ -242,11 +242,15 @@ class Requests:
         pending.core, pending.lane = core.index, key
         pending.windowed = counts = not traits.overtakes
         line = envelope.request(core_id, traits.json, params, trace)
-        if core.queue.pass_through(counts, key):
+        if counts and len(line) >= LONG_BYTES:
+            passes = core.queue.pass_long(key, len(line), core_id)
+        else:
+            passes = core.queue.pass_through(counts, key)
+        if passes:
             board.effects.write(core, line)
             return
         if counts:
-            refused = core.queue.put(key, line, counts=True)
+            refused = core.queue.put(key, line, counts=True, core_id=core_id)
         else:  # in a lane of its own: who interrupts may leave, the interrupt stays
             refused = core.queue.put_answer(_INTERRUPTS - key, line)
         if refused is None:
