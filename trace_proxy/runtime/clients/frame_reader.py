@@ -34,8 +34,13 @@ PAUSE_S: Final = 0.001
 """Also after requests of a client that has as many under way as it may, and after pings and
 nothing else: to refuse without end, or to pong, takes the time that the others need."""
 
-_PIECE_BYTES: Final = 32 * KIB
-"""Parsed without a look at the clock: half a share's time if it is all small messages."""
+_LEAST_PIECE_BYTES: Final = 2 * KIB
+_MOST_PIECE_BYTES: Final = 32 * KIB
+"""Parsed without a look at the clock, at least and at most. Frames of no bytes, thousands in
+32 KiB, take a hundred times as long as a message does: then pieces become small."""
+
+_SLOW_PARSE_S: Final = 0.0002
+_FAST_PARSE_S: Final = 0.00005
 
 _SLICE: Final = 8
 """Messages that are handled without a look at the clock."""
@@ -91,6 +96,7 @@ class FrameReader:
         self._weighed_bytes = min(WEIGHED_BYTES, self._large_bytes)
         self._cost_bytes = 0  # of the first of what was parsed, while that waits
         self._loop = asyncio.get_running_loop()
+        self._piece_bytes = 2 * _LEAST_PIECE_BYTES
         self._parsed: list[Parsed] = []
         self._rest = _NOTHING
         self._waits = False
@@ -116,8 +122,11 @@ class FrameReader:
         if self._waits:
             self._rest = memoryview(b"".join((self._rest, data)))
             return False, b""
-        if len(data) <= _PIECE_BYTES:
+        size = len(data)
+        if size <= _LEAST_PIECE_BYTES:
             self._parsed = self._parser.feed(data)  # nothing of before is left: see `_waits`
+        elif size <= self._piece_bytes:
+            self._parse(data)
         else:
             self._rest = memoryview(data)
         self._go_on()
@@ -159,8 +168,12 @@ class FrameReader:
                 rest = self._rest
                 if not rest:
                     return None
-                self._rest = rest[_PIECE_BYTES:] if len(rest) > _PIECE_BYTES else _NOTHING
-                self._parse(bytes(rest[:_PIECE_BYTES]))
+                began_s = began_s or time.monotonic()
+                size = self._piece_bytes
+                self._rest = rest[size:] if len(rest) > size else _NOTHING
+                self._parse(bytes(rest[:size]))
+                if not self._parsed and self._rest and self._is_used_up(began_s):
+                    return self._used_up()
                 continue
             if len(parsed) > _SLICE:
                 parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
@@ -178,10 +191,7 @@ class FrameReader:
                 return PAUSE_S
             if not self._rest and not self._parsed:
                 return None
-            took_s = time.monotonic() - began_s
-            if took_s >= FAIR_SHARE_S and (
-                took_s >= ALONE_SHARE_S or not self._reader.alone(self._client)
-            ):
+            if self._is_used_up(began_s):
                 return self._used_up()
 
     def _large_wait_s(self, parsed: list[Parsed]) -> float:
@@ -206,6 +216,13 @@ class FrameReader:
                 return wait_s
         return 0.0
 
+    def _is_used_up(self, began_s: float) -> bool:
+        """Whether the share that began then is."""
+        took_s = time.monotonic() - began_s
+        return took_s >= FAIR_SHARE_S and (
+            took_s >= ALONE_SHARE_S or not self._reader.alone(self._client)
+        )
+
     def _used_up(self) -> float:
         """The share is used up; returns after how many seconds there is another."""
         self._shares += 1
@@ -215,8 +232,17 @@ class FrameReader:
         return PAUSE_S
 
     def _parse(self, piece: bytes) -> None:
-        """Parse a piece of what came."""
-        parsed = self._parser.feed(piece)
+        """Parse a piece of what came, and learn how large the next one may be."""
+        if len(piece) <= _LEAST_PIECE_BYTES:
+            parsed = self._parser.feed(piece)
+        else:
+            began_s = time.monotonic()
+            parsed = self._parser.feed(piece)
+            took_s = time.monotonic() - began_s
+            if took_s > _SLOW_PARSE_S:
+                self._piece_bytes = max(_LEAST_PIECE_BYTES, self._piece_bytes // 2)
+            elif took_s < _FAST_PARSE_S:
+                self._piece_bytes = min(_MOST_PIECE_BYTES, self._piece_bytes * 2)
         if self._parsed:
             self._parsed += parsed
         else:
