@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiohttp
 
@@ -92,6 +93,73 @@ def messages_like(shape: str, size: int) -> Callable[[WebsocketClient], Awaitabl
     return flood
 
 
+def frames_of(frame: bytes, first: bytes = b"") -> Callable[[WebsocketClient], Awaitable[None]]:
+    """The same frame again and again, what is answered is read."""
+
+    async def flood(client: WebsocketClient) -> None:
+        connection = client.socket._response.connection  # noqa: SLF001 - no public way
+        assert connection is not None
+        transport = connection.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(first)
+        many = frame * (64 * KIB // len(frame))
+        async with asyncio.TaskGroup() as tasks:
+            answers = tasks.create_task(all_read(client))
+            while not client.socket.closed and not transport.is_closing():
+                while transport.get_write_buffer_size() < MIB:
+                    transport.write(many)
+                await asyncio.sleep(0.001)
+            answers.cancel()
+
+    return flood
+
+
+async def all_read(client: WebsocketClient) -> None:
+    """Read what comes, until the end."""
+    async for _ in client.socket:
+        pass
+
+
+def texts_of(*texts: str) -> Callable[[WebsocketClient], Awaitable[None]]:
+    """The same messages again and again, what is answered is read."""
+    return frames_of(b"".join(_frame(text.encode()) for text in texts))
+
+
+def _frame(payload: bytes) -> bytes:
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return b"\x81" + length + bytes(4) + payload
+
+
+async def flood_of_pages(client: WebsocketClient, path: str) -> None:
+    """Plain requests, eight at a time."""
+    url = client.socket._response.url.with_path(path)  # noqa: SLF001 - no public way
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        while True:
+            async with session.get(url) as response:
+                await response.read()
+
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(ask(session))
+
+
+async def flood_of_connections(client: WebsocketClient) -> None:
+    """Come, say hello and go, eight at a time."""
+    url = client.socket._response.url  # noqa: SLF001 - no public way
+
+    async def come(session: aiohttp.ClientSession) -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError, Closed):
+                async with session.ws_connect(url) as socket:
+                    await WebsocketClient(socket).initialize()
+
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(come(session))
+
+
 ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "requests, answers not read": flood_of_requests,
     "requests, answers read": flood_that_listens,
@@ -100,8 +168,22 @@ ABUSES: dict[str, Callable[[WebsocketClient], Awaitable[None]]] = {
     "messages of 64 KiB": messages_of(64 * KIB),
     "messages of 900 KiB": messages_of(900 * KIB),
     "messages of 15 MiB": messages_of(15 * MIB),
+    "messages of nothing": frames_of(b"\x81\x80" + bytes(4)),
+    "fragments of nothing": frames_of(b"\x00\x80" + bytes(4), first=b"\x01\x80" + bytes(4)),
+    "pongs": frames_of(b"\x8a\x80" + bytes(4)),
+    "no JSON": texts_of("[[[["),
+    "answers to nothing": texts_of('{"id":1,"result":{}}'),
+    "notifications": texts_of('{"method":"nobody/knows","params":{}}'),
+    "interrupts": texts_of('{"id":1,"method":"turn/interrupt","params":{"threadId":"x"}}'),
+    "ids of 1 KiB": texts_of('{"id":"%s","method":"model/list"}' % ("x" * KIB)),
+    "unknown methods": texts_of('{"id":1,"method":"%s"}' % ("x" * 100)),
+    "threads": texts_of('{"id":1,"method":"thread/start","params":{}}'),
+    "GET /healthz": partial(flood_of_pages, path="/healthz"),
+    "GET /metrics": partial(flood_of_pages, path="/metrics"),
+    "connections": flood_of_connections,
     **{f"15 MiB of {shape}": messages_like(shape, 15 * MIB) for shape in SHAPES},
     **{f"31 KiB of {shape}": messages_like(shape, 31 * KIB) for shape in SHAPES},
+    **{f"1.9 KiB of {shape}": messages_like(shape, 1900) for shape in SHAPES},
 }
 
 

@@ -172,6 +172,7 @@ class Hub:
         board.server_requests.leave(connection)
         board.subscribers.leave(connection)
         self._greetings.leave(connection)
+        self._requests.leave(connection)
         if connection.strict:
             board.strict -= 1
         self._release_handles(connection)

@@ -17,6 +17,7 @@ from trace_proxy.protocol import envelope, methods, refusal
 from trace_proxy.protocol.meta import meta_of
 from trace_proxy.protocol.refusal import Refusal
 from trace_proxy.queues.core_queue import LONG_BYTES, OUR_LANE
+from trace_proxy.queues.pace import Pace
 from trace_proxy.relay.board import Board
 from trace_proxy.relay.shared.initialize import Greetings
 from trace_proxy.relay.shared.merged_lists import MergedLists
@@ -34,6 +35,15 @@ HANDLES_PER_CONNECTION: Final = 1024
 """Open at once; each watch, process or search costs its core far more than us."""
 
 TOO_MANY_HANDLES: Final = refusal.overloaded("Too many handles of this connection are open")
+
+OVERTAKING_PER_CONNECTION: Final = 8
+"""Requests under way that passed the window; more wait in line as others do."""
+
+NOTIFICATION_BYTES_PER_S: Final = 128 * 1024
+"""Of one client's notifications, to all cores, while others are connected; then Close 1008."""
+
+_NOTIFICATION_BYTES: Final = 512
+"""Each counts as so many more: a core has as much to do with it as with a request."""
 
 TOO_MANY: Final = (1008, "too many answers and notifications wait for the core")
 
@@ -63,6 +73,7 @@ class Requests:
         self._merge = merge
         self._for_new = for_new
         self._pool_is_one = len(board.cores) == 1
+        self._notifications = Pace(NOTIFICATION_BYTES_PER_S)
 
     def request(self, connection: Connection, message: Message, size: int) -> None:
         """Take a request.
@@ -240,7 +251,7 @@ class Requests:
             trace = trace_member(span.turn or span.context)
         core_id = core.router.admit(pending)
         pending.core, pending.lane = core.index, key
-        pending.windowed = counts = not traits.overtakes
+        pending.windowed = counts = not traits.overtakes or _overtakes_often(pending.connection)
         line = envelope.request(core_id, traits.json, params, trace)
         if counts and len(line) >= LONG_BYTES:
             passes = core.queue.pass_long(key, len(line), core_id)
@@ -344,6 +355,9 @@ class Requests:
             params = envelope.with_member(params or b"{}", member, b"%d" % asked.core_id)
             cores = [cores[asked.core]]
         line = envelope.notification(message.method, params)
+        if self._notifies_too_much(connection, len(line)):
+            self._board.effects.close(connection, *TOO_MANY)
+            return
         for core in cores:
             if core.state is CoreState.FAILED:
                 continue
@@ -354,6 +368,17 @@ class Requests:
             else:
                 self._board.effects.close(connection, *TOO_MANY)
 
+    def _notifies_too_much(self, connection: Connection, size: int) -> bool:
+        """Nobody answers a notification, so no window holds them back."""
+        if len(self._board.connections) == 1:
+            return False
+        cost_bytes = size + _NOTIFICATION_BYTES
+        return self._notifications.handle(connection.key, cost_bytes, self._board.clock_s) > 0
+
+    def leave(self, connection: Connection) -> None:
+        """A client is gone."""
+        self._notifications.leave(connection.key)
+
     def _answer_core(self, core: CoreSession, line: bytes) -> None:
         """Not in a lane of the connection: a decision stays one when its sender leaves."""
         if core.queue.pass_through(False):  # noqa: FBT003 - as declared
@@ -362,6 +387,14 @@ class Requests:
             self._board.pump(core)
         else:
             self._board.effects.core_faulty(core, "it asks and takes no answers")
+
+
+def _overtakes_often(connection: Connection | None) -> bool:
+    """Whether a client has as many requests under way that passed the window as it may."""
+    if connection is None:
+        return False
+    overtaking = sum(not each.windowed for each in connection.in_flight.values())
+    return overtaking > OVERTAKING_PER_CONNECTION
 
 
 def _own_request(connection: Connection, named: int | str) -> Pending | None:

@@ -23,6 +23,9 @@ from trace_proxy.state.connection import Connection
 LATELY_S: Final = 1.0
 """After so long without a word of anybody else a client counts as alone."""
 
+MANY: Final = 8
+"""Messages at once that ask for nothing: answers, notifications, what is refused at once."""
+
 _log = structlog.get_logger("trace_proxy")
 
 
@@ -71,7 +74,8 @@ class Intake:
         """A client said something; what came together was parsed at the same time.
 
         Returns:
-            Whether it has as many requests under way as it may.
+            Whether to let others go first: it has as many requests under way as it may, or
+            said much of which nothing is a request that is under way now.
         """
         connection = self._board.connections.get(client.key)
         if connection is None:
@@ -82,6 +86,7 @@ class Intake:
         if client.key != self._speaker:
             self._speaker, self._speaker_since_s = client.key, self._loop.time()
         take, now_ns = self._machine.client_message, time.time_ns()
+        requests = connection.load.requests
         for data in texts:
             if client.closing is not None:
                 return False
@@ -93,7 +98,10 @@ class Intake:
             except Exception:  # noqa: BLE001 - our bug with one message must end nobody else
                 _log.exception("connection.message_failed", connection=client.key, bytes=len(data))
                 client.close(1011, "a fault of this server: reconnect and resume")
-        return connection.load.requests >= self._full
+        if connection.load.requests >= self._full:
+            return True
+        said_nothing = len(texts) >= MANY and connection.load.requests <= requests
+        return said_nothing and not self.alone(client)
 
     def oversized(self, client: Client, line: Oversized) -> None:
         """A line of the stdio client is over the limit."""
