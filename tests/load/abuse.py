@@ -1,12 +1,15 @@
 """What does an abusive client cost the proxy's memory, and its neighbour's latency?
 
-    python -m tests.load.abuse [--requests 300] [--rounds 5] [--only "31 KiB"]
+    python -m tests.load.abuse [--requests 300] [--rounds 5] [--only "31 KiB"] [--cpu]
 
 For each kind of abuse: how much resident memory the proxy gains at most while one client
 does it, and the 99th percentile of a well-behaved neighbour's requests, without and with
 it: of those that the proxy answers itself, and of those that wait for a core which is
-small, slow and shared with the abuser; and the longest of them. The abuser runs at the lowest priority, so that
-it competes for the proxy and not for the processor.
+small, slow and shared with the abuser; and the longest of them. The abuser runs at the
+lowest priority, so that it competes for the proxy and not for the processor.
+
+With `--cpu` the clock is the processor time that the proxy (and for what the core answers
+also the core) has used meanwhile: what else runs on the machine is not measured then.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 
@@ -191,14 +195,36 @@ BY_PROXY = "thread/unsubscribe"
 BY_CORE = "model/list"
 
 
-async def latencies(neighbour: WebsocketClient, requests: int) -> dict[str, list[float]]:
+Clock = Callable[[str], float]
+"""Seconds, for requests of this method."""
+
+
+def wall_s(method: str) -> float:  # noqa: ARG001 - the same for all
+    """Time as everybody knows it."""
+    return time.monotonic()
+
+
+def cpu_s_of(proxy: Proxy) -> Clock:
+    """The processor time of a proxy and, where it answers, of its core; from `schedstat`."""
+    pids = {BY_PROXY: [proxy.pid], BY_CORE: [proxy.pid, proxy.core_pid()]}
+
+    def clock(method: str) -> float:
+        used = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in pids[method])
+        return sum(map(int, used)) / 1e9
+
+    return clock
+
+
+async def latencies(
+    neighbour: WebsocketClient, requests: int, clock: Clock
+) -> dict[str, list[float]]:
     """How long a neighbour's requests take, each sent 5 ms after the answer before."""
     took_s: dict[str, list[float]] = {BY_PROXY: [], BY_CORE: []}
     for _ in range(requests):
         for method, times_s in took_s.items():
-            began_s = time.monotonic()
+            began_s = clock(method)
             await neighbour.request(method, {"threadId": "none"})
-            times_s.append(time.monotonic() - began_s)
+            times_s.append(clock(method) - began_s)
             await asyncio.sleep(0.005)
     return took_s
 
@@ -211,23 +237,25 @@ async def highest(proxy: Proxy, reached: list[int]) -> None:
 
 
 async def abused(
-    name: str, requests: int
+    name: str, requests: int, *, cpu: bool
 ) -> tuple[int, dict[str, list[float]], dict[str, list[float]]]:
     """Memory gained, and the neighbour's latencies without and with the abuse."""
     async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as neighbour:
-        await latencies(neighbour, 50)
+        clock = cpu_s_of(proxy) if cpu else wall_s
+        await latencies(neighbour, 50, clock)
         before = resident_bytes(proxy.pid)
-        quiet = await latencies(neighbour, requests)
+        quiet = await latencies(neighbour, requests, clock)
         reached = [before]
         # Another process: it must not slow down the clock that the neighbour is held to.
         attacker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.load.abuse", "--attack", name, "--url", proxy.url)
+            *(sys.executable, "-m", "tests.load.abuse", "--attack", name, "--url", proxy.url),
+            *(["--cpu"] if cpu else []),
         )
         try:
             await proxy.logged("connection.opened", times=2)
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(highest(proxy, reached))
-                loud = await latencies(neighbour, requests)
+                loud = await latencies(neighbour, requests, clock)
                 watcher.cancel()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -236,9 +264,10 @@ async def abused(
         return max(reached) - before, quiet, loud
 
 
-async def attack(name: str, url: str) -> None:
+async def attack(name: str, url: str, *, cpu: bool) -> None:
     """Be the abusive client until the process is ended: who is cut comes back at once."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if not cpu:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     async with aiohttp.ClientSession() as session:
         while True:
             socket = await session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES)
@@ -252,7 +281,9 @@ async def attack(name: str, url: str) -> None:
 async def measure(options: argparse.Namespace) -> None:
     """All kinds, several rounds."""
     for name in [each for each in ABUSES if options.only in each]:
-        rounds = [await abused(name, options.requests) for _ in range(options.rounds)]
+        rounds = [
+            await abused(name, options.requests, cpu=options.cpu) for _ in range(options.rounds)
+        ]
         show(
             abuse=name,
             grown_mib=round(max(gained for gained, _, _ in rounds) / MIB, 1),
@@ -282,10 +313,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="of the neighbour, a round")
     parser.add_argument("--rounds", type=int, default=5, help="proxies for each abuse")
     parser.add_argument("--only", default="", help="kinds of abuse with this in their name")
+    parser.add_argument("--cpu", action="store_true", help="measure processor time")
     parser.add_argument("--attack", choices=ABUSES, help="only be this client, of --url")
     parser.add_argument("--url", help="of a proxy")
     options = parser.parse_args()
-    asyncio.run(attack(options.attack, options.url) if options.attack else measure(options))
+    if options.attack:
+        asyncio.run(attack(options.attack, options.url, cpu=options.cpu))
+    else:
+        asyncio.run(measure(options))
 
 
 if __name__ == "__main__":

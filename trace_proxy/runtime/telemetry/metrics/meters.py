@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,7 +27,47 @@ LABEL_CHARS: Final = 64
 LINES_A_SECOND: Final = 100
 """Of the hub's events: a client that sends nothing but errors must not fill a disk."""
 
+PAGES_PER_S: Final = 4
+"""Of metrics, rendered for all who ask: each holds up everybody for milliseconds."""
+
+_BURST_S: Final = 1.0
+"""After a quiet time so many seconds' worth is made at once."""
+
 _log = structlog.get_logger("trace_proxy")
+
+
+class Pages:
+    """A page that takes long to make, and that anybody may ask for as often as he likes.
+
+    Who asks gets one that was made after he asked: all who wait get the same one.
+
+    Args:
+        make: Makes the page.
+        per_second: So many at once, and then a second.
+    """
+
+    def __init__(self, make: Callable[[], bytes], per_second: int) -> None:
+        self._make = make
+        self._interval_s = 1 / per_second
+        self._due_s = 0.0
+        self._lock = asyncio.Lock()
+        self._made = 0
+        self._page = b""
+
+    def __repr__(self) -> str:
+        return f"<Pages made={self._made}>"
+
+    async def page(self) -> bytes:
+        """The next one."""
+        made = self._made
+        async with self._lock:
+            if self._made == made:  # and not meanwhile for another, which will do
+                now_s = asyncio.get_running_loop().time()
+                self._due_s = max(self._due_s + self._interval_s, now_s - _BURST_S)
+                await asyncio.sleep(max(0.0, self._due_s - now_s))
+                self._page = self._make()
+                self._made += 1
+            return self._page
 
 
 class Meters:
@@ -43,7 +83,7 @@ class Meters:
         self._metrics = metrics
         self.end_span = telemetry.export
         self.call_ended = metrics.calls.observe
-        self._scrape: Scrape | None = None
+        self._pages: Pages | None = None
         self._warned: set[int] = set()
         self.log = SparingLog()
         self._log_refused = SparingLog()  # strangers must not silence the hub
@@ -62,9 +102,10 @@ class Meters:
 
     async def scraped(self) -> bytes:
         """What `/metrics` answers; the first time in a thread, because it loads a library."""
-        if self._scrape is None:
-            self._scrape = await asyncio.to_thread(_scrape_of, self._metrics)
-        return self._scrape.render()
+        if self._pages is None:
+            scrape = await asyncio.to_thread(_scrape_of, self._metrics)
+            self._pages = self._pages or Pages(scrape.render, PAGES_PER_S)
+        return await self._pages.page()
 
     def turn_ended(self, ended: EndedTurn, now_ns: int) -> None:
         """Measure a turn."""
