@@ -17,7 +17,7 @@ from tests.trace_proxy.people import IDS, METHODS, Person, Wire, check_spans
 from tests.trace_proxy.recording import Json, Proxy
 from trace_proxy.drain import Drain, State
 from trace_proxy.queues.admission import AdmissionBounds
-from trace_proxy.queues.core_queue import CoreQueueBounds
+from trace_proxy.queues.core_queue import LONG_BYTES, CoreQueueBounds
 from trace_proxy.state.core_session import CoreState
 
 MAX_CLIENTS: Final = 5
@@ -33,7 +33,11 @@ class World:
 
     def __init__(self, *, cores: int, tight: bool) -> None:
         self.drain = Drain(timeout_s=0)
-        queue = CoreQueueBounds(window=1, max_messages=1) if tight else CoreQueueBounds(window=4)
+        unread_bytes = 2 * LONG_BYTES
+        if tight:
+            queue = CoreQueueBounds(window=1, max_messages=1, unread_bytes=unread_bytes)
+        else:
+            queue = CoreQueueBounds(window=4, unread_bytes=unread_bytes)
         most = AdmissionBounds(connection_max_requests=1, proxy_max_requests=2)
         self.proxy = Proxy(
             cores,
@@ -89,6 +93,8 @@ class World:
             params["threadId"] = self._thread(c)
         if method in ("command/exec", "fs/watch", "fs/unwatch"):
             params["processId" if method == "command/exec" else "watchId"] = f"h{a % 2}"
+        if c % 4 == 0:
+            params["image"] = "x" * LONG_BYTES
         self._request(person, request_id, method, params)
 
     def _request(self, person: Person, request_id: bytes, method: str, params: Json) -> None:
@@ -101,6 +107,9 @@ class World:
         version = b'"jsonrpc":"2.0",' if person.strict else b""
         text = b'{%b"id":%b,"method":"%b","params":%b}'
         person.client.raw(text % (version, request_id, method.encode(), body))
+
+    def _do_tick(self, _a: int, _b: int, _c: int) -> None:
+        self.proxy.hub.tick(self.now_s, self.proxy.tick())
 
     def _do_babble(self, a: int, b: int, _c: int) -> None:
         if self.people:

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from trace_proxy.protocol.refusal import Refusal, overloaded
+from trace_proxy.queues.pace import cost_of
 from trace_proxy.queues.shares import Shares
 from trace_proxy.queues.unread import Unread
 
@@ -30,14 +31,17 @@ _TOO_MANY_ANSWERS: Final = overloaded("Too many answers and notifications wait f
 _QUANTUM_BYTES: Final = 16 * 1024
 """One turn's worth: a hundred small requests, a quarter of what a pipe holds."""
 
-LONG_BYTES: Final = 2 * 1024
+LONG_BYTES: Final = 1024
 """From here on a request is long: to read it may take a core more time than to serve it."""
+
+_LONG_ANYWAY_BYTES: Final = 16 * 1024
+"""A few of these are all that one connection may have unread: what they say does not matter."""
 
 _FREE: Final = -1
 """Instead of the id of a request: a notification."""
 
-_Line = tuple[bytes, int]
-"""And by which number the core knows the request; it may be 0 where it is not long."""
+_Line = tuple[bytes, int, int]
+"""By which number the core knows the request, and what it costs to read it; 0: it is short."""
 
 
 class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +53,9 @@ class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
         window: Requests that the core may have unanswered.
         window_of_one: Of those, requests of one connection.
         max_answers: Answers and notifications of one connection that wait.
-        unread_bytes: Of long requests that the core may not have read yet. One connection gets
-            half: what a pipe holds, so that a core always has something to read.
+        unread_bytes: Of long requests that the core may not have read yet, as `pace.cost_of`
+            counts. One connection gets half: what a pipe holds, so that a core always has
+            something to read.
     """
 
     max_messages: int = 2048
@@ -134,11 +139,14 @@ class CoreQueue:
             self.outstanding += 1
         return True
 
-    def pass_long(self, key: int, size: int, core_id: int) -> bool:
+    def pass_long(self, key: int, line: bytes, core_id: int) -> bool:
         """`pass_through` for a request of `LONG_BYTES` or more, known by this number."""
-        if not self._unread.allows(key, size) or not self.pass_through(True, key):  # noqa: FBT003 - as declared
+        if self._waiting:
             return False
-        self._unread.give(key, size, core_id, core_id)
+        cost = _cost_of(line)
+        if not self._unread.allows(key, cost) or not self.pass_through(True, key):  # noqa: FBT003 - as declared
+            return False
+        self._unread.give(key, cost, core_id, core_id)
         return True
 
     def put(self, key: int, line: bytes, *, counts: bool, core_id: int = 0) -> Refusal | None:
@@ -166,7 +174,8 @@ class CoreQueue:
             or self._request_bytes + size > self._bounds.max_bytes
         ):
             return _FULL
-        lane.lines.append((line, core_id))
+        cost = _cost_of(line) if core_id and size >= LONG_BYTES else 0
+        lane.lines.append((line, core_id, cost))
         self._latest_id = max(self._latest_id, core_id)
         self._waiting += 1
         self._requests += 1
@@ -192,7 +201,7 @@ class CoreQueue:
         if lane is None:
             self._first.append((key, line))
         else:
-            lane.lines.append((line, _FREE))
+            lane.lines.append((line, _FREE, 0))
         self._free[key] = count + 1
         self._waiting += 1
         self._free_bytes += len(line)
@@ -232,7 +241,7 @@ class CoreQueue:
             if not self._shares.allows(key, free):
                 self._shares.park(key)
                 del self._round[key]
-            elif not self._may_read(key, *lane.lines[0]):
+            elif (cost := lane.lines[0][2]) and not self._unread.allows(key, cost):
                 self._unread.parked.add(key)
                 del self._round[key]
             elif len(lane.lines[0][0]) <= lane.deficit_bytes or len(self._round) == 1:
@@ -241,10 +250,6 @@ class CoreQueue:
                 lane.deficit_bytes += _QUANTUM_BYTES
                 self._round.move_to_end(key)
         return None
-
-    def _may_read(self, key: int, line: bytes, core_id: int) -> bool:
-        """Whether a lane's next request is short, or the core has read enough of its long ones."""
-        return len(line) < LONG_BYTES or not core_id or self._unread.allows(key, len(line))
 
     def _next_to_round(self, free: int) -> bool:
         """Let one parked lane that may go on do so; False when there is none."""
@@ -256,10 +261,10 @@ class CoreQueue:
 
     def _serve(self, key: int, lane: _Lane) -> None:
         """Count a request out; the notifications behind it are next, before all requests."""
-        line, core_id = lane.lines.popleft()
+        line, core_id, cost = lane.lines.popleft()
         self._shares.take(key, self._window - self.outstanding)
-        if core_id and len(line) >= LONG_BYTES:
-            self._unread.give(key, len(line), core_id, self._latest_id)
+        if cost:
+            self._unread.give(key, cost, core_id, self._latest_id)
         self.outstanding += 1
         self._waiting -= 1
         self._requests -= 1
@@ -322,8 +327,8 @@ class CoreQueue:
             self._shares.unpark(key)
             self._unread.parked.discard(key)
         lines = list(lane.lines) if lane is not None else []
-        requests = [line for line, core_id in lines if core_id != _FREE]
-        free = [line for line, core_id in lines if core_id == _FREE]
+        requests = [line for line, core_id, _ in lines if core_id != _FREE]
+        free = [line for line, core_id, _ in lines if core_id == _FREE]
         if len(free) < self._free.get(key, 0):
             free += [line for owner, line in self._first if owner == key]
             self._first = deque(entry for entry in self._first if entry[0] != key)
@@ -333,3 +338,8 @@ class CoreQueue:
         self._requests -= len(requests)
         self._request_bytes -= sum(map(len, requests))
         return requests
+
+
+def _cost_of(line: bytes) -> int:
+    """What a long request costs the core that reads it."""
+    return len(line) if len(line) >= _LONG_ANYWAY_BYTES else cost_of(line)

@@ -16,7 +16,7 @@ from typing import Final
 
 from core_server.jsonrpc.depth import openings
 
-WEIGHED_BYTES: Final = 2 * 1024
+WEIGHED_BYTES: Final = 1024
 """Shorter messages cost what any message does, whatever they say: nobody looks at them."""
 
 ORDINARY_BYTES: Final = 16

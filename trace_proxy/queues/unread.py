@@ -17,7 +17,8 @@ class Unread:
     """Long requests of one core that are not answered, by connection.
 
     Args:
-        most: Bytes of all together, where more than one connection has some.
+        most: Of all together, where more than one connection has some: bytes, or whatever
+            the cost of a request is counted in.
 
     Attributes:
         parked: Connections whose next request may not be given yet.
@@ -34,28 +35,28 @@ class Unread:
         self.parked: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<Unread bytes={self._total} of={len(self._own)} parked={len(self.parked)}>"
+        return f"<Unread cost={self._total} of={len(self._own)} parked={len(self.parked)}>"
 
     def __len__(self) -> int:
         return len(self._given)
 
-    def allows(self, key: int, size: int) -> bool:
-        """Whether a connection may give a request of so many bytes."""
+    def allows(self, key: int, cost: int) -> bool:
+        """Whether a connection may give a request that costs so much."""
         own = self._own.get(key)
-        return own is None or own + size <= self._most - self._total
+        return own is None or own + cost <= self._most - self._total
 
-    def give(self, key: int, size: int, core_id: int, latest_id: int) -> None:
+    def give(self, key: int, cost: int, core_id: int, latest_id: int) -> None:
         """It was given.
 
         Args:
             key: Whose it is.
-            size: Its bytes.
+            cost: Of reading it, at least 1.
             core_id: What the core knows it by.
             latest_id: No request was given before it that is known by a higher number.
         """
-        self._given[core_id] = key, size, latest_id, self._generation
-        self._own[key] = self._own.get(key, 0) + size
-        self._total += size
+        self._given[core_id] = key, cost, latest_id, self._generation
+        self._own[key] = self._own.get(key, 0) + cost
+        self._total += cost
 
     def answered(self, core_id: int) -> list[int]:
         """Any request of the core was answered; returns who may go on."""
@@ -80,9 +81,9 @@ class Unread:
 
     def _read(self, core_id: int) -> list[int]:
         """The core has read it; returns whose it was, where that one waits."""
-        key, size, _, _ = self._given.pop(core_id)
-        self._total -= size
-        left = self._own[key] - size
+        key, cost, _, _ = self._given.pop(core_id)
+        self._total -= cost
+        left = self._own[key] - cost
         if left:
             self._own[key] = left
         else:

@@ -214,7 +214,7 @@ def give(queue: CoreQueue, key: int, core_id: int, size: int) -> bool:
     if size < LONG_BYTES:
         passes = queue.pass_through(True, key)  # noqa: FBT003 - as declared
     else:
-        passes = queue.pass_long(key, len(line), core_id)
+        passes = queue.pass_long(key, line, core_id)
     if not passes:
         assert queue.put(key, line, counts=True, core_id=core_id) is None
     return passes
@@ -325,7 +325,7 @@ class LanesLife(RuleBasedStateMachine):
     def put(self, key: int, size: int, counts: bool) -> None:  # noqa: FBT001 - as declared
         line = self.line(key, b"request" if counts else b"notification", size)
         if counts and size:
-            passes = self.queue.pass_long(key, len(line), self.serial)
+            passes = self.queue.pass_long(key, line, self.serial)
         else:
             passes = self.queue.pass_through(counts, key)
         if passes:

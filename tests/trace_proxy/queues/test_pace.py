@@ -1,9 +1,12 @@
 """Large messages of one client are handled at a bounded speed, whatever others send."""
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trace_proxy.queues.pace import ASK_AGAIN_S, BURST_S, Pace
+from tests.load.shapes import SHAPES, shaped
+from trace_proxy.queues.pace import ASK_AGAIN_S, BURST_S, WEIGHED_BYTES, Pace, cost_of
 
 BURST_BYTES = int(BURST_S * 100)
 
@@ -48,3 +51,47 @@ def test_everybody_is_let_in_and_never_faster_than_agreed(asks: list[tuple[int, 
             assert tries < 400
         read[key], most = read[key] + size, max(most, size)
         assert read[key] <= 100 * (now_s + BURST_S) + most
+
+
+KIB = 1024
+BRACKETS = [
+    name for name in SHAPES if sum(map(SHAPES[name].piece.count, "[{")) and "scape" not in name
+]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_all_brackets_costs_many_times_its_bytes(name: str) -> None:
+    message = shaped(name, 31 * KIB).encode()
+    cost = cost_of(message)
+    assert cost >= len(message)
+    if name in BRACKETS:
+        assert cost > 64 * KIB
+    elif "[" not in SHAPES[name].piece:
+        assert cost == len(message)
+
+
+ORDINARY = [
+    {"method": "item/agentMessage/delta", "params": {"delta": "x" * 300, "itemId": "i" * 36}},
+    {"id": 1, "method": "turn/start", "params": {"input": [{"type": "text", "text": "{[" * 100}]}},
+    {
+        "id": 1,
+        "method": "turn/start",
+        "params": {
+            "input": [{"type": "text", "text": "see the picture"}] * 20
+            + [{"type": "image", "url": "data:image/png;base64," + "iVBORw0K" * 100_000}]
+        },
+    },
+    {"result": {"data": [{"id": "0" * 36, "name": "a name", "tags": ["a", "b"]}] * 300}},
+    {"params": {"text": "for (i = 0; i < n; i++) { total += values[i] * 2; }" * 600}},
+]
+
+
+@pytest.mark.parametrize("message", ORDINARY)
+def test_what_clients_really_send_costs_its_bytes(message: object) -> None:
+    encoded = msgspec.json.encode(message)
+    assert cost_of(encoded) == len(encoded)
+
+
+@given(st.binary(max_size=WEIGHED_BYTES - 1))
+def test_a_small_message_costs_its_bytes_whatever_they_are(message: bytes) -> None:
+    assert cost_of(message) == len(message)

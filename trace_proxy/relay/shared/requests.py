@@ -254,7 +254,7 @@ class Requests:
         pending.windowed = counts = not traits.overtakes or _overtakes_often(pending.connection)
         line = envelope.request(core_id, traits.json, params, trace)
         if counts and len(line) >= LONG_BYTES:
-            passes = core.queue.pass_long(key, len(line), core_id)
+            passes = core.queue.pass_long(key, line, core_id)
         else:
             passes = core.queue.pass_through(counts, key)
         if passes:

@@ -8,6 +8,7 @@ from tests.trace_proxy.recording import Proxy
 from trace_proxy.drain import Drain
 from trace_proxy.queues.admission import AdmissionBounds
 from trace_proxy.queues.core_queue import CoreQueueBounds
+from trace_proxy.relay.shared.requests import OVERTAKING_PER_CONNECTION
 
 
 def test_equal_ids_of_two_clients_never_meet() -> None:
@@ -259,3 +260,63 @@ def test_notifications_of_clients_reach_every_core_but_initialized_is_ours() -> 
     assert proxy.cores[1].got_raw() == [b'{"method":"note","params":{"a":1}}']
     assert proxy.cores[2].got_raw() == []
     assert len(proxy.cores[2].session.queue) == 0
+
+
+def test_a_neighbour_waits_behind_two_long_requests_of_a_client() -> None:
+    proxy = Proxy().up()
+    client, neighbour = proxy.client(), proxy.client()
+    for number in range(40):
+        client.request(number, "model/list", {"text": "x" * 31_000})
+    neighbour.request("n", "model/list")
+    got = proxy.core.got()
+    assert [len(each["params"]) for each in got] == [1, 1, 0]
+    served = 0
+    while got:
+        served += len(got)
+        for each in got:
+            proxy.core.answer(each["id"], {})
+        got = proxy.core.got()
+    assert served == 41
+    assert proxy.hub.board.in_flight == 0
+
+
+def test_a_long_request_that_stays_open_keeps_the_next_one_back_for_two_ticks() -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    for number in range(3):
+        client.request(number, "command/exec", {"command": ["x" * 100_000]})
+    assert len(proxy.core.got()) == 1
+    for _ in range(3):
+        proxy.hub.tick(0.0, proxy.tick())
+    assert len(proxy.core.got()) == 1
+
+
+def test_who_interrupts_without_end_passes_the_window_a_few_times_only() -> None:
+    proxy = Proxy(queue=CoreQueueBounds(window=1)).up()
+    client, neighbour = proxy.client(), proxy.client()
+    thread = proxy.thread(client)
+    neighbour.request(1, "model/list")
+    for number in range(100):
+        client.request(number, "turn/interrupt", {"threadId": thread})
+    waiting = proxy.core.got()
+    assert 1 < len(waiting) <= OVERTAKING_PER_CONNECTION + 2
+    answered = 0
+    while waiting:
+        proxy.core.answer(waiting.pop(0)["id"], {})
+        answered += 1
+        waiting += proxy.core.got()
+    assert answered == 101
+
+
+def test_who_notifies_without_end_is_closed_unless_it_is_alone() -> None:
+    proxy = Proxy().up()
+    client = proxy.client()
+    for _ in range(1000):
+        client.say({"method": "note"})
+    assert len(proxy.core.got()) == 1000
+    neighbour, flooder = proxy.client(), proxy.client()
+    for _ in range(1000):
+        flooder.say({"method": "note"})
+    neighbour.say({"method": "note"})
+    assert 100 < len(proxy.core.got()) < 400
+    assert {key for key, *_ in proxy.effects.closed} == {flooder.key}

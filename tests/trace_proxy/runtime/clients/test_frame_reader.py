@@ -222,3 +222,41 @@ async def test_a_ping_between_messages_does_not_wait(monkeypatch: pytest.MonkeyP
     reading(socket, heard).feed_data((said(b"x") + PING) * 100)
     await socket.all_read()
     assert heard.pings == 100
+
+
+async def test_some_kib_of_brackets_wait_as_a_large_message_does() -> None:
+    socket, heard = Socket(), Heard()
+    reader = reading(socket, heard)
+    text, brackets = b"x" * 8 * KIB, b"[]," * 2700
+    reader.feed_data(said(text) * 10)
+    assert heard.larges == []
+    heard.wait_s = [0.01, 0.01]
+    reader.feed_data(said(text) + said(brackets) + said(text))
+    assert heard.texts == [text] * 11
+    await socket.all_read()
+    assert heard.texts == [text] * 11 + [brackets, text]
+    assert len(heard.larges) == 1
+    assert heard.larges[0] > 40 * KIB
+
+
+NOTHINGS = {
+    "fragments": (b"\x01\x80" + MASK, b"\x00\x80" + MASK),
+    "texts": (b"", b"\x81\x80" + MASK),
+    "pongs": (b"", b"\x8a\x80" + MASK),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHINGS)
+async def test_frames_of_nothing_are_taken_a_little_at_a_time(kind: str) -> None:
+    first, frame = NOTHINGS[kind]
+    socket, heard = Socket(), Heard(alone=False)
+    reader = reading(socket, heard)
+    reader.feed_data(first + frame * 20_000)
+    assert not socket.read
+    turns = 0
+    async with asyncio.TaskGroup() as tasks:
+        all_read = tasks.create_task(socket.all_read())
+        while not all_read.done():
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns > 20
