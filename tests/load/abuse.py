@@ -1,6 +1,6 @@
 """What does an abusive client cost the proxy's memory, and its neighbour's latency?
 
-    python -m tests.load.abuse [--requests 300] [--rounds 5] [--only "31 KiB"] [--cpu]
+    python -m tests.load.abuse [--requests 300] [--rounds 5] [--only "31 KiB"]
 
 For each kind of abuse: how much resident memory the proxy gains at most while one client
 does it, and the 99th percentile of a well-behaved neighbour's requests, without and with
@@ -8,8 +8,8 @@ it: of those that the proxy answers itself, and of those that wait for a core wh
 small, slow and shared with the abuser; and the longest of them. The abuser runs at the
 lowest priority, so that it competes for the proxy and not for the processor.
 
-With `--cpu` the clock is the processor time that the proxy (and for what the core answers
-also the core) has used meanwhile: what else runs on the machine is not measured then.
+Where others work on the machine, run it under `nice -n -15` (as root): the abuser then is
+what they are.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 import aiohttp
 
@@ -195,36 +194,14 @@ BY_PROXY = "thread/unsubscribe"
 BY_CORE = "model/list"
 
 
-Clock = Callable[[str], float]
-"""Seconds, for requests of this method."""
-
-
-def wall_s(method: str) -> float:  # noqa: ARG001 - the same for all
-    """Time as everybody knows it."""
-    return time.monotonic()
-
-
-def cpu_s_of(proxy: Proxy) -> Clock:
-    """The processor time of a proxy and, where it answers, of its core; from `schedstat`."""
-    pids = {BY_PROXY: [proxy.pid], BY_CORE: [proxy.pid, proxy.core_pid()]}
-
-    def clock(method: str) -> float:
-        used = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in pids[method])
-        return sum(map(int, used)) / 1e9
-
-    return clock
-
-
-async def latencies(
-    neighbour: WebsocketClient, requests: int, clock: Clock
-) -> dict[str, list[float]]:
+async def latencies(neighbour: WebsocketClient, requests: int) -> dict[str, list[float]]:
     """How long a neighbour's requests take, each sent 5 ms after the answer before."""
     took_s: dict[str, list[float]] = {BY_PROXY: [], BY_CORE: []}
     for _ in range(requests):
         for method, times_s in took_s.items():
-            began_s = clock(method)
+            began_s = time.monotonic()
             await neighbour.request(method, {"threadId": "none"})
-            times_s.append(clock(method) - began_s)
+            times_s.append(time.monotonic() - began_s)
             await asyncio.sleep(0.005)
     return took_s
 
@@ -237,25 +214,23 @@ async def highest(proxy: Proxy, reached: list[int]) -> None:
 
 
 async def abused(
-    name: str, requests: int, *, cpu: bool
+    name: str, requests: int
 ) -> tuple[int, dict[str, list[float]], dict[str, list[float]]]:
     """Memory gained, and the neighbour's latencies without and with the abuse."""
     async with trace_proxy(core=fake_core("fake")) as proxy, proxy.client() as neighbour:
-        clock = cpu_s_of(proxy) if cpu else wall_s
-        await latencies(neighbour, 50, clock)
+        await latencies(neighbour, 50)
         before = resident_bytes(proxy.pid)
-        quiet = await latencies(neighbour, requests, clock)
+        quiet = await latencies(neighbour, requests)
         reached = [before]
         # Another process: it must not slow down the clock that the neighbour is held to.
         attacker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.load.abuse", "--attack", name, "--url", proxy.url),
-            *(["--cpu"] if cpu else []),
         )
         try:
             await proxy.logged("connection.opened", times=2)
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(highest(proxy, reached))
-                loud = await latencies(neighbour, requests, clock)
+                loud = await latencies(neighbour, requests)
                 watcher.cancel()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -264,9 +239,11 @@ async def abused(
         return max(reached) - before, quiet, loud
 
 
-async def attack(name: str, url: str, *, cpu: bool) -> None:
+async def attack(name: str, url: str) -> None:
     """Be the abusive client until the process is ended: who is cut comes back at once."""
-    if not cpu:
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    else:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     async with aiohttp.ClientSession() as session:
         while True:
@@ -281,9 +258,7 @@ async def attack(name: str, url: str, *, cpu: bool) -> None:
 async def measure(options: argparse.Namespace) -> None:
     """All kinds, several rounds."""
     for name in [each for each in ABUSES if options.only in each]:
-        rounds = [
-            await abused(name, options.requests, cpu=options.cpu) for _ in range(options.rounds)
-        ]
+        rounds = [await abused(name, options.requests) for _ in range(options.rounds)]
         show(
             abuse=name,
             grown_mib=round(max(gained for gained, _, _ in rounds) / MIB, 1),
@@ -313,12 +288,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="of the neighbour, a round")
     parser.add_argument("--rounds", type=int, default=5, help="proxies for each abuse")
     parser.add_argument("--only", default="", help="kinds of abuse with this in their name")
-    parser.add_argument("--cpu", action="store_true", help="measure processor time")
     parser.add_argument("--attack", choices=ABUSES, help="only be this client, of --url")
     parser.add_argument("--url", help="of a proxy")
     options = parser.parse_args()
     if options.attack:
-        asyncio.run(attack(options.attack, options.url, cpu=options.cpu))
+        asyncio.run(attack(options.attack, options.url))
     else:
         asyncio.run(measure(options))
 
