@@ -8,8 +8,8 @@ it: of those that the proxy answers itself, and of those that wait for a core wh
 small, slow and shared with the abuser; and the longest of them. The abuser runs at the
 lowest priority, so that it competes for the proxy and not for the processor.
 
-Where others work on the machine, run it under `nice -n -15` (as root): the abuser then is
-what they are.
+Where others work on the machine, run it under `chrt --rr 1` (as root): only the abuser
+then competes with them.
 """
 
 import argparse
@@ -241,10 +241,8 @@ async def abused(
 
 async def attack(name: str, url: str) -> None:
     """Be the abusive client until the process is ended: who is cut comes back at once."""
-    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-    else:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    alone = os.sched_getscheduler(0) == os.SCHED_OTHER
+    os.sched_setscheduler(0, os.SCHED_IDLE if alone else os.SCHED_OTHER, os.sched_param(0))
     async with aiohttp.ClientSession() as session:
         while True:
             socket = await session.ws_connect(url, max_msg_size=MAX_MESSAGE_BYTES)

@@ -229,12 +229,13 @@ async def test_some_kib_of_brackets_wait_as_a_large_message_does() -> None:
     reader = reading(socket, heard)
     text, brackets = b"x" * 8 * KIB, b"[]," * 2700
     reader.feed_data(said(text) * 10)
+    await socket.all_read()
     assert heard.larges == []
     heard.wait_s = [0.01, 0.01]
     reader.feed_data(said(text) + said(brackets) + said(text))
-    assert heard.texts == [text] * 11
     await socket.all_read()
     assert heard.texts == [text] * 11 + [brackets, text]
+    assert heard.wait_s == [], "it waited twice"
     assert len(heard.larges) == 1
     assert heard.larges[0] > 40 * KIB
 
