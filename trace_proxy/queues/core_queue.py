@@ -54,8 +54,7 @@ class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
         window_of_one: Of those, requests of one connection.
         max_answers: Answers and notifications of one connection that wait.
         unread_bytes: Of long requests that the core may not have read yet, as `pace.cost_of`
-            counts. One connection gets half: what a pipe holds, so that a core always has
-            something to read.
+            counts. One connection gets half: one of 31 KiB, two of 16 or sixty short ones.
     """
 
     max_messages: int = 2048
@@ -63,7 +62,7 @@ class CoreQueueBounds(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 64
     window_of_one: int = 64
     max_answers: int = 256
-    unread_bytes: int = 128 * 1024
+    unread_bytes: int = 64 * 1024
 
 
 class _Lane:
@@ -284,8 +283,13 @@ class CoreQueue:
         else:
             del self._free[key]
 
-    def tick(self) -> bool:
-        """Some time has passed; returns whether there may be something to take."""
+    def tick(self, *, alone: bool = False) -> bool:
+        """Some time has passed; returns whether there may be something to take.
+
+        Args:
+            alone: Whether one connection is all there is.
+        """
+        self._unread.alone = alone
         if not self._unread:
             return False
         self._back_to_round(self._unread.tick())

@@ -2,7 +2,7 @@
 
 A core reads its requests in the order in which it was given them, and long ones take it
 milliseconds each. Whoever asks it then waits until all of those are read. So of its long
-requests one connection may have a few unread, and less the more others have:
+requests one connection may have one or a few unread, and less the more others have:
 
     has none unread      may give any
     has some             gives one more while  its own + the next <= most - all that is unread
@@ -11,6 +11,11 @@ A request is read when it is answered, but many are open for long: also when one
 that was given after it, or when it has been there for two ticks and the core was idle or
 slow, so that one that is never answered keeps nobody back. Short requests are not counted.
 """
+
+from typing import Final
+
+_ALONE: Final = 4
+"""Times as much for who is alone: between two answers the core is to have enough to read."""
 
 
 class Unread:
@@ -21,10 +26,11 @@ class Unread:
             the cost of a request is counted in.
 
     Attributes:
+        alone: Whether there is one connection only: nobody waits behind what it has unread.
         parked: Connections whose next request may not be given yet.
     """
 
-    __slots__ = ("_generation", "_given", "_most", "_own", "_total", "parked")
+    __slots__ = ("_generation", "_given", "_most", "_own", "_total", "alone", "parked")
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -32,6 +38,7 @@ class Unread:
         self._own: dict[int, int] = {}
         self._total = 0
         self._generation = 0
+        self.alone = False
         self.parked: set[int] = set()
 
     def __repr__(self) -> str:
@@ -43,7 +50,8 @@ class Unread:
     def allows(self, key: int, cost: int) -> bool:
         """Whether a connection may give a request that costs so much."""
         own = self._own.get(key)
-        return own is None or own + cost <= self._most - self._total
+        most = self._most * _ALONE if self.alone else self._most
+        return own is None or own + cost <= most - self._total
 
     def give(self, key: int, cost: int, core_id: int, latest_id: int) -> None:
         """It was given.

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -224,12 +225,19 @@ def ids(lines: list[bytes]) -> list[int]:
     return [int(line.split(b" ", 1)[0]) for line in lines]
 
 
-def test_a_neighbour_waits_behind_two_long_requests_and_not_behind_all() -> None:
-    queue = CoreQueue(CoreQueueBounds())
-    passed = [give(queue, 1, core_id, 31 * KIB) for core_id in range(1, 41)]
-    assert passed == [True] * 2 + [False] * 38
-    give(queue, 2, 41, 100)
-    assert ids(queue.take(ALL)) == [41]
+@pytest.mark.parametrize(
+    ("size", "alone", "unread"),
+    [(31, False, 1), (16, False, 2), (8, False, 4), (2, False, 16), (31, True, 4), (2, True, 64)],
+)
+def test_a_neighbour_waits_behind_few_long_requests_and_not_behind_all(
+    size: int, unread: int, *, alone: bool
+) -> None:
+    queue = CoreQueue(CoreQueueBounds(window=256))
+    queue.tick(alone=alone)
+    passed = [give(queue, 1, core_id, size * KIB - 8) for core_id in range(1, 200)]
+    assert passed == [True] * unread + [False] * (199 - unread)
+    give(queue, 2, 200, 100)
+    assert ids(queue.take(ALL)) == [200]
 
 
 def test_who_sends_one_long_request_waits_for_nobodys_else() -> None:
@@ -246,7 +254,7 @@ def test_the_next_long_ones_go_when_one_is_answered() -> None:
         give(queue, 1, core_id, 31 * KIB)
     for core_id in range(1, 9):
         queue.answered(1, core_id)
-        assert ids(queue.take(ALL)) == [core_id + 2]
+        assert ids(queue.take(ALL)) == [core_id + 1]
 
 
 def test_a_long_request_that_stays_open_keeps_nobody_back_once_it_was_read() -> None:

@@ -227,8 +227,9 @@ class Hub:
 
     def tick(self, now_s: float, now_ns: int) -> None:
         """Some time has passed: cores have read more, threads have moved to other hosts."""
+        alone = len(self.board.connections) == 1
         for core in self.board.cores:
-            if core.queue.tick():
+            if core.queue.tick(alone=alone):
                 self.board.pump(core)
         if self.board.fleet:
             self.board.now_ns = now_ns
