@@ -163,29 +163,20 @@ class FrameReader:
         """Handle a share; returns after how many seconds to go on, None when there is no rest."""
         began_s = 0.0
         while True:
-            parsed = self._parsed
-            if not parsed:
-                rest = self._rest
-                if not rest:
+            if not self._parsed:
+                if not self._rest:
                     return None
                 began_s = began_s or time.monotonic()
-                size = self._piece_bytes
-                self._rest = rest[size:] if len(rest) > size else _NOTHING
-                self._parse(bytes(rest[:size]))
-                if not self._parsed and self._rest and self._is_used_up(began_s):
+                self._parse_rest()
+                if not self._parsed and self._is_used_up(began_s):
                     return self._used_up()
                 continue
-            if len(parsed) > _SLICE:
-                parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
-            else:
-                self._parsed = []
+            parsed = self._slice()
             if began_s == 0.0 and (self._rest or self._parsed):
                 began_s = time.monotonic()  # nobody asks where this is all there is
-            if max(map(len, parsed)) >= self._weighed_bytes:
-                wait_s = self._large_wait_s(parsed)
-                self._client.paced = wait_s > 0
-                if wait_s:
-                    return wait_s
+            weighs = max(map(len, parsed)) >= self._weighed_bytes
+            if weighs and (wait_s := self._large_wait_s(parsed)):
+                return wait_s
             full = self._handler.handle(parsed)
             if full or (len(parsed) == _SLICE and all(map(_is_ping, parsed))):
                 return PAUSE_S
@@ -194,9 +185,23 @@ class FrameReader:
             if self._is_used_up(began_s):
                 return self._used_up()
 
+    def _parse_rest(self) -> None:
+        """Parse a piece of what was read."""
+        rest, size = self._rest, self._piece_bytes
+        self._rest = rest[size:] if len(rest) > size else _NOTHING
+        self._parse(bytes(rest[:size]))
+
+    def _slice(self) -> list[Parsed]:
+        """The next few messages."""
+        parsed, self._parsed = self._parsed, []
+        if len(parsed) > _SLICE:
+            parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
+        return parsed
+
     def _large_wait_s(self, parsed: list[Parsed]) -> float:
         """Seconds until a large message among these may be handled; before it all may."""
         weighed_bytes = self._weighed_bytes
+        self._client.paced = False
         for place, message in enumerate(parsed):
             if type(message) is not bytes or len(message) < weighed_bytes:
                 continue
@@ -209,6 +214,7 @@ class FrameReader:
             wait_s = self._reader.large(self._client, cost_bytes)
             if wait_s:
                 self._cost_bytes = cost_bytes
+                self._client.paced = True
                 before, rest = parsed[:place], parsed[place:]
                 self._parsed = rest + self._parsed
                 if before:
