@@ -129,6 +129,9 @@ async def test_what_all_hold_together_is_bounded_and_the_largest_goes() -> None:
     [
         ({"Cookie": "x" * 20_000}, "GET /healthz HTTP/1.1", 200),
         ({"Cookie": "canary" * 10_000}, "GET /healthz HTTP/1.1", 431),
+        ({f"X-{each}": "canary" * 500 for each in range(10)}, "GET /healthz HTTP/1.1", 200),
+        ({f"X-{each}": "canary" * 500 for each in range(25)}, "GET /healthz HTTP/1.1", 431),
+        ({**GOOD, **{f"X-{each}": "x" * 3000 for each in range(25)}}, "GET / HTTP/1.1", 431),
         ({}, "GET http://evil.example/ HTTP/1.1", 400),
         ({}, "canary canary canary", 400),
         (

@@ -33,7 +33,7 @@ from trace_proxy.runtime.clients.clients import ClientT
 from trace_proxy.runtime.clients.console import Console
 from trace_proxy.runtime.clients.entrance import Entrance
 from trace_proxy.runtime.clients.intake import Intake
-from trace_proxy.runtime.clients.visitor import Visitor, Visitors
+from trace_proxy.runtime.clients.visitor import MAX_FIELDS_BYTES, Visitor, Visitors
 from trace_proxy.runtime.clients.websocket import WebsocketClient
 from trace_proxy.runtime.telemetry.propagation import Propagation
 from trace_proxy.settings.config import Config, ListenTcp, ListenUnix
@@ -228,6 +228,8 @@ class Listener:
             return visitor.refused
         if not request.raw_path.startswith("/"):
             return Denial(400, "absolute_form", "Ask for a path alone.")
+        if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_FIELDS_BYTES:
+            return Denial(431, "header_fields", "The header fields are too large together.")
         return None
 
     async def _page(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -21,6 +21,9 @@ KEEP_ALIVE_S: Final = 15.0
 MAX_FIELD_BYTES: Final = 32 * 1024
 """Of one header field: a browser sends all cookies of localhost."""
 
+MAX_FIELDS_BYTES: Final = 64 * 1024
+"""Of all header fields of a request together."""
+
 MAX_TURNED_AWAY: Final = 16
 """Connections at once that are one too many and hear it; the others are reset."""
 
