@@ -44,6 +44,9 @@ READY_S: Final = 60.0
 SHAPE_S: Final = 0.2
 """Between two messages of the rude client."""
 
+PACED_S: Final = 60.0
+"""What stands behind large messages of a client waits with them, 16 s for each."""
+
 GROWTH_BYTES: Final = 32 * MIB
 """What the last proxy may gain from the moment when all clients are there: caches fill."""
 
@@ -185,7 +188,8 @@ async def shape(stage: Stage, dice: random.Random) -> None:
                     await client.initialize()
                     for request_id in range(1000, 1020):
                         await client.write(shaped(name, size, request_id))
-                        await client.request("thread/unsubscribe", {"threadId": "none"})
+                        asked = await client.begin("thread/unsubscribe", {"threadId": "none"})
+                        await client.answer(asked, timeout_s=PACED_S)
                         stage.shaped += 1
                         await asyncio.sleep(SHAPE_S)
             await asyncio.sleep(SHAPE_S)

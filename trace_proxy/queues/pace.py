@@ -33,12 +33,18 @@ ASK_AGAIN_S: Final = 0.25
 """At the latest: all neighbours may have left."""
 
 
+MOST_BYTES: Final = 16 * 1024 * 1024
+"""No message costs more than this much text does, but for its own bytes; `codec` does not
+even read what has many more brackets."""
+
+
 def cost_of(message: bytes) -> int:
     """What a message costs those who read it, in bytes of text that cost as much."""
     size = len(message)
     if size < WEIGHED_BYTES:
         return size
-    return size + OPENING_BYTES * max(0, openings(message) - size // ORDINARY_BYTES)
+    extra = OPENING_BYTES * max(0, openings(message) - size // ORDINARY_BYTES)
+    return max(size, min(size + extra, MOST_BYTES))
 
 
 class Pace:

@@ -86,6 +86,12 @@ ORDINARY = [
 ]
 
 
+def test_nothing_costs_more_than_a_text_of_the_full_size_or_its_own_bytes() -> None:
+    assert cost_of(b"[" * 3_000_000) == 16 * 2**20
+    assert cost_of(b"[" * 20_000_000) == 20_000_000
+    assert cost_of(b"x" * 20_000_000) == 20_000_000
+
+
 @pytest.mark.parametrize("message", ORDINARY)
 def test_what_clients_really_send_costs_its_bytes(message: object) -> None:
     encoded = msgspec.json.encode(message)
