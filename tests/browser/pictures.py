@@ -61,8 +61,61 @@ FORM: Final[Json] = {
     "serverName": "tickets",
     "mode": "form",
     "message": "Which ticket is this for?",
-    "requestedSchema": {"type": "object", "properties": {"ticket": {"type": "string"}}},
+    "requestedSchema": {
+        "type": "object",
+        "required": ["ticket", "hours", "kind", "labels"],
+        "properties": {
+            "ticket": {"type": "string", "title": "Ticket", "minLength": 3, "maxLength": 12},
+            "note": {"type": "string", "description": "For who reads it later."},
+            "mail": {"type": "string", "title": "Who is told", "format": "email"},
+            "due": {"type": "string", "title": "Due", "format": "date-time"},
+            "hours": {"type": "number", "title": "Hours", "minimum": 0.5, "maximum": 8},
+            "priority": {"type": "integer", "title": "Priority", "default": 3},
+            "kind": {
+                "type": "string",
+                "title": "Kind",
+                "oneOf": [{"const": "b", "title": "Bug"}, {"const": "f", "title": "Feature"}],
+            },
+            "area": {"type": "string", "enum": ["ui", "core"], "enumNames": ["The page", "Core"]},
+            "billed": {"type": "boolean", "title": "Billed", "default": True},
+            "labels": {
+                "type": "array",
+                "title": "Labels",
+                "maxItems": 2,
+                "items": {"type": "string", "enum": ["slow", "flaky", "docs"]},
+            },
+        },
+    },
 }
+
+TOOL_CALL: Final[Json] = {
+    "serverName": "tickets",
+    "mode": "form",
+    "message": 'Allow the tickets MCP server to run tool "close"?',
+    "requestedSchema": {"type": "object", "properties": {}},
+    "_meta": {
+        "codex_approval_kind": "mcp_tool_call",
+        "persist": ["session", "always"],
+        "tool_params": {"ticket": "T-42"},
+    },
+}
+
+LINK: Final[Json] = {
+    "serverName": "tickets",
+    "mode": "url",
+    "message": "Sign in to the tracker, please.",
+    "elicitationId": "e-1",
+    "url": "https://tracker.example/login?state=1",
+}
+
+QUESTIONED: Final[dict[str, tuple[str, Json]]] = {
+    "permissions": ("item/permissions/requestApproval", PERMISSIONS),
+    "questions": ("item/tool/requestUserInput", QUESTIONS),
+    "form": ("mcpServer/elicitation/request", FORM),
+    "tool-call": ("mcpServer/elicitation/request", TOOL_CALL),
+    "link": ("mcpServer/elicitation/request", LINK),
+}
+"""What else than a command and a file change may wait for a human."""
 
 
 @contextlib.asynccontextmanager
@@ -223,17 +276,13 @@ async def questions(shoot: Shoot) -> None:
         console(proxy.http_url) as watched,
     ):
         threads = {}
-        for method, params in {
-            "item/permissions/requestApproval": PERMISSIONS,
-            "item/tool/requestUserInput": QUESTIONS,
-            "mcpServer/elicitation/request": FORM,
-        }.items():
-            thread = threads[method] = await tui.thread()
+        for name, (method, params) in QUESTIONED.items():
+            thread = threads[name] = await tui.thread()
             await tui.turn(thread, asks(method, params))
-        for method, thread in threads.items():
+        for name, thread in threads.items():
             await watched.join(thread)
-            await watched.page.locator(".approval").wait_for(timeout=WAIT_MS)
-            await shoot(watched, method.split("/")[1])
+            await watched.page.locator(".approval .primary").wait_for(timeout=WAIT_MS)
+            await shoot(watched, name)
 
 
 async def ending(shoot: Shoot) -> None:

@@ -10,7 +10,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.chromium import WAIT_MS, Watched, console
-from tests.browser.pictures import FORM, PERMISSIONS, QUESTIONS, asks
+from tests.browser.pictures import QUESTIONED, asks
 from tests.e2e.proxy import fake_core, trace_proxy
 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 400, "height": 800}
@@ -102,16 +102,11 @@ async def test_what_else_is_asked_is_accessible_and_fits(scheme: str) -> None:
         proxy.client() as client,
         console(proxy.http_url, color_scheme=scheme, viewport=NARROW) as watched,
     ):
-        for title, method, params in (
-            ("Grant these permissions?", "item/permissions/requestApproval", PERMISSIONS),
-            ("A question", "item/tool/requestUserInput", QUESTIONS),
-            ("A question of an MCP server", "mcpServer/elicitation/request", FORM),
-        ):
+        for method, params in QUESTIONED.values():
             thread = await client.thread()
             await client.turn(thread, asks(method, params))
             await watched.join(thread)
-            asked = watched.region("Thread").get_by_role("group", name=title, exact=True)
-            await asked.wait_for(timeout=WAIT_MS)
+            await watched.page.locator(".approval .primary").wait_for(timeout=WAIT_MS)
             await accessible(watched.page)
             assert await sideways(watched.page) == 0
 
@@ -191,7 +186,7 @@ async def test_it_is_light_and_there_at_once() -> None:
         print(f"first paint {paints} ms, {sizes}")  # noqa: T201 - the figures, for who runs it with -s
 
 
-async def test_less_motion_is_none_where_somebody_wants_none() -> None:
-    async with busy(reduced_motion="reduce") as watched:
-        moving = "getComputedStyle(document.querySelector('.lane i')).transitionDuration"
-        assert await watched.page.evaluate(moving) == "0s"
+async def test_nothing_moves_while_nobody_does_anything() -> None:
+    async with busy() as watched:
+        await watched.says("Live turns", "thinking")
+        assert await watched.page.evaluate("document.getAnimations().length") == 0

@@ -5,23 +5,18 @@ const WIRE_ROWS = 1000;
 const RETRY_MS = [500, 1000, 2000, 3000];
 const SILENCE_MS = 20000; // the proxy says something every 5 s
 
-const empty = () => ({ top: null, needs: {}, live: {}, recent: {}, clients: {}, wire: [], skipped: 0 });
+const EMPTY = { needs: {}, live: {}, recent: {}, clients: {} };
 
-const state = { ...empty(), link: "connecting", wireOn: true, skewMs: 0 };
-const listeners = new Set();
-let stopped = null;
+export const overview = { ...EMPTY, top: null, wire: [], skipped: 0, link: "connecting", wireOn: true, skewMs: 0 };
+
+let stopped = new AbortController();
 let wake = () => {};
+let changed = () => {};
 
-export const overview = state;
+// Whom to tell that anything here or in the thread has changed.
+export const watch = (watcher) => (changed = watcher);
 
-export function subscribe(listener) {
-	listeners.add(listener);
-	return () => listeners.delete(listener);
-}
-
-function changed() {
-	for (const listener of listeners) listener();
-}
+export const tell = () => changed();
 
 // The token: from the address once, then for as long as this tab lives.
 export function takeToken() {
@@ -35,70 +30,58 @@ export const token = () => sessionStorage.getItem("token") || "";
 
 export function setToken(text) {
 	sessionStorage.setItem("token", text.trim());
-	state.link = "connecting";
-	changed();
+	overview.link = "connecting";
+	tell();
 	wake();
 }
 
 export function setWire(on) {
-	state.wireOn = on;
-	changed();
-	if (stopped) stopped.abort(); // asks again, with or without the wire
+	overview.wireOn = on;
+	tell();
+	stopped.abort(); // asks again, with or without the wire
 }
 
-function take(name, data) {
-	state.skewMs = data.nowMs - Date.now();
-	if (name === "snapshot") {
-		Object.assign(state, empty(), { wire: state.wire, skipped: state.skipped }, { top: data.top }, data.sections);
-	} else {
-		if (data.top) state.top = data.top;
-		for (const [section, change] of Object.entries(data.sections || {})) {
-			const rows = { ...state[section], ...change.set };
-			for (const id of change.gone || []) delete rows[id];
-			state[section] = rows;
+function take(name, { nowMs, top, sections, wire, skipped = 0 }) {
+	overview.skewMs = nowMs - Date.now();
+	overview.link = "live";
+	if (top) overview.top = top;
+	if (name === "snapshot") Object.assign(overview, EMPTY, sections);
+	else
+		for (const [section, { set, gone = [] }] of Object.entries(sections || {})) {
+			const rows = (overview[section] = { ...overview[section], ...set });
+			for (const id of gone) delete rows[id];
 		}
-		if (data.wire) {
-			const wire = state.wire.concat(data.wire);
-			state.wire = wire.length > WIRE_ROWS ? wire.slice(-WIRE_ROWS) : wire;
-			state.skipped += data.skipped || 0;
-		}
+	if (wire) {
+		overview.wire = overview.wire.concat(wire).slice(-WIRE_ROWS);
+		overview.skipped += skipped;
 	}
-	state.link = "live";
-	changed();
+	tell();
 }
 
 async function read(signal) {
 	const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-	const answer = await fetch(`console/events?wire=${state.wireOn ? 1 : 0}`, { headers, signal, cache: "no-store" });
-	if (answer.status === 401) return "token";
-	if (!answer.ok || !answer.body) return answer.status === 503 ? "busy" : "lost";
+	const answer = await fetch(`console/events?wire=${+overview.wireOn}`, { headers, signal, cache: "no-store" });
+	if (!answer.ok) return { 401: "token", 503: "busy" }[answer.status] || "lost";
 	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 	let text = "";
-	let watch = 0;
-	const quiet = () => reader.cancel().catch(() => {});
+	let watchdog = 0;
 	try {
 		for (;;) {
-			clearTimeout(watch);
-			watch = setTimeout(quiet, SILENCE_MS);
+			clearTimeout(watchdog);
+			watchdog = setTimeout(() => reader.cancel().catch(() => {}), SILENCE_MS);
 			const { done, value } = await reader.read();
 			if (done) return "lost";
-			text += value;
-			const events = text.split("\n\n");
+			const events = (text + value).split("\n\n");
 			text = events.pop();
 			for (const event of events) {
-				const found = /^event: (\w+)\ndata: (.*)$/s.exec(event);
+				const found = /^event: (\w+)\ndata: (.*)$/.exec(event);
 				if (found) take(found[1], JSON.parse(found[2]));
 			}
 		}
 	} finally {
-		clearTimeout(watch);
+		clearTimeout(watchdog);
 	}
 }
-
-const visible = () =>
-	document.hidden
-		? new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }))
-		: null;
 
 const pause = (ms) =>
 	new Promise((go) => {
@@ -107,12 +90,10 @@ const pause = (ms) =>
 	});
 
 export async function follow() {
-	document.addEventListener("visibilitychange", () => {
-		if (document.hidden && stopped) stopped.abort();
-	});
+	document.addEventListener("visibilitychange", () => (document.hidden ? stopped.abort() : wake()));
 	let failures = 0;
 	for (;;) {
-		while (document.hidden) await visible();
+		while (document.hidden) await pause(0);
 		stopped = new AbortController();
 		let ended = "lost";
 		try {
@@ -121,10 +102,9 @@ export async function follow() {
 			if (error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
 		}
 		if (stopped.signal.aborted) continue;
-		failures = state.link === "live" ? 0 : failures + 1;
-		state.link = ended;
-		changed();
-		if (ended === "token") await pause(0);
-		else await pause(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);
+		failures = overview.link === "live" ? 0 : failures + 1;
+		overview.link = ended;
+		tell();
+		await pause(ended === "token" ? 0 : RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);
 	}
 }

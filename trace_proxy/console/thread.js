@@ -1,7 +1,7 @@
 // One joined thread: the page as an ordinary client of the websocket, with its gate and limits.
 // What is kept is bounded, and everything that a model says stays text.
 
-import { token } from "./feed.js";
+import { tell, token } from "./feed.js";
 
 const ITEMS = 400;
 const ITEM_CHARS = 200000; // of one text; beyond it the beginning goes
@@ -10,26 +10,16 @@ const KEYBOARD_MS = 500; // an approval that has just appeared takes no key
 
 const fresh = () => ({ id: "", model: "", provider: "", cwd: "", items: [], asks: [], turn: "", last: "", note: "", link: "none" });
 
-export const pane = fresh();
-const listeners = new Set();
+export let pane = fresh();
 let socket = null;
 let waiting = new Map();
 let nextId = 1;
 let wanted = ""; // the thread to come back to
 let retry = 0;
 
-export function subscribe(listener) {
-	listeners.add(listener);
-	return () => listeners.delete(listener);
-}
-
-function changed() {
-	for (const listener of listeners) listener();
-}
-
 function set(values) {
-	Object.assign(pane, values);
-	changed();
+	pane = { ...pane, ...values };
+	tell();
 }
 
 function say(message) {
@@ -96,7 +86,7 @@ function take(message) {
 }
 
 function asked({ id, method, params }) {
-	if (!params || params.threadId !== pane.id) return;
+	if ((params?.threadId ?? params?.conversationId) !== pane.id) return;
 	const since = performance.now();
 	set({ asks: [...pane.asks.filter((each) => each.id !== id), { id, method, params, since }] });
 }

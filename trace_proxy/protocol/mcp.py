@@ -29,6 +29,9 @@ SERVER_REQUESTS: Final = frozenset(
 )
 """What a server asks."""
 
+OF_PROGRAMS: Final = SERVER_REQUESTS - {"elicitation/create", "sampling/createMessage"}
+"""What a client answers without asking anybody."""
+
 CALL: Final = "tools/call"
 PROMPT: Final = "prompts/get"
 

@@ -88,6 +88,11 @@ SERVER_REQUESTS: Final = frozenset(
 )
 """What a core asks its clients."""
 
+OF_PROGRAMS: Final = frozenset(
+    "account/chatgptAuthTokens/refresh attestation/generate currentTime/read item/tool/call".split()
+)
+"""Those that a client answers by itself: nobody is asked, so no human is waited for."""
+
 SUBSCRIBING: Final = frozenset({"thread/start", "thread/resume", "thread/fork"})
 """Their success makes the connection a subscriber of the thread in the result."""
 

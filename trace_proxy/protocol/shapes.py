@@ -95,6 +95,14 @@ class ModelCalled(msgspec.Struct):
     unasked: bool = False
 
 
+class FirstVersion(msgspec.Struct, gc=False, rename="camel"):
+    """Params of `execCommandApproval` and `applyPatchApproval`, whose ids have other names."""
+
+    conversation_id: str | None = None
+    call_id: str | None = None
+
+
+FIRST_VERSION: Final = msgspec.json.Decoder(FirstVersion)
 THREAD: Final = msgspec.json.Decoder(ThreadResult)
 TURN: Final = msgspec.json.Decoder(TurnResult)
 REVIEW: Final = msgspec.json.Decoder(ReviewResult)

@@ -170,16 +170,17 @@ class Board:
     def approval_asked(self, asked: ServerRequest) -> None:
         """A core asks: measure it, and its turn waits for a human from now on."""
         self.effects.approval_asked(asked)
-        turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
-        if turn is not None:
-            turn.time.asked(+1, self.now_ns)
+        self._waits(asked, +1)
 
     def approval_settled(self, asked: ServerRequest) -> None:
         """It is answered or needs no answer any more."""
         self.effects.approval_settled(asked, self.now_ns)
+        self._waits(asked, -1)
+
+    def _waits(self, asked: ServerRequest, change: int) -> None:
         turn = None if asked.thread is None else self.turns.of_thread(asked.thread)
-        if turn is not None:
-            turn.time.asked(-1, self.now_ns)
+        if turn is not None and asked.method not in methods.OF_PROGRAMS:
+            turn.time.asked(change, self.now_ns)
 
     def status_changed(self, thread: str, status: str) -> None:
         """A thread works or is idle; one that stays idle has no running turn, whatever was said.

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from trace_proxy.protocol import acp, mcp, methods
 from trace_proxy.spans import semconv
 from trace_proxy.spans.turn_spans import Turn
 from trace_proxy.spans.turn_time import TOOL
@@ -25,6 +26,9 @@ LIVE_SHOWN: Final = 100
 NEEDS_SHOWN: Final = 100
 CLIENTS_SHOWN: Final = 200
 """More rows than anybody reads; the counts in the bar are whole."""
+
+_OF_PROGRAMS: Final = methods.OF_PROGRAMS | mcp.OF_PROGRAMS | (acp.SERVER_REQUESTS - acp.OF_PEOPLE)
+"""What waits for a program alone."""
 
 Split = tuple[int, int, int]
 """Milliseconds of the model, of tools, of humans."""
@@ -149,8 +153,9 @@ class Overview:
 
     def needs(self) -> Rows:
         """What waits for a human, oldest first."""
-        pending = islice(self._server_requests.pending(), NEEDS_SHOWN)
-        return {str(asked.request_id): self._need(asked) for asked in pending}
+        pending = self._server_requests.pending()
+        people = (asked for asked in pending if asked.method not in _OF_PROGRAMS)
+        return {str(asked.request_id): self._need(asked) for asked in islice(people, NEEDS_SHOWN)}
 
     def _need(self, asked: ServerRequest) -> NeedRow:
         turn = None if asked.thread is None else self._turns.of_thread(asked.thread)

@@ -88,7 +88,9 @@ class Core:
         result = message.get("result") or {"decision": "error"}
         thread = str(message["id"]).removeprefix("ask-")
         self.notify("serverRequest/resolved", thread, requestId=message["id"])
-        self.delta(thread, f"decided {result.get('decision') or json.dumps(result)}")
+        decision = result.get("decision")
+        said = decision if isinstance(decision, str) else json.dumps(result)
+        self.delta(thread, f"decided {said}")
         self.end(thread, "completed")
 
     def turn(self, message: Json, params: Json) -> None:
@@ -224,6 +226,8 @@ def ask(
 ) -> bool:
     """Ask for an approval, or anything else with more params; its answer ends the turn."""
     params = {"threadId": thread, "turnId": core.running[thread], "itemId": "item"}
+    if "/" not in method:  # the names of the protocol's first version
+        params = {"conversationId": thread, "callId": "item"}
     core.write(
         {
             "id": f"ask-{thread}",

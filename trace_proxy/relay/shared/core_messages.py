@@ -275,8 +275,10 @@ class CoreMessages:
         assert message.id is not UNSET
         assert message.method is not UNSET
         routing = params if isinstance(params, Routing) else Routing()
-        thread = routing.thread_id if isinstance(routing.thread_id, str) else None
-        parent = board.turns.asker(thread, routing.item_id)
+        thread, item = routing.thread_id, routing.item_id
+        if not isinstance(thread, str):
+            thread, item = _first_version(line)
+        parent = board.turns.asker(thread, item)
         context = request_spans.below(parent, methods.server_label(message.method), board.ids)
         if core.url:  # its span is made where the turn runs
             context = msgspec.structs.replace(context, flags=context.flags & ~1)
@@ -294,6 +296,15 @@ class CoreMessages:
         board.server_requests.open(asked)
         board.approval_asked(asked)
         return asked
+
+
+def _first_version(line: bytes) -> tuple[str | None, str | None]:
+    """The thread and the item of an approval of the protocol's first version."""
+    try:
+        found = shapes.FIRST_VERSION.decode(envelope.params_of(line))
+    except msgspec.DecodeError:
+        return None, None
+    return found.conversation_id, found.call_id
 
 
 def _is_unasked(line: bytes) -> bool:

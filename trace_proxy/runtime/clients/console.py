@@ -60,6 +60,7 @@ _PARTS: Final = {
     "/console/thread.js": "thread.js",
     "/console/panels.js": "panels.js",
     "/console/asks.js": "asks.js",
+    "/console/form.js": "form.js",
     "/console/pane.js": "pane.js",
     "/console/style.css": "style.css",
     "/console/icon.svg": "icon.svg",

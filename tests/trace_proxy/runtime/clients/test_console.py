@@ -96,7 +96,7 @@ async def test_every_file_is_served_under_the_policy_and_only_if_it_has_changed(
 async def test_all_that_the_page_imports_is_served() -> None:
     async with trace_proxy() as proxy:
         for file in HERE.glob("*.js"):
-            for name in re.findall(r'from "\./([^"]+)"', file.read_text()):
+            for name in re.findall(r'(?:from |import\()"\./([^"]+)"', file.read_text()):
                 assert (await ask(proxy, f"/console/{name}"))[0] == 200
 
 
