@@ -1,6 +1,6 @@
 // The page: the overview that the proxy tells, and one thread that one may join.
 
-import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
 import { follow, overview, setToken, takeToken, token, watch } from "./feed.js";
 import { Clients, Live, Needs, Recent, Wire, since, some, useNow } from "./panels.js";
 import { Pane } from "./pane.js";
@@ -11,23 +11,6 @@ const LINKS = {
 	lost: "The proxy does not answer. This page comes back by itself.",
 	busy: "Too many consoles are open; trying again.",
 };
-
-// Renders once a frame, however much has come.
-function useStore() {
-	const [, set] = useState(0);
-	useEffect(() => {
-		let asked = 0;
-		watch(() => {
-			asked ||= requestAnimationFrame(() => {
-				asked = 0;
-				set((n) => n + 1);
-			});
-		});
-	}, []);
-}
-
-// A part is made anew when something that it shows has changed.
-const Part = ({ of, shows }) => useMemo(() => html`<${of} />`, shows);
 
 function State() {
 	const { top, link } = overview;
@@ -63,24 +46,23 @@ function AskToken() {
 	</form>`;
 }
 
+// Each part is given what it depends on, and made anew when that has changed.
 function Overview() {
 	const { top, link, needs, live, recent, clients, wire, wireOn } = overview;
+	const joined = pane.id;
 	return html`<main class=${link === "live" ? "" : "stale"}>
-		<div class="left">
-			<${Part} of=${Needs} shows=${[needs, pane.id]} />
-			<${Part} of=${Live} shows=${[live, top.turns, pane.id]} />
-			<${Part} of=${Recent} shows=${[recent, top.jaegerUrl, pane.id]} />
-		</div>
-		<div class="right">
-			<${Part} of=${Pane} shows=${[pane, live[pane.last], recent[pane.last], top.state, link]} />
-			<${Part} of=${Clients} shows=${[clients, top.clients]} />
-			<${Part} of=${Wire} shows=${[wire, wireOn]} />
-		</div>
+		<div class="left"><${Needs} of=${needs} joined=${joined} /><${Live} of=${live} count=${top.turns} joined=${joined} /><${Recent} of=${recent} joined=${joined} /></div>
+		<div class="right"><${Pane} of=${pane} row=${live[pane.last] || recent[pane.last]} state=${top.state} link=${link} /><${Clients} of=${clients} count=${top.clients} /><${Wire} of=${wire} on=${wireOn} /></div>
 	</main>`;
 }
 
 function Page() {
-	useStore();
+	const [, set] = useState(0);
+	useEffect(() => {
+		let asked = 0; // once a frame, however much has come
+		const show = (now) => set(now) || (asked = 0);
+		watch(() => (asked ||= requestAnimationFrame(show)));
+	}, []);
 	const { top, link, needs } = overview;
 	const waiting = Object.keys(needs).length;
 	useEffect(() => {
@@ -96,7 +78,5 @@ function Page() {
 }
 
 takeToken();
-const root = document.getElementById("page");
-root.replaceChildren();
-render(html`<${Page} />`, root);
+render(html`<${Page} />`, document.getElementById("page"));
 follow();

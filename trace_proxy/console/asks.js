@@ -47,11 +47,8 @@ export const KINDS = {
 	applyPatchApproval: ["Change files", "Change these files?", ["fileChanges"], reviews],
 };
 
-// It is opened by whoever wants to, never by itself.
-function Link({ url }) {
-	const { protocol, host } = URL.canParse(url) ? new URL(url) : {};
-	return /^https?:$/.test(protocol) ? html`<p>Opens <b>${host}</b>: <a href=${url} target="_blank" rel="noreferrer">${url}</a></p>` : html`<p><code>${url}</code></p>`;
-}
+// Elsewhere, in a tab of its own that does not know where it came from.
+export const Out = (props) => html`<a target="_blank" rel="noreferrer" ...${props} />`;
 
 export function Diff({ text }) {
 	const kind = (line) => ({ "+": "add", "-": "cut", "@": "hunk" })[line[0]] || "";
@@ -73,8 +70,8 @@ const leaves = (value, name) =>
 
 function Answers({ request, answers }) {
 	const [Form, setForm] = useState();
-	const { questions, requestedSchema } = request.params;
-	const asks = questions || requestedSchema;
+	const { questions, requestedSchema, url } = request.params;
+	const asks = questions || requestedSchema || url;
 	useEffect(() => {
 		if (asks) import("./form.js").then((module) => setForm(() => module.Form));
 	}, []);
@@ -90,10 +87,9 @@ export function Approval({ request, items }) {
 	const more = shown.filter((name) => params[name] && params[name] !== "command");
 	return html`<div class="approval" role="group" aria-label=${title} data-request=${request.id}>
 		<h3>${title}</h3>
-		${params.reason && html`<p>${params.reason}</p>`}${params.message && html`<p>${params.message}</p>`}
+		<p>${params.reason || params.message}</p>
 		${answers && params.command && html`<pre>${[].concat(params.command).join("\n")}</pre>`}
 		${more.length > 0 && html`<pre>${more.flatMap((name) => leaves(params[name], name)).join("\n")}</pre>`}
-		${params.url && html`<${Link} url=${params.url} />`}
 		${params.cwd && html`<p class="dim">in <code>${params.cwd}</code></p>`}
 		${params.grantRoot && html`<p class="dim">asks for <code>${params.grantRoot}</code></p>`}
 		${method.includes("fileChange") && changes(item)}

@@ -2,7 +2,7 @@
 // Read by `fetch`, since an EventSource can send no bearer token. Holds no content.
 
 const WIRE_ROWS = 1000;
-const RETRY_MS = [500, 1000, 2000, 3000];
+const RETRY_MS = 1000;
 const SILENCE_MS = 20000; // the proxy says something every 5 s
 
 const EMPTY = { needs: {}, live: {}, recent: {}, clients: {} };
@@ -91,7 +91,6 @@ const pause = (ms) =>
 
 export async function follow() {
 	document.addEventListener("visibilitychange", () => (document.hidden ? stopped.abort() : wake()));
-	let failures = 0;
 	for (;;) {
 		while (document.hidden) await pause(0);
 		stopped = new AbortController();
@@ -102,9 +101,8 @@ export async function follow() {
 			if (error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
 		}
 		if (stopped.signal.aborted) continue;
-		failures = overview.link === "live" ? 0 : failures + 1;
 		overview.link = ended;
 		tell();
-		await pause(ended === "token" ? 0 : RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]);
+		await pause(ended === "token" ? 0 : RETRY_MS);
 	}
 }

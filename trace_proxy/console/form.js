@@ -1,7 +1,14 @@
-// What a core or an MCP server wants to know, as a form; loaded when the first one is asked.
+// What a core or an MCP server wants to know, as a form or a link; loaded when it is first asked.
 
 import { html } from "./vendor/htm-preact.js";
+import { Out } from "./asks.js";
 import { decide } from "./thread.js";
+
+// It is opened by whoever wants to, never by itself.
+function Link({ url }) {
+	const { protocol, host } = URL.canParse(url) ? new URL(url) : {};
+	return /^https?:$/.test(protocol) ? html`<p>Opens <b>${host}</b>: <${Out} href=${url}>${url}<//></p>` : html`<p><code>${url}</code></p>`;
+}
 
 const FORMATS = { email: "email", uri: "url", date: "date", "date-time": "datetime-local" };
 
@@ -60,7 +67,8 @@ function entered(data, { id, type }) {
 const lacks = ({ required, least, most }, value) => (Array.isArray(value) ? value.length < least || value.length > most : required && value === undefined);
 
 export function Form({ request, children }) {
-	const { questions, _meta } = request.params;
+	const { questions, _meta, url } = request.params;
+	if (url) return html`<${Link} url=${url} /><p class="buttons">${children}</p>`;
 	const fields = fieldsOf(request.params);
 	const odd = fields.filter(({ type }) => !type).map(({ title }) => title);
 	if (odd.length) return html`<p>This page has no field for ${odd.join(", ")}; another client may.</p><p class="buttons">${children}</p>`;

@@ -1,12 +1,20 @@
 // The overview's panels: what waits, runs, ran, who is here, what is said. No content, ever.
 
-import { html, useState, useEffect, useMemo } from "./vendor/htm-preact.js";
-import { KINDS } from "./asks.js";
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { KINDS, Out } from "./asks.js";
 import { overview, setWire } from "./feed.js";
 import { join, pane } from "./thread.js";
 
 const WIRE_SHOWN = 50; // while it moves: nobody reads more; all of it once it is paused
 const TICK_MS = 500; // of what is told in whole seconds
+
+// Rendered anew only when one of its props has changed. (A vnode that `useMemo` keeps would do, but
+// keeps its parents too, and with them all rows that there ever were.)
+export const memo = (of) =>
+	function (props) {
+		this.shouldComponentUpdate = (next) => Object.keys(next).some((each) => next[each] !== this.props[each]);
+		return html`<${of} ...${props} />`;
+	};
 
 // The proxy's clock; while it is looked at, the caller is rendered anew with it.
 export function useNow(looked) {
@@ -22,61 +30,49 @@ export function useNow(looked) {
 export const some = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 function span(ms, digits = 1) {
-	if (ms < 1000 && digits) return `${Math.max(0, Math.round(ms))} ms`;
 	const seconds = Math.max(0, ms) / 1000;
-	if (seconds < 60) return `${digits ? seconds.toFixed(1) : Math.floor(seconds)} s`;
 	const minutes = Math.floor(seconds / 60);
+	if (seconds < 1 && digits) return `${Math.round(seconds * 1000)} ms`;
+	if (!minutes) return `${digits ? seconds.toFixed(1) : Math.floor(seconds)} s`;
 	return minutes < 60 ? `${minutes} min ${Math.floor(seconds) % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 // Of what still grows: digits that fly by tell nobody anything.
 export const since = (ms) => span(ms, 0);
 
-function bytes(count) {
-	if (count < 1024) return `${count} B`;
-	return count < 1048576 ? `${(count / 1024).toFixed(1)} KiB` : `${(count / 1048576).toFixed(1)} MiB`;
-}
-
-const short = (count) => (count < 1000 ? count : `${(count / 1000).toFixed(count < 10000 ? 1 : 0)}k`);
+const short = new Intl.NumberFormat("en", { notation: "compact" }).format;
 
 const sorted = (section, by) => Object.entries(section).sort((a, b) => by(a) - by(b));
 
-function Panel({ title, count, aside, empty, children }) {
+function Panel({ title, rows, count = rows.length, aside, none, note }) {
 	const name = title.split(" ")[0].toLowerCase();
 	return html`<section class="panel ${name}" aria-labelledby="h-${name}">
-		<header><h2 id="h-${name}">${title}</h2>${count ? html`<span class="count">${count}</span>` : null}<span class="aside">${aside}</span></header>
-		<div class="body" tabindex="0" role="group" aria-labelledby="h-${name}">
-			${empty && html`<p class="empty">${empty}</p>`}<ul>${children}</ul>
-		</div>
+		<header><h2 id="h-${name}">${title}</h2>${count > 0 && html`<span class="count">${count}</span>`}<span class="aside">${aside}</span></header>
+		<div class="body" tabindex="0" role="group" aria-labelledby="h-${name}"><ul>${rows}</ul>${(note || !rows.length) && html`<p class="empty">${note || none}</p>`}</div>
 	</section>`;
 }
 
 function Where({ id }) {
 	const here = pane.id === id;
 	if (!id) return html`<span></span>`; // of no thread
-	return html`<span class="where"><code class="id" title=${id}>${id.length > 12 ? `…${id.slice(-8)}` : id}</code>
+	return html`<span class="where"><code class="id" title=${id}>…${id.slice(-8)}</code>
 		<button class="small" disabled=${here} onClick=${() => join(id)}>${here ? "Joined" : "Join"}</button></span>`;
 }
 
-function Copy({ text }) {
-	const [done, setDone] = useState(false);
-	const copy = async () => {
-		if (!navigator.clipboard) return prompt("Trace id", text); // a page over plain HTTP has none
-		await navigator.clipboard.writeText(text);
-		setDone(true);
-	};
-	return html`<button class="small" title=${text} onClick=${copy}>${done ? "Copied" : "Copy id"}</button>`;
+async function copy({ target }) {
+	if (!navigator.clipboard) return prompt("Trace id", target.title); // a page over plain HTTP has none
+	await navigator.clipboard.writeText(target.title);
+	target.textContent = "Copied";
 }
 
 export function Trace({ row: { trace, thread }, running }) {
 	const { jaegerUrl, coreService } = overview.top;
 	if (!trace) return html`<span class="dim" title="This turn is not sampled">no trace</span>`;
 	if (running) return html`<span class="dim later" title=${trace}>trace<span> appears when it ends</span></span>`;
-	if (!jaegerUrl) return html`<${Copy} text=${trace} />`;
+	if (!jaegerUrl) return html`<button class="small" title=${trace} onClick=${copy}>Copy id</button>`;
 	const tags = encodeURIComponent(JSON.stringify({ "gen_ai.conversation.id": thread }));
 	const search = `${jaegerUrl}/search?service=${encodeURIComponent(coreService)}&tags=${tags}&lookback=2d&limit=100`;
-	return html`<a href="${jaegerUrl}/trace/${trace}" target="_blank" rel="noreferrer">Trace</a>
-		<a class="dim" href=${search} target="_blank" rel="noreferrer" title="All turns of this thread in Jaeger">all</a>`;
+	return html`<${Out} href="${jaegerUrl}/trace/${trace}">Trace<//><${Out} class="dim" href=${search} title="All turns of this thread in Jaeger">all<//>`;
 }
 
 const SPLIT = ["model", "tool", "human"];
@@ -85,7 +81,7 @@ const LEGEND = html`<span class="legend">${SPLIT.map((kind) => html`<span><i cla
 function Lane({ split, scaleMs }) {
 	const total = split.reduce((sum, ms) => sum + ms, 0) || 1;
 	const words = SPLIT.map((kind, i) => `${kind} ${span(split[i])}`).join(", ");
-	const width = scaleMs ? Math.max(2, Math.min(100, (100 * total) / scaleMs)) : 100;
+	const width = scaleMs ? Math.max(2, (100 * total) / scaleMs) : 100;
 	return html`<span class="lane" role="img" aria-label=${words} title=${words}>
 		${SPLIT.map((kind, i) => split[i] > 0 && html`<i class=${kind} style=${{ width: `${(width * split[i]) / total}%` }}></i>`)}
 	</span>`;
@@ -93,7 +89,7 @@ function Lane({ split, scaleMs }) {
 
 function Turn({ id, row, does, ms, running, children }) {
 	const [came, went] = row.tokens;
-	return html`<li class="row turn" data-thread=${row.thread} data-turn=${id}>
+	return html`<li class=${pane.id === row.thread ? "row turn here" : "row turn"} data-thread=${row.thread} data-turn=${id}>
 		${does}
 		<span class="grow" title="${row.client} ${row.model}"><b>${row.client || "unknown"}</b> <span class="dim">${row.model}</span></span>
 		<${Where} id=${row.thread} />
@@ -104,34 +100,36 @@ function Turn({ id, row, does, ms, running, children }) {
 	</li>`;
 }
 
-export function Needs() {
+export const Needs = memo(() => {
 	const list = sorted(overview.needs, ([, row]) => row.sinceMs);
 	const now = useNow(list.length > 0);
-	const empty = list.length ? "" : "Nothing waits for a human. An approval that does shows here, and in this page's title.";
-	return html`<${Panel} title="Needs you" count=${list.length} empty=${empty}>${list.map(([id, row]) => html`<li key=${id} class="row need" data-thread=${row.thread} data-turn=${row.turn} data-request=${id}>
+	const rows = list.map(([id, row]) => html`<li key=${id} class="row need" data-thread=${row.thread} data-turn=${row.turn} data-request=${id}>
 		<b class="cut" title=${row.kind}>${(KINDS[row.kind] || [row.kind])[0]}</b>
 		<span class="grow">${row.client || "nobody here"}</span>
 		<${Where} id=${row.thread} />
 		<time class="num wait">${since(now - row.sinceMs)}</time>
-	</li>`)}<//>`;
-}
+	</li>`);
+	return html`<${Panel} title="Needs you" rows=${rows} none="Nothing waits for a human. An approval that does shows here, and in this page's title." />`;
+});
 
 const DOES = { model: "thinking", human: "waits for a human" };
 
-export function Live() {
+export const Live = memo(() => {
 	const list = sorted(overview.live, ([, row]) => row.startMs);
 	const { turns } = overview.top;
 	const now = useNow(list.length > 0);
 	const scaleMs = Math.max(10000, ...list.map(([, row]) => now - row.startMs));
-	const empty = list.length ? "" : html`No turn runs. Begin one: <b>New thread</b>, or connect any client to <code>${location.host}</code>.`;
-	const aside = html`${turns > list.length ? `first ${list.length} shown` : ""}${LEGEND}`;
-	return html`<${Panel} title="Live turns" count=${turns} aside=${aside} empty=${empty}>${list.map(([id, row]) => {
+	const rows = list.map(([id, row]) => {
 		const split = [...row.split];
 		split[SPLIT.indexOf(row.now)] += now - row.atMs; // what went by since belongs to what it does now
 		const does = html`<span class="does cut ${row.now}">${row.now === "tool" ? row.tool : DOES[row.now]}</span>`;
 		return html`<${Turn} key=${id} id=${id} row=${row} does=${does} ms=${since(now - row.startMs)} running><${Lane} split=${split} scaleMs=${scaleMs} /><//>`;
-	})}<//>`;
-}
+	});
+	const none = html`No turn runs. Begin one: <b>New thread</b>, or connect any client to <code>${location.host}</code>.`;
+	return html`<${Panel} title="Live turns" rows=${rows} count=${turns} aside=${html`${first(list, turns)}${LEGEND}`} none=${none} />`;
+});
+
+const first = ({ length }, all) => all > length && `first ${length} shown`;
 
 function Select({ label, set, list, of }) {
 	const options = [...new Set(list.map(([, row]) => row[of]).filter(Boolean))].sort();
@@ -140,41 +138,38 @@ function Select({ label, set, list, of }) {
 	</select>`;
 }
 
-// Made anew only when it has changed: two hundred of them are looked at four times a second.
-function Ended({ id, row }) {
+const Ended = memo(({ id, row }) => {
 	const { status, error } = row;
-	return useMemo(() => {
-		const does = html`<span class="status cut ${status}" title="${status} ${error}">${status}</span>`;
-		return html`<${Turn} id=${id} row=${row} does=${does} ms=${span(row.endMs - row.startMs)}>
-			<${Lane} split=${row.split} />
-			${error && html`<small class="why ${status}">${error}</small>`}
-		<//>`;
-	}, [row, pane.id === row.thread, overview.top.jaegerUrl]);
-}
+	const does = html`<span class="status cut ${status}" title="${status} ${error}">${status}</span>`;
+	return html`<${Turn} id=${id} row=${row} does=${does} ms=${span(row.endMs - row.startMs)}>
+		<${Lane} split=${row.split} />
+		${error && html`<small class="why ${status}">${error}</small>`}
+	<//>`;
+});
 
-export function Recent() {
+export const Recent = memo(() => {
 	const [client, setClient] = useState("");
 	const [status, setStatus] = useState("");
 	const all = sorted(overview.recent, ([, row]) => -row.endMs);
 	const list = all.filter(([, row]) => (!client || row.client === client) && (!status || row.status === status));
 	const filters = html`<${Select} label="Client" set=${setClient} list=${all} of="client" /><${Select} label="Status" set=${setStatus} list=${all} of="status" />`;
-	const empty = !all.length ? "The last 200 turns stay here, each with where its time went and a link to its trace." : list.length ? "" : "No recent turn fits the filter.";
-	return html`<${Panel} title="Recent turns" count=${all.length} aside=${all.length ? filters : ""} empty=${empty}>${list.map(([id, row]) => html`<${Ended} key=${id} id=${id} row=${row} />`)}<//>`;
-}
+	const none = all.length ? "No recent turn fits the filter." : "The last 200 turns stay here, each with where its time went and a link to its trace.";
+	const rows = list.map(([id, row]) => html`<${Ended} key=${id} id=${id} row=${row} joined=${pane.id === row.thread} />`);
+	return html`<${Panel} title="Recent turns" rows=${rows} count=${all.length} aside=${all.length > 0 && filters} none=${none} />`;
+});
 
-export function Clients() {
-	const list = sorted(overview.clients, ([id]) => id);
-	const { clients } = overview.top;
-	const empty = list.length ? "" : "Nobody is connected. This page is no client until you join a thread.";
-	return html`<${Panel} title="Clients" count=${clients} aside=${clients > list.length ? `first ${list.length} shown` : ""} empty=${empty}>${list.map(([id, row]) => html`<li key=${id} class="row" data-connection=${id}>
+export const Clients = memo(() => {
+	const rows = sorted(overview.clients, ([id]) => id).map(([id, row]) => html`<li key=${id} class="row" data-connection=${id}>
 		<b class="cut">${row.name || "not initialized"}</b>
 		<span class="dim cut">${row.version}</span>
 		<span class="grow dim">${row.peer}</span>
-		${row.state !== "ok" && html`<span class="status failed">${row.state}</span>`}
+		<span>${row.state !== "ok" && html`<span class="status failed">${row.state}</span>`}</span>
 		<span class="num" title="requests in flight">${row.inFlight} in flight</span>
-		<span class="num" title="queued for it">${bytes(row.queueBytes)}</span>
-	</li>`)}<//>`;
-}
+		<span class="num" title="queued for it">${short(row.queueBytes)}B</span>
+	</li>`);
+	const { clients } = overview.top;
+	return html`<${Panel} title="Clients" rows=${rows} count=${clients} aside=${first(rows, clients)} none="Nobody is connected. This page is no client until you join a thread." />`;
+});
 
 // A stream of deltas is one row. Newest first.
 function runs(rows, most) {
@@ -190,7 +185,7 @@ function runs(rows, most) {
 	return shown;
 }
 
-export function Wire() {
+export const Wire = memo(() => {
 	const [text, setText] = useState("");
 	const { wire, wireOn, skipped } = overview;
 	const wanted = text.trim().toLowerCase();
@@ -199,16 +194,15 @@ export function Wire() {
 	const tools = html`<input type="search" aria-label="Filter the wire" placeholder="Filter" value=${text} onInput=${(event) => setText(event.target.value)} />
 		<button class="small" aria-pressed=${wireOn} onClick=${() => setWire(!wireOn)}>${wireOn ? "Pause" : "Go"}</button>`;
 	const none = wire.length ? "No message fits the filter." : wireOn ? "Messages show here as they pass: method, size, time, never what they say." : "Stopped. Go shows what passes from now on.";
-	const empty = !list.length ? none : skipped ? `${skipped} not shown: too many at once.` : "";
-	return html`<${Panel} title="Wire" count=${wire.length} aside=${tools} empty=${empty}>
-		${list.map((row) => html`<li key=${row.id} class="row" data-connection=${row.connection}>
-			<span class="dim" title=${row.way === "in" ? "from a client" : "to clients"}>${row.way === "in" ? "→" : "←"}</span>
-			<code class="grow">${row.method}${row.times > 1 && html` <b>×${row.times}</b>`}</code>
-			${row.error && html`<span class="status failed">${row.error}</span>`}
-			<span class="dim num" title="connection">${row.connection}</span>
-			<span class="num">${row.ms === null ? "" : span(row.ms)}</span>
-			<span class="num">${bytes(row.bytes)}</span>
-		</li>`)}
-		${wireOn && list.length === WIRE_SHOWN && html`<li class="empty">Pause shows all of the last 1,000.</li>`}
-	<//>`;
-}
+	const rows = list.map((row) => html`<li class="row" data-connection=${row.connection}>
+		<span class="dim" title=${row.way === "in" ? "from a client" : "to clients"}>${row.way === "in" ? "→" : "←"}</span>
+		<code class="grow">${row.method}${row.times > 1 && html` <b>×${row.times}</b>`}</code>
+		<span>${row.error && html`<span class="status failed">${row.error}</span>`}</span>
+		<span class="dim num" title="connection">${row.connection}</span>
+		<span class="num">${row.ms === null ? "" : span(row.ms)}</span>
+		<span class="num">${short(row.bytes)}B</span>
+	</li>`);
+	const more = list.length === WIRE_SHOWN && "Pause shows all of the last 1,000.";
+	const note = [wireOn && more, list.length && skipped && `${skipped} not shown: too many at once.`].filter(Boolean).join(" ");
+	return html`<${Panel} title="Wire" rows=${rows} count=${wire.length} aside=${tools} none=${none} note=${note} />`;
+});

@@ -8,9 +8,9 @@ const ITEM_CHARS = 200000; // of one text; beyond it the beginning goes
 const RETRY_MS = 1000;
 const KEYBOARD_MS = 500; // an approval that has just appeared takes no key
 
-const fresh = () => ({ id: "", model: "", provider: "", cwd: "", items: [], asks: [], turn: "", last: "", note: "", link: "none" });
+const FRESH = { id: "", model: "", provider: "", cwd: "", items: [], asks: [], turn: "", last: "", note: "" };
 
-export let pane = fresh();
+export let pane = { ...FRESH, link: "none" };
 let socket = null;
 let waiting = new Map();
 let nextId = 1;
@@ -22,9 +22,7 @@ function set(values) {
 	tell();
 }
 
-function say(message) {
-	if (socket && socket.readyState === 1) socket.send(JSON.stringify(message));
-}
+const say = (message) => socket?.readyState === 1 && socket.send(JSON.stringify(message));
 
 function ask(method, params) {
 	const id = nextId++;
@@ -33,59 +31,51 @@ function ask(method, params) {
 }
 
 function open() {
-	if (socket && socket.readyState < 2) return socket.ready;
-	const at = new URL("./", location.href.replace(/^http/, "ws"));
-	const opened = token() ? new WebSocket(at, [`bearer.${token()}`]) : new WebSocket(at);
+	if (socket?.readyState < 2) return socket.ready;
+	const opened = new WebSocket(new URL("./", location.href.replace(/^http/, "ws")), token() ? [`bearer.${token()}`] : []);
 	socket = opened;
 	set({ link: "connecting" });
+	opened.onmessage = (event) => take(JSON.parse(event.data));
 	opened.ready = new Promise((done, failed) => {
-		opened.onopen = async () => {
-			try {
-				const clientInfo = { name: "console", title: "trace-proxy console", version: "1" };
-				await ask("initialize", { clientInfo, capabilities: { experimentalApi: true } });
-				say({ method: "initialized" });
-				set({ link: "open" });
-				done();
-			} catch (error) {
-				failed(error);
-			}
+		opened.onopen = () => {
+			const clientInfo = { name: "console", version: "1" };
+			ask("initialize", { clientInfo, capabilities: { experimentalApi: true } }).then(done, failed);
 		};
-		opened.onclose = (event) => {
-			failed(new Error(event.reason || "the connection was closed"));
-			closed(opened);
+		opened.onclose = ({ reason }) => {
+			failed(new Error(reason || "the connection was closed"));
+			if (opened === socket) closed();
 		};
+	}).then(() => {
+		say({ method: "initialized" });
+		set({ link: "open" });
 	});
 	opened.ready.catch(() => {});
-	opened.onmessage = (event) => take(JSON.parse(event.data));
 	return opened.ready;
 }
 
-function closed(which) {
-	if (which !== socket) return;
+function closed() {
 	socket = null;
 	for (const { failed } of waiting.values()) failed(new Error("the connection was lost"));
 	waiting = new Map();
 	if (!wanted) return set({ link: "none" });
 	set({ link: "lost", asks: [] });
+	again(wanted);
+}
+
+function again(id) {
 	clearTimeout(retry);
-	retry = setTimeout(() => join(wanted), RETRY_MS);
+	retry = setTimeout(() => wanted === id && join(id), RETRY_MS);
 }
 
-function take(message) {
-	if (message.method === undefined) {
-		const asked = waiting.get(message.id);
-		waiting.delete(message.id);
-		if (!asked) return;
-		if (message.error) asked.failed(Object.assign(new Error(message.error.message), message.error));
-		else asked.done(message.result);
-	} else if (message.id !== undefined) {
-		asked(message);
-	} else {
-		told(message.method, message.params || {});
-	}
+function take({ id, method, params, result, error }) {
+	if (method !== undefined) return id === undefined ? told(method, params || {}) : asked(id, method, params);
+	const { done, failed } = waiting.get(id) || {};
+	waiting.delete(id);
+	if (error) failed?.(Object.assign(new Error(error.message), error));
+	else done?.(result);
 }
 
-function asked({ id, method, params }) {
+function asked(id, method, params) {
 	if ((params?.threadId ?? params?.conversationId) !== pane.id) return;
 	const since = performance.now();
 	set({ asks: [...pane.asks.filter((each) => each.id !== id), { id, method, params, since }] });
@@ -93,39 +83,40 @@ function asked({ id, method, params }) {
 
 const clip = (text) => (text.length > ITEM_CHARS ? `… ${text.slice(-ITEM_CHARS)}` : text);
 
+const known = (id) => pane.items.findLast((each) => each.id === id);
+
 function put(item) {
-	const at = pane.items.findIndex((each) => each.id === item.id);
-	const items = pane.items.slice(-ITEMS);
-	if (at < 0) items.push(item);
-	else items[items.findIndex((each) => each.id === item.id)] = { ...pane.items[at], ...item };
-	set({ items });
+	const before = known(item.id);
+	const after = { ...before, ...item };
+	set({ items: before ? pane.items.map((each) => (each === before ? after : each)) : [...pane.items, after].slice(-ITEMS) });
 }
 
 function grow(id, member, text, type) {
-	const known = pane.items.find((each) => each.id === id) || { id, type, [member]: "" };
-	put({ ...known, [member]: clip((known[member] || "") + text) });
+	const before = known(id) || { id, type };
+	put({ ...before, [member]: clip((before[member] || "") + text) });
 }
 
 function told(method, params) {
-	if (params.threadId !== pane.id) return;
+	const { threadId, turnId, itemId, delta, turn, item } = params;
+	if (threadId !== pane.id) return;
 	switch (method) {
 		case "turn/started":
-			return set({ turn: params.turn.id, last: params.turn.id, note: "" });
+			return set({ turn: turn.id, last: turn.id, note: "" });
 		case "turn/completed":
-			return ended(params.turn);
+			return ended(turn);
 		case "item/started":
 		case "item/completed":
-			contradicted(params.item);
-			return put(params.item);
+			contradicted(item);
+			return put(item);
 		case "item/agentMessage/delta":
-			return grow(params.itemId, "text", params.delta, "agentMessage");
+			return grow(itemId, "text", delta, "agentMessage");
 		case "item/commandExecution/outputDelta":
-			return grow(params.itemId, "aggregatedOutput", params.delta, "commandExecution");
+			return grow(itemId, "aggregatedOutput", delta, "commandExecution");
 		case "item/reasoning/summaryTextDelta":
 		case "item/reasoning/textDelta":
-			return grow(params.itemId, "thought", params.delta, "reasoning");
+			return grow(itemId, "thought", delta, "reasoning");
 		case "turn/diff/updated":
-			return put({ id: `diff ${params.turnId}`, type: "turnDiff", diff: clip(params.diff || "") });
+			return put({ id: `diff ${turnId}`, type: "turnDiff", diff: clip(params.diff || "") });
 		case "serverRequest/resolved":
 			return resolved(params.requestId);
 		case "error":
@@ -140,58 +131,53 @@ function end({ id, status, error }) {
 	return [{ id: `end ${id}`, type: "turnEnd", status, text }];
 }
 
+const WITHDRAWN = "Withdrawn: the turn is over.";
+
 function ended(turn) {
 	end(turn).forEach(put);
-	const asks = pane.asks.map((each) => (each.mine ? each : { ...each, over: "Withdrawn: the turn is over." }));
-	set({ turn: "", last: turn.id, note: "", asks: asks.filter((each) => !each.mine) });
+	const asks = pane.asks.filter((each) => !each.mine).map((each) => ({ over: WITHDRAWN, ...each }));
+	set({ turn: "", last: turn.id, note: "", asks });
 }
+
+const change = (request, values) => set({ asks: pane.asks.map((each) => (each.id === request.id ? { ...each, ...values } : each)) });
+
+export const dismiss = (request) => set({ asks: pane.asks.filter((each) => each.id !== request.id) });
+
+const decided = new Map();
 
 // The first answer counts: here somebody else's did, or ours.
 function resolved(id) {
 	const found = pane.asks.find((each) => each.id === id);
-	if (!found) return;
-	if (found.mine) {
-		decided.set(found.params.itemId, found.mine);
-		return set({ asks: pane.asks.filter((each) => each !== found) });
-	}
-	const over = pane.turn ? "Another client answered first." : "Withdrawn: the turn is over.";
-	set({ asks: pane.asks.map((each) => (each === found ? { ...each, over: each.over || over } : each)) });
+	if (!found?.mine) return found && change(found, { over: found.over || (pane.turn ? "Another client answered first." : WITHDRAWN) });
+	decided.set(found.params.itemId, found.mine);
+	dismiss(found);
 }
 
-const decided = new Map();
-
-function contradicted(item) {
-	const mine = decided.get(item.id);
-	if (!mine || item.status === "inProgress") return;
-	decided.delete(item.id);
-	if (/^A/.test(mine) === (item.status === "declined")) set({ note: "Another client answered first; your answer did not count." });
+function contradicted({ id, status }) {
+	const mine = decided.get(id);
+	if (!mine || status === "inProgress") return;
+	decided.delete(id);
+	if (/^A/.test(mine) === (status === "declined")) set({ note: "Another client answered first; your answer did not count." });
 }
 
 export function decide(request, label, result, byKeyboard) {
 	if (request.mine || request.over) return;
 	if (byKeyboard && performance.now() - request.since < KEYBOARD_MS) return;
 	say({ id: request.id, result });
-	set({ asks: pane.asks.map((each) => (each.id === request.id ? { ...each, mine: label } : each)) });
+	change(request, { mine: label });
 }
 
-export function dismiss(request) {
-	set({ asks: pane.asks.filter((each) => each.id !== request.id) });
-}
-
-function show(result) {
-	const { thread } = result;
-	wanted = thread.id;
+function show({ thread, ...rest }) {
 	const turns = thread.turns || [];
-	const running = turns.find((turn) => turn.status === "inProgress");
-	const last = turns[turns.length - 1];
+	wanted = thread.id;
 	set({
 		id: thread.id,
-		model: result.model || thread.model || "",
-		provider: result.modelProvider || thread.modelProvider || "",
-		cwd: result.cwd || thread.cwd || "",
+		model: rest.model || thread.model || "",
+		provider: rest.modelProvider || thread.modelProvider || "",
+		cwd: rest.cwd || thread.cwd || "",
 		items: turns.flatMap((turn) => [...(turn.items || []), ...end(turn)]).slice(-ITEMS),
-		turn: running ? running.id : "",
-		last: last ? last.id : "",
+		turn: turns.find((turn) => turn.status === "inProgress")?.id || "",
+		last: turns.at(-1)?.id || "",
 		note: "",
 	});
 }
@@ -202,51 +188,43 @@ async function loaded(id, method, params) {
 		if (pane.id && pane.id !== id) leaveThread();
 		if (id) set({ id });
 		show(await ask(method, params));
-		return true;
 	} catch (error) {
-		if (pane.link === "lost") return true; // it tries again
-		set({ note: words(error) });
-		return !(error.data && error.data.retryable);
+		if (pane.link === "lost") return; // it tries again
+		note(error);
+		if (id && error.data?.retryable) again(id);
 	}
 }
 
-const words = (error) =>
-	error.data && error.data.reason === "draining" ? "The proxy is draining: it takes no new work." : error.message;
+const note = (error) => set({ note: error.data?.reason === "draining" ? "The proxy is draining: it takes no new work." : error.message });
 
 export const newThread = () => loaded("", "thread/start", {});
 
 // Its id is known before the answer: what happens in the thread meanwhile is not lost.
-export async function join(id) {
+export function join(id) {
 	wanted = id;
-	if (await loaded(id, "thread/resume", { threadId: id })) return;
-	clearTimeout(retry);
-	retry = setTimeout(() => wanted === id && join(id), RETRY_MS);
+	loaded(id, "thread/resume", { threadId: id });
 }
 
 function leaveThread() {
-	if (pane.id && pane.link === "open") ask("thread/unsubscribe", { threadId: pane.id }).catch(() => {});
+	if (pane.link === "open") ask("thread/unsubscribe", { threadId: pane.id }).catch(() => {});
 	decided.clear();
-	set({ ...fresh(), link: pane.link });
+	set(FRESH);
 }
 
 export function leave() {
 	wanted = "";
 	leaveThread();
-	if (socket) socket.close(1000);
+	socket?.close(1000);
 }
 
 export async function send(text) {
-	const input = [{ type: "text", text, text_elements: [] }];
 	try {
-		const result = await ask("turn/start", { threadId: pane.id, input });
-		if (pane.last !== result.turn.id) set({ turn: result.turn.id, last: result.turn.id, note: "" });
+		const { turn } = await ask("turn/start", { threadId: pane.id, input: [{ type: "text", text, text_elements: [] }] });
+		if (pane.last !== turn.id) set({ turn: turn.id, last: turn.id, note: "" });
 		return true;
 	} catch (error) {
-		set({ note: words(error) });
-		return false;
+		note(error);
 	}
 }
 
-export function stop() {
-	ask("turn/interrupt", { threadId: pane.id, turnId: pane.turn }).catch((error) => set({ note: error.message }));
-}
+export const stop = () => ask("turn/interrupt", { threadId: pane.id, turnId: pane.turn }).catch(note);
