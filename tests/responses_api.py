@@ -1,7 +1,7 @@
 """A small model endpoint that speaks the Responses API and Chat Completions, for tests.
 
 In a test: `async with ResponsesApi() as api`, then `api.url` and `api.script(Reply(...))`;
-`api.seen` holds what was asked. As a process: `python -m tests.responses_api` prints its
+`api.seen` holds what was asked. As a process: `python -m tests.responses_api [PORT]` prints its
 URL and serves until its stdin ends; `POST /script` takes a JSON list of replies,
 `GET /seen` gives the requests. A request that nothing was scripted for is answered by its
 last text: see `responses_events.reply_to`. A `Raw` is answered byte for byte. It is no model and checks no key.
@@ -61,8 +61,9 @@ class ResponsesApi:
         answer: To a request that nothing was scripted for.
     """
 
-    def __init__(self, answer: Callable[[Json], Reply] = reply_to) -> None:
+    def __init__(self, answer: Callable[[Json], Reply] = reply_to, port: int = 0) -> None:
         self.url = ""
+        self._port = port
         self._answer = answer
         self.seen: list[Seen] = []
         self._replies: deque[Reply | Raw] = deque()
@@ -79,7 +80,7 @@ class ResponsesApi:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}/v1"
@@ -201,7 +202,7 @@ def _error_answer(reply: Reply) -> web.Response:
 
 
 async def _serve() -> None:
-    async with ResponsesApi() as api:
+    async with ResponsesApi(port=int(sys.argv[1]) if sys.argv[1:] else 0) as api:
         sys.stdout.write(api.url + "\n")
         sys.stdout.flush()
         ended = asyncio.Event()

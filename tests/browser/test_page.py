@@ -132,6 +132,50 @@ async def test_how_a_turn_failed_stays_in_its_thread() -> None:
         await watched.says("Thread", "Failed: for a reason")
 
 
+async def test_recent_turns_are_filtered_by_client_and_by_status() -> None:
+    async with (
+        trace_proxy() as proxy,
+        proxy.client() as client,
+        console(proxy.http_url) as watched,
+    ):
+        await client.turn(await client.thread(), "/fail on purpose")
+        await watched.new_thread()
+        await watched.send("hello")
+        recent = watched.region("Recent turns")
+        rows = recent.locator(".row")
+        await expect(rows).to_have_count(2, timeout=WAIT_MS)
+        await recent.get_by_label("Status").select_option("failed")
+        await expect(rows).to_have_count(1)
+        await expect(rows).to_contain_text("failed")
+        await recent.get_by_label("Client").select_option("console")
+        await expect(recent).to_contain_text("No recent turn fits the filter.")
+        await recent.get_by_label("Status").select_option("")
+        await expect(rows).to_have_count(1)
+        await expect(rows).to_contain_text("completed")
+
+
+async def test_who_has_scrolled_up_reads_on_and_who_has_not_sees_the_end() -> None:
+    async with trace_proxy() as proxy, console(proxy.http_url) as watched:
+        await watched.new_thread()
+        await watched.send("/tokens 900")
+        await expect(watched.region("Recent turns").locator(".row")).to_have_count(
+            1, timeout=WAIT_MS
+        )
+        log = watched.region("Thread").get_by_role("log")
+        measured = """(log) => [log.scrollHeight > 2 * log.clientHeight, -log.scrollTop,
+            log.querySelector('.item').getBoundingClientRect().y]"""
+        assert (await log.evaluate(measured))[:2] == [True, 0]
+        await log.evaluate("(log) => { log.scrollTop = -200; }")
+        _, _, before = await log.evaluate(measured)
+        await watched.send("/tokens 900")
+        await expect(watched.region("Recent turns").locator(".row")).to_have_count(
+            2, timeout=WAIT_MS
+        )
+        _, behind, after = await log.evaluate(measured)
+        assert behind > 400
+        assert abs(after - before) < 2
+
+
 async def test_all_of_a_paused_wire_is_there() -> None:
     async with (
         trace_proxy() as proxy,

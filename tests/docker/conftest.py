@@ -62,3 +62,20 @@ def plain(docker: None) -> Iterator[Stack]:
     del docker
     with _project() as stack:
         yield stack
+
+
+MODEL_PORT = 8399
+"""Inside a container's own network: nobody else is there."""
+
+
+@pytest.fixture
+def with_model(docker: None) -> Iterator[Stack]:
+    """What somebody has who wants a model to answer, at an endpoint of these tests."""
+    del docker
+    with _project(
+        CORE_SERVER_ENGINE="openai",
+        CORE_SERVER_MODEL="a-model",
+        OPENAI_API_KEY="k-that-is-passed-on",
+        OPENAI_BASE_URL=f"http://127.0.0.1:{MODEL_PORT}/v1",
+    ) as stack:
+        yield stack

@@ -7,9 +7,11 @@ import shutil
 import socket
 import subprocess
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import aiohttp
@@ -95,6 +97,24 @@ class Stack:
         )
         parsed: dict[str, Any] = json.loads(shown.stdout)[0]
         return parsed
+
+    @contextmanager
+    def beside(self, service: str, *words: str) -> Iterator[str]:
+        """Run `python WORDS` of these tests in the image and the network of a service.
+
+        Gives the first line that it prints; ends when its stdin does.
+        """
+        there = self.container(service)
+        options = ("--rm", "-i", "--network", f"container:{there['Id']}", "--entrypoint", "python")
+        volume = ("-v", f"{ROOT / 'tests'}:/srv/tests:ro", "-w", "/srv")
+        command = ["docker", "run", *options, *volume, there["Image"], *words]
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                yield process.stdout.readline().strip()
+            finally:
+                process.stdin.close()
 
     @property
     def page_url(self) -> str:

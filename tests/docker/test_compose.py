@@ -1,6 +1,7 @@
 """`docker compose up` for real: the first line of the README."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.docker.conftest import OWNER
+from tests.docker.conftest import MODEL_PORT, OWNER
 from tests.docker.stack import BUILD_S, Stack
 from tests.e2e.clients import WebsocketClient, turn_params
 from tests.e2e.proxy import trace_proxy
@@ -146,6 +147,65 @@ async def test_what_the_core_needs_is_passed_on_and_nothing_that_is_not_set(stac
     names = {line.partition("=")[0] for line in shown.splitlines()}
     assert "OPENAI_BASE_URL=http://model.invalid/v1" in shown.splitlines()
     assert names.isdisjoint({"OPENAI_API_KEY", "CORE_SERVER_ENGINE"} - os.environ.keys())
+
+
+WHO_RUNS = """
+import json, pathlib
+found = {}
+for each in pathlib.Path("/proc").glob("[0-9]*"):
+    command = (each / "cmdline").read_bytes().split(b"\\0")
+    if any(word.endswith((b"/trace-proxy", b"core_server")) for word in command):
+        lines = (each / "status").read_text().splitlines()
+        status = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
+        found[each.name] = [status[name] for name in ("Uid", "CapPrm", "CapBnd", "NoNewPrivs")]
+print(json.dumps(found))
+"""
+
+
+async def test_what_runs_is_neither_root_nor_may_become_it_and_writes_to_its_volumes_alone(
+    stack: Stack,
+) -> None:
+    await stack.healthy()
+    inside = ("exec", "-T", "trace-proxy", "python")
+    shown = await asyncio.to_thread(stack.compose, *inside, "-c", WHO_RUNS)
+    processes = json.loads(shown)
+    assert processes
+    for uids, permitted, bounding, privileges in processes.values():
+        assert "0" not in uids.split()
+        assert (int(permitted, 16), int(bounding, 16), privileges) == (0, 0, "1")
+    write = "import pathlib; pathlib.Path('/opt/venv/x').write_text('')"
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        await asyncio.to_thread(stack.compose, *inside, "-c", write)
+
+
+@pytest.mark.parametrize("service", ["trace-proxy", "jaeger"])
+async def test_ports_are_open_to_this_machine_alone_and_logs_have_an_end(
+    stack: Stack, service: str
+) -> None:
+    host = (await asyncio.to_thread(stack.container, service))["HostConfig"]
+    bound = {each["HostIp"] for ports in host["PortBindings"].values() for each in ports}
+    assert bound == {"127.0.0.1"}
+    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["CapDrop"] == ["ALL"]
+
+
+async def test_a_model_is_asked_with_what_the_environment_says(with_model: Stack) -> None:
+    await asyncio.to_thread(lambda: with_model.compose("up", "--build", "-d", timeout_s=BUILD_S))
+    await with_model.healthy()
+    fetch = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{MODEL_PORT}/seen').read().decode())"
+    with with_model.beside("trace-proxy", "-m", "tests.responses_api", str(MODEL_PORT)) as url:
+        assert url == f"http://127.0.0.1:{MODEL_PORT}/v1"
+        async with connected(with_model) as client:
+            await client.turn(await client.thread(), "hello model")
+            done = await client.wait_for("turn/completed")
+        words = ("exec", "-T", "trace-proxy", "python", "-c", fetch)
+        seen = json.loads(await asyncio.to_thread(with_model.compose, *words))
+    assert done["params"]["turn"]["status"] == "completed", done
+    assert seen[0]["headers"]["authorization"] == "Bearer k-that-is-passed-on"
+    assert seen[0]["body"]["model"] == "a-model"
+    logs = await asyncio.to_thread(with_model.compose, "logs", "trace-proxy")
+    assert "k-that-is-passed-on" not in logs
 
 
 async def test_a_stop_in_mid_turn_delivers_it_and_the_next_start_has_its_thread(

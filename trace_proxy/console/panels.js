@@ -134,7 +134,7 @@ const first = ({ length }, all) => all > length && `first ${length} shown`;
 function Select({ label, set, list, of }) {
 	const options = [...new Set(list.map(([, row]) => row[of]).filter(Boolean))].sort();
 	return html`<select aria-label=${label} onChange=${(event) => set(event.target.value)}>
-		<option value="">${label}: all</option>${options.map((each) => html`<option key=${each}>${each}</option>`)}
+		<option value="">${label}: all</option>${options.map((each) => html`<option value=${each}>${each}</option>`)}
 	</select>`;
 }
 
