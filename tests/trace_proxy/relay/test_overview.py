@@ -1,10 +1,12 @@
 """What people may see: rows without content, bounded, told as changes."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trace_proxy.recording import Client, Proxy
+from trace_proxy.protocol import methods
 from trace_proxy.relay import overview
 from trace_proxy.relay.overview import Change, LiveRow, NeedRow, RecentRow, Rows, changed
 
@@ -68,6 +70,20 @@ def test_what_a_turn_does_now_is_its_tool_and_then_the_human_who_is_asked(
     assert live(proxy).now == "tool"
     assert proxy.hub.board.overview.needs() == {}
     proxy.core.notify("item/completed", {**at, "item": {**COMMAND, "status": "completed"}})
+    assert live(proxy).now == "model"
+
+
+@pytest.mark.parametrize("method", sorted(methods.SERVER_REQUESTS))
+def test_a_human_is_waited_for_where_one_is_asked_and_not_where_a_program_answers(
+    proxy: Proxy, client: Client, method: str
+) -> None:
+    proxy.turn(client)
+    proxy.core.ask(7, method, {"threadId": "t", "turnId": "u"})
+    people = method not in methods.OF_PROGRAMS
+    rows = proxy.hub.board.overview.needs().values()
+    assert [isinstance(each, NeedRow) and each.kind for each in rows] == [method] * people
+    assert live(proxy).now == ("human" if people else "model")
+    client.answer(0, {})
     assert live(proxy).now == "model"
 
 

@@ -202,6 +202,29 @@ def test_what_comes_together_is_heard_in_its_order_by_who_should_hear_it(proxy: 
     assert [each["params"].get("delta") for each in two.heard()] == ["c", None]
 
 
+@pytest.mark.parametrize("method", ["execCommandApproval", "applyPatchApproval"])
+def test_an_approval_of_the_first_version_is_asked_of_who_has_joined_its_conversation(
+    proxy: Proxy, method: str
+) -> None:
+    subscriber, other = proxy.client(), proxy.client()
+    thread = proxy.thread(subscriber)
+    for client in (subscriber, other):
+        client.heard()
+    proxy.core.ask(7, method, {"conversationId": thread, "callId": "c"})
+    assert [each["method"] for each in subscriber.heard()] == [method]
+    assert other.heard() == []
+
+
+@pytest.mark.parametrize("params", [{"conversationId": 5}, {"callId": []}, [1], "x", None])
+def test_a_question_whose_params_name_no_thread_is_put_to_everybody(
+    proxy: Proxy, params: Json
+) -> None:
+    client = proxy.client()
+    client.heard()
+    proxy.core.ask(7, "execCommandApproval", params)
+    assert [each["method"] for each in client.heard()] == ["execCommandApproval"]
+
+
 def test_an_answer_between_deltas_keeps_its_place(proxy: Proxy) -> None:
     client = proxy.client()
     thread = proxy.thread(client)
