@@ -33,7 +33,8 @@ MAX_UNKNOWN_BYTES: Final = 64 * 1024
 
 NULL_ID: Final = b"null"
 
-_NEWLINE, _RETURN = b"\n\r"
+NEWLINE, RETURN = b"\n\r"
+"""What must not stand in a line; as numbers, since looking for them takes a tenth of the time."""
 
 _INT64_MAX = 2**63 - 1
 _INT64_MIN = -(2**63)
@@ -385,6 +386,6 @@ def with_version(message: bytes) -> bytes:
 
 def one_line(value: bytes) -> bytes:
     """Valid JSON without line breaks, which it may have between tokens only."""
-    if _NEWLINE in value or _RETURN in value:  # as numbers: a tenth of the time
+    if NEWLINE in value or RETURN in value:
         return value.replace(b"\n", b" ").replace(b"\r", b" ")
     return value

@@ -85,8 +85,20 @@ def format_traceparent(context: SpanContext) -> str:
     return "00-%032x-%016x-%02x" % ids  # noqa: UP031 - half the time of an f-string
 
 
-def trace_member(context: SpanContext) -> bytes:
-    """Write a message's `trace` member, with the comma in front; `tracestate` if there is one."""
+def opening_of(trace_id: int) -> bytes:
+    """The beginning of a `trace` member, up to the span's id."""
+    return b',"trace":{"traceparent":"00-%032x-' % trace_id
+
+
+def trace_member(context: SpanContext, opening: bytes = b"") -> bytes:
+    """Write a message's `trace` member, with the comma in front; `tracestate` if there is one.
+
+    Args:
+        context: Whose.
+        opening: `opening_of` its trace, where that was made before; empty otherwise.
+    """
+    if opening and not context.state:
+        return b'%b%016x-%02x"}' % (opening, context.span_id, context.flags)
     ids = (context.trace_id, context.span_id, context.flags)
     if not context.state:
         return b',"trace":{"traceparent":"00-%032x-%016x-%02x"}' % ids

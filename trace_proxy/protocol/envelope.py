@@ -154,8 +154,12 @@ def _decode_together(lines: list[bytes]) -> list[CoreMessage] | None:
         return None
     if len(messages) != len(lines):
         return None
-    nameless = [each for each in messages if each.method is UNSET]
-    return messages if all(map(_is_response, nameless)) else None
+    for each in messages:
+        if each.method is UNSET and not (
+            each.id is not UNSET and (each.result is UNSET) is not (each.error is UNSET)
+        ):  # as `_is_response`, without a call for each of a thousand lines
+            return None
+    return messages
 
 
 def _is_response(message: CoreMessage) -> bool:
@@ -247,7 +251,8 @@ def request(core_id: int, method: bytes, params: bytes | None, trace: bytes = b"
     """
     if params is None:
         return b'{"id":%d,"method":%b%b}' % (core_id, method, trace)
-    params = codec.one_line(params)
+    if codec.NEWLINE in params or codec.RETURN in params:
+        params = codec.one_line(params)
     return b'{"id":%d,"method":%b,"params":%b%b}' % (core_id, method, params, trace)
 
 

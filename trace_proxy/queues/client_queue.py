@@ -190,8 +190,11 @@ class ClientQueue:
         """Whole frames to write, in order: at least one, together at most `max_bytes`."""
         taken, self._control = self._control, []
         if self.size_bytes <= max_bytes:
-            taken += self._joined
-            taken += self._frames
+            if taken or self._joined:
+                taken += self._joined
+                taken += self._frames
+            else:  # nearly always: they as they are
+                taken, self._frames = self._frames, taken
             self.clear()
             return taken
         left = max_bytes

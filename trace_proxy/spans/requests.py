@@ -124,14 +124,21 @@ def begin_request(
         ids: Source of ids and of the sampler's decision.
         meta: JSON of its `params._meta`, read where `trace` says nothing.
     """
-    inherited = connection.context
-    said = trace is not None or meta is not None
-    resolution = resolve_raw(trace, inherited, meta) if said else inherited.default
-    context = child_of(resolution, method, ids)
-    if method != "turn/start":
-        return RequestSpan(context, resolution, now_ns, connection.attributes)
-    turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
-    return RequestSpan(context, resolution, now_ns, connection.attributes, turn)
+    inherited, turn, opening = connection.context, None, b""
+    if trace is None and meta is None:
+        resolution, opening = inherited.default, connection.opening
+    else:
+        resolution = resolve_raw(trace, inherited, meta)
+    parent = resolution.parent
+    if parent is None or resolution.sampling is _UNDECIDED:
+        context = child_of(resolution, method, ids)
+    else:  # nearly all: a client that traces
+        sampled = ids.sampled(parent, parent.trace_id, method)
+        flags = parent.flags & RANDOM | sampled
+        context = SpanContext(parent.trace_id, ids.new_span_id(), flags, parent.state)
+    if method == "turn/start":
+        turn = SpanContext(context.trace_id, ids.new_span_id(), context.flags, context.state)
+    return RequestSpan(context, resolution, now_ns, connection.attributes, turn, opening)
 
 
 def child_of(resolution: Resolution, name: str, ids: Ids) -> SpanContext:

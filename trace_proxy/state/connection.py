@@ -10,6 +10,7 @@ import msgspec
 
 from trace_proxy.context.span_record import AttributeValue, SpanContext
 from trace_proxy.context.trace_context import Inherited, Resolution
+from trace_proxy.context.w3c import opening_of
 from trace_proxy.protocol.envelope import CoreMessage
 from trace_proxy.protocol.methods import Traits
 from trace_proxy.queues.admission import Load
@@ -50,6 +51,7 @@ class RequestSpan(msgspec.Struct, frozen=True, gc=False):
         start_ns: Unix nanoseconds.
         attributes: What all requests of its connection share; read, never changed.
         turn: The context of the turn that the request asks for (`turn/start`), else None.
+        opening: Of a `trace` member in its trace, if that is its connection's.
     """
 
     context: SpanContext
@@ -57,6 +59,7 @@ class RequestSpan(msgspec.Struct, frozen=True, gc=False):
     start_ns: int
     attributes: dict[str, AttributeValue]
     turn: SpanContext | None = None
+    opening: bytes = b""
 
 
 class Hop(msgspec.Struct, frozen=True, gc=False):
@@ -138,6 +141,7 @@ class Connection:
         session: What `initialize` agreed, None before it.
         strict: It sent `"jsonrpc":"2.0"` and gets it back.
         context: The trace context of its handshake, resolved once.
+        opening: Of a `trace` member in that trace; empty where each request has its own.
         in_flight: Its unanswered requests, keyed by identity of the pending entry.
         threads: Threads that it is subscribed to.
         handles: Handles it chose, as (opening method, handle), and the core that holds them.
@@ -154,6 +158,7 @@ class Connection:
         "in_flight",
         "key",
         "load",
+        "opening",
         "peer",
         "session",
         "shared",
@@ -165,6 +170,8 @@ class Connection:
         self.key = key
         self.peer = peer
         self.context = context
+        parent = context.default.parent
+        self.opening = b"" if parent is None else opening_of(parent.trace_id)
         self.session: Session | None = None
         self.strict = False
         self.in_flight: dict[int, Pending] = {}

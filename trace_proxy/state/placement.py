@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from trace_proxy.state.core_session import CoreSession, CoreState
 
+_FAILED = CoreState.FAILED  # an attribute of an Enum class costs as much as a call
+
 
 class Placement:
     """Threads to cores."""
@@ -50,10 +52,10 @@ class Placement:
         """
         cores = self._cores
         if len(cores) == 1:
-            return cores[0] if cores[0].state is not CoreState.FAILED else None
+            return cores[0] if cores[0].state is not _FAILED else None
         best: CoreSession | None = None
         for core in cores:
-            if core.state is not CoreState.FAILED and (best is None or core.precedes(best)):
+            if core.state is not _FAILED and (best is None or core.precedes(best)):
                 best = core
         return best
 

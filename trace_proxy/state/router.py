@@ -12,26 +12,30 @@ from trace_proxy.state.connection import Connection, Pending
 
 
 class Router:
-    """The requests in flight at one core, in one epoch."""
+    """The requests in flight at one core, in one epoch.
 
-    __slots__ = ("_next_id", "_pending", "_waiting")
+    Attributes:
+        pending: They, by the id that the core sees; only to be looked at.
+    """
+
+    __slots__ = ("_next_id", "_waiting", "pending")
 
     def __init__(self) -> None:
-        self._pending: dict[int, Pending] = {}
+        self.pending: dict[int, Pending] = {}
         self._waiting: set[int] = set()
         self._next_id = 1
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.pending)
 
     def __repr__(self) -> str:
-        return f"<Router in_flight={len(self._pending)}>"
+        return f"<Router in_flight={len(self.pending)}>"
 
     def admit(self, pending: Pending) -> int:
         """Enter a request; returns the id that the core sees."""
         core_id = self._next_id
         self._next_id = core_id + 1
-        self._pending[core_id] = pending
+        self.pending[core_id] = pending
         pending.core_id = core_id
         if pending.connection is not None:
             pending.connection.in_flight[id(pending)] = pending
@@ -52,7 +56,7 @@ class Router:
 
     def get(self, core_id: int | str) -> Pending | None:
         """A request that is not answered yet."""
-        return self._pending.get(core_id) if isinstance(core_id, int) else None
+        return self.pending.get(core_id) if isinstance(core_id, int) else None
 
     def settle(self, core_id: int | str) -> Pending | None:
         """Take the request that an answer belongs to; None if there is no such request."""
@@ -60,7 +64,7 @@ class Router:
             return None  # ours are integers
         if self._waiting and core_id in self._waiting:
             return None
-        pending = self._pending.pop(core_id, None)
+        pending = self.pending.pop(core_id, None)
         if pending is not None and pending.connection is not None:
             del pending.connection.in_flight[id(pending)]
         return pending
@@ -75,8 +79,8 @@ class Router:
 
     def lose_all(self) -> list[Pending]:
         """Take all of them: the core is gone. In the order they were sent."""
-        lost = list(self._pending.values())
-        self._pending.clear()
+        lost = list(self.pending.values())
+        self.pending.clear()
         self._waiting.clear()
         for pending in lost:
             if pending.connection is not None:
@@ -85,7 +89,7 @@ class Router:
 
     def requests(self) -> list[Pending]:
         """All of them, in the order they were sent."""
-        return list(self._pending.values())
+        return list(self.pending.values())
 
 
 def orphan(connection: Connection) -> list[Pending]:

@@ -269,8 +269,6 @@ class Hub:
                         says.deliver_run()
                     if not take(core, message):
                         return Fault("an answer to no request in flight", len(line))
-                    if len(core.queue):
-                        self.board.pump(core)
                 elif message.id is UNSET:
                     says.notification(core, message, line)
                 else:
@@ -280,6 +278,8 @@ class Hub:
             return self._garbage(core, error)
         finally:
             says.deliver_run()
+            if len(core.queue):  # the answers have made room in its window
+                self.board.pump(core)
         return None
 
     def interrupt(self, turn: Turn) -> None:
@@ -299,8 +299,6 @@ class Hub:
         """A line that can be handed on to nobody; who waits for it must not wait for ever."""
         if error.answers is not None and error.answers.isdigit():  # as our ids are
             self._answers.unusable(core, int(error.answers))
-            if len(core.queue):
-                self.board.pump(core)
         return Fault(str(error), error.size)
 
     def end_turns(self) -> None:

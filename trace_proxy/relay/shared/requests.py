@@ -138,7 +138,9 @@ class Requests:
         if traits.special and self._route_specially(connection, pending, params, core):
             return
         if core is None:
-            core = self._elsewhere(connection, pending, params) or board.placement.choose()
+            if traits.name == "thread/start":
+                core = self._elsewhere(connection, pending, params)
+            core = core or board.placement.choose()
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
@@ -149,8 +151,8 @@ class Requests:
     def _elsewhere(
         self, connection: Connection, pending: Pending, params: bytes | None
     ) -> CoreSession | None:
-        """The other host that shall have the thread that is asked for, if one shall."""
-        if pending.method != "thread/start" or connection.peer.hop:
+        """The other host that shall have the thread that is to begin, if one shall."""
+        if connection.peer.hop:
             return None
         core = self._for_new()
         if core is not None:
@@ -248,7 +250,7 @@ class Requests:
         elif core.url:
             trace = trace_member(self._hop(core, pending, span))
         else:
-            trace = trace_member(span.turn or span.context)
+            trace = trace_member(span.turn or span.context, span.opening)
         core_id = core.router.admit(pending)
         pending.core, pending.lane = core.index, key
         pending.windowed = counts = not traits.overtakes or _overtakes_often(pending.connection)

@@ -136,13 +136,16 @@ class Client(ABC):
     def flush(self) -> None:
         """Write what waits, as far as the transport takes it."""
         self.dirty = False
-        while len(self.queue) and not self.paused:
+        left, paused = len(self.queue), self.paused
+        while left and not paused:
             frames = self.queue.take(WRITE_BYTES)
             data = b"".join(frames)
-            self.written_bytes += len(data)
-            self.written(len(frames), len(data))
+            size = len(data)
+            self.written_bytes += size
+            self.written(len(frames), size)
             self.write(data)
-        if (self.paused or len(self.queue)) and not self.congested:
+            left, paused = len(self.queue), self.paused
+        if (paused or left) and not self.congested:
             self.congested = True
             self._start_writer()
 

@@ -25,6 +25,8 @@ from trace_proxy.state.core_session import CoreSession, CoreState, Fault
 HUNG_TERM_S: Final = 2.0
 """For a hung core to end after TERM; then KILL."""
 
+_DOWN = CoreState.DOWN  # an attribute of an Enum class costs as much as a call
+
 _log = structlog.get_logger("trace_proxy.core")
 
 
@@ -137,7 +139,7 @@ class CoreOwner(ABC):
     def core_lines(self, lines: list[bytes | Oversized]) -> None:
         """Lines of the core."""
         core, metrics = self._core, self._processes.metrics
-        if core.epoch != self._epoch or core.state is CoreState.DOWN or self._faulty:
+        if core.epoch != self._epoch or core.state is _DOWN or self._faulty:
             return
         metrics.messages_from_cores += len(lines)
         metrics.bytes_from_cores += sum(map(len, lines))

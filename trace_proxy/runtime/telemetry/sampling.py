@@ -67,7 +67,7 @@ def sampled_by(sampler: Sampler) -> Sample:
 
 
 def _as_the_parent_or_yes(parent: SpanContext | None, _trace_id: int, _name: str) -> bool:
-    return parent is None or bool(parent.flags & 1)
+    return parent is None or parent.flags & 1 != 0
 
 
 def _as_the_parent(parent: SpanContext | None, _trace_id: int, _name: str) -> bool:

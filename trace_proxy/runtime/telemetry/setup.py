@@ -63,6 +63,8 @@ DEFAULT_BATCH_SIZE = 1_024
 # the console to the trace, and the specification's 5 s would show them nothing.
 DEFAULT_DELAY_MS = 1_000
 
+_bits = random.getrandbits
+
 _log = structlog.get_logger("trace_proxy.telemetry")
 
 
@@ -161,11 +163,11 @@ class Telemetry:
 
     def new_trace_id(self) -> int:
         """128 random bits, never zero (so a root may say so: flag 2 of W3C level 2)."""
-        return random.getrandbits(128) or 1
+        return _bits(128) or 1
 
     def new_span_id(self) -> int:
         """64 random bits, never zero."""
-        return random.getrandbits(64) or 1
+        return _bits(64) or 1
 
     @property
     def spans_exported(self) -> int:
