@@ -146,6 +146,7 @@ class Connection:
         threads: Threads that it is subscribed to.
         handles: Handles it chose, as (opening method, handle), and the core that holds them.
         attributes: Span attributes that all its requests share.
+        near: The place of the core to which its last request went; -1: none.
         load: What it has in flight, for admission.
         shared: Span attributes of its requests that have method, context's source and core in
             common, for `spans.requests`: one object each, so that an exporter encodes it once.
@@ -158,6 +159,7 @@ class Connection:
         "in_flight",
         "key",
         "load",
+        "near",
         "opening",
         "peer",
         "session",
@@ -179,6 +181,7 @@ class Connection:
         self.handles: dict[tuple[str, str], int] = {}
         self.attributes: dict[str, AttributeValue] = {}
         self.load = Load()
+        self.near = -1
         self.shared: dict[SharedBy, dict[str, AttributeValue]] = {}
 
     def __repr__(self) -> str:

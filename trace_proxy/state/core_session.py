@@ -10,7 +10,7 @@ A life is an epoch: ids, answers and server requests of an older one mean nothin
 """
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trace_proxy.queues.core_queue import CoreQueue
 from trace_proxy.state.router import Router
@@ -26,6 +26,10 @@ class CoreState(Enum):
 
 
 _READY = CoreState.READY  # an attribute of an Enum class costs as much as a call
+
+
+SLACK: Final = 8
+"""Requests more than twice those of the other: as many as are handled in one piece."""
 
 
 class Fault(NamedTuple):
@@ -125,6 +129,17 @@ class CoreSession:
             return self.turns < other.turns
         mine, others = len(self.router.pending), len(other.router.pending)
         return mine < others if mine != others else self.threads < other.threads
+
+    def about_as(self, other: "CoreSession") -> bool:
+        """Whether it has no more turns than the other, and about as many requests as that.
+
+        Not exactly as many: what was answered in one piece has just left it.
+        """
+        return (
+            self.state is _READY
+            and self.turns <= other.turns
+            and len(self.router.pending) <= 2 * len(other.router.pending) + SLACK
+        )
 
     @property
     def load(self) -> tuple[int, int, int]:

@@ -45,10 +45,16 @@ class Placement:
         if times > 1:
             self._expected[thread] = (home, times - 1)
 
-    def choose(self) -> CoreSession | None:
+    def choose(self, near: int = -1) -> CoreSession | None:
         """The core for something new: up before starting, then the least loaded.
 
-        None when every core has failed.
+        Args:
+            near: The place of the core where who asks was last, -1 for none. It stays there as
+                long as the load is about the same: what it says in one piece is then answered in
+                one piece.
+
+        Returns:
+            None when every core has failed.
         """
         cores = self._cores
         if len(cores) == 1:
@@ -57,7 +63,10 @@ class Placement:
         for core in cores:
             if core.state is not _FAILED and (best is None or core.precedes(best)):
                 best = core
-        return best
+        if best is None or not 0 <= near < len(cores):
+            return best
+        last = cores[near]
+        return last if last.about_as(best) else best
 
     def place(self, thread: str, core: CoreSession) -> None:
         """Make `core` the thread's home."""

@@ -3,8 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trace_proxy.protocol import methods
 from trace_proxy.queues.core_queue import CoreQueue, CoreQueueBounds
-from trace_proxy.state.core_session import CoreSession, CoreState
+from trace_proxy.state.connection import Pending
+from trace_proxy.state.core_session import SLACK, CoreSession, CoreState
 from trace_proxy.state.placement import Placement
 
 
@@ -39,6 +41,35 @@ def test_the_only_core_is_chosen_unless_it_has_failed() -> None:
     assert placement.choose() is core
     core.state = CoreState.FAILED
     assert placement.choose() is None
+
+
+def ask(core: CoreSession, requests: int) -> None:
+    for _ in range(requests):
+        core.router.admit(Pending(None, b"1", methods.traits("model/list"), 1))
+
+
+def test_who_was_at_a_core_stays_there_while_it_has_about_as_much_to_do() -> None:
+    one, two = pool = cores(CoreState.READY, CoreState.READY)
+    placement = Placement(pool)
+    ask(one, SLACK)
+    assert placement.choose(near=0) is one
+    assert placement.choose() is placement.choose(near=1) is two
+    ask(one, 1)
+    assert placement.choose(near=0) is two
+    ask(two, 1)
+    assert placement.choose(near=0) is one, "twice as much, and what comes in one piece"
+
+
+def test_nobody_stays_at_a_core_that_is_not_up_runs_more_turns_or_is_another_hosts() -> None:
+    one, two = pool = cores(CoreState.READY, CoreState.READY)
+    placement = Placement(pool)
+    one.turns = 1
+    assert placement.choose(near=0) is two
+    one.turns, one.state = 0, CoreState.STARTING
+    assert placement.choose(near=0) is two
+    assert placement.choose(near=2) is two
+    two.state = CoreState.FAILED
+    assert placement.choose(near=0) is placement.choose(near=1) is one
 
 
 def test_a_thread_is_placed_moved_and_forgotten() -> None:

@@ -140,10 +140,12 @@ class Requests:
         if core is None:
             if traits.name == "thread/start":
                 core = self._elsewhere(connection, pending, params)
-            core = core or board.placement.choose()
+            if core is None:
+                core = board.placement.choose(-1 if traits.new_work else connection.near)
         if core is None:
             board.refuse(pending, refusal.NO_CORE)
             return
+        connection.near = core.index
         if traits.about_turns and pending.thread is not None and not core.url:
             self._note(pending, pending.thread, core)
         self.dispatch(core, connection.key, pending, params)
