@@ -71,7 +71,7 @@ class Router:
 
     def take_waiting(self, which: Callable[[Pending], bool]) -> list[Pending]:
         """Take those of some clients' requests that the core has never been given."""
-        waiting = [(each, self._pending[each]) for each in sorted(self._waiting)]
+        waiting = [(each, self.pending[each]) for each in sorted(self._waiting)]
         mine = [(core_id, each) for core_id, each in waiting if each.connection and which(each)]
         for core_id, _ in mine:
             self.withdraw(core_id)
