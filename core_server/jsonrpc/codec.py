@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from core_server.jsonrpc import codes
-from core_server.jsonrpc.depth import is_deeper, openings
+from core_server.jsonrpc.depth import has_more, is_deeper, openings
 from core_server.jsonrpc.framing import HEAD_BYTES
 from core_server.jsonrpc.messages import Message
 
@@ -22,8 +22,9 @@ MAX_DEPTH: Final = 128
 """Deeper documents come from attackers; our own are below 16, the reference's below 32."""
 
 MAX_OPENINGS: Final = 2**20
-"""Brackets that open in one message. Each costs a decoder as much as thirty bytes of text, so
-they and not its bytes are what others wait for. Data of 16 MiB has half as many."""
+"""Arrays and objects of one message. Each costs a decoder as much as thirty bytes of text, so
+they and not its bytes are what others wait for. Data of 16 MiB has half as many; what a text
+quotes is not counted."""
 
 MAX_MEMBERS: Final = 64
 """Of a message; seven mean something, and each other one costs a step of Python."""
@@ -92,7 +93,7 @@ def decode(data: bytes) -> Message:
     """
     size = len(data)
     opened = openings(data) if size > _SHALLOW_BYTES else 0
-    if opened > MAX_OPENINGS:
+    if opened > MAX_OPENINGS and has_more(data, MAX_OPENINGS):
         raise _too_many_brackets(data)
     message = _decoded(data)
     try:

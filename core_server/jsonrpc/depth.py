@@ -30,6 +30,18 @@ def openings(document: bytes) -> int:
     return document.count(b"{") + document.count(b"[")
 
 
+def has_more(document: bytes, limit: int) -> bool:
+    """Whether valid JSON has more than so many arrays and objects; a string holds none."""
+    marks, opened, inside = _marks(document), 0, 0
+    for at in range(0, len(marks), _PAGE):
+        parts = marks[at : at + _PAGE].split(b'"')
+        opened += sum(part.count(b"[") for part in parts[inside::2])
+        if opened > limit:
+            return True
+        inside = (inside + len(parts) - 1) % 2
+    return False
+
+
 def is_deeper(document: bytes, limit: int) -> bool:
     """Whether valid JSON has more than `limit` levels of arrays and objects."""
     return _climbs_over(_marks(document), limit)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core_server.jsonrpc import codec
-from core_server.jsonrpc.depth import is_deeper
+from core_server.jsonrpc.depth import has_more, is_deeper
 from core_server.jsonrpc.messages import Kind
 from tests.json_values import JSON_VALUES
 
@@ -324,13 +324,15 @@ def test_as_much_as_may_be_is_taken() -> None:
     assert codec.decode(head + b"[" + brackets + b"1]}").method == "m"
     members = b"".join(b',"%d":[]' % each for each in range(codec.MAX_MEMBERS - 3))
     assert codec.decode(head + b"1" + members + b"}").method == "m"
+    quoted = b'"' + codec.MAX_OPENINGS * rb"{\"[]\\" + b'"'
+    assert codec.decode(head + quoted + b"}").method == "m"
     unknown = b'"' + b"x" * (codec.MAX_UNKNOWN_BYTES - 40) + b'"'
     assert codec.decode(head + b'1,"x":' + unknown + b"}").method == "m"
 
 
-def depth_in_text(document: str) -> int:
-    """The oracle for long documents: one character after the other."""
-    level = deepest = 0
+def depth_in_text(document: str) -> tuple[int, int]:
+    """The oracle for long documents, one character after the other: depth, and how many open."""
+    level = deepest = opened = 0
     inside = escaped = False
     for char in document:
         if escaped:
@@ -340,11 +342,11 @@ def depth_in_text(document: str) -> int:
         elif char == '"':
             inside = True
         elif char in "[{":
-            level += 1
+            level, opened = level + 1, opened + 1
             deepest = max(deepest, level)
         elif char in "]}":
             level -= 1
-    return deepest
+    return deepest, opened
 
 
 @given(st.integers(0, 2**32), st.integers(1, 10), st.integers(2_000, 9_000))
@@ -362,6 +364,8 @@ def test_the_depth_of_long_documents_is_known_exactly(seed: int, bias: int, step
         else:
             text.append(dice.choice(['"[",', '"",', '"\\"]",', '"\\\\",', '"]{}[",']))
     document = "".join(text) + "1" + "]" * level
-    deepest = depth_in_text(document)
+    deepest, opened = depth_in_text(document)
+    assert not has_more(document.encode(), opened)
+    assert has_more(document.encode(), opened - 1)
     assert not is_deeper(document.encode(), deepest)
     assert is_deeper(document.encode(), deepest - 1)
