@@ -99,10 +99,12 @@ def decode(data: bytes) -> Message:
     try:
         if not data.isascii():
             data.decode()
-        _require_meaning(message)
+        usual = _is_usual(message, size)
+        if not usual:
+            _require_meaning(message)
         if opened > MAX_DEPTH and is_deeper(data, MAX_DEPTH):
             raise _too_deep(_readable_id(message))
-        unknown_bytes = _unknown_bytes(message, size)
+        unknown_bytes = 0 if usual else _unknown_bytes(message, size)
         if unknown_bytes:
             _look_at_members(message, data, unknown_bytes)
     except UnicodeDecodeError:
@@ -126,6 +128,24 @@ def _decoded(data: bytes) -> Message:
         raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}", known) from None
     except RecursionError:
         raise _too_deep(NULL_ID) from None
+
+
+_USUAL_BYTES: Final = (
+    len(b'{"id":,"method":"","params":}'),
+    len(b'{"id": , "method": "", "params": }'),
+)
+"""Of a request without its values; compact, and with a blank after each colon and comma."""
+
+
+def _is_usual(message: Message, size: int) -> bool:
+    """Whether it is a request whose id, method and params account for every byte.
+
+    Nearly all are, and there is nothing more to be asked about them: where the blanks are
+    there is no room for a member that means something.
+    """
+    if message.id is UNSET or message.method is UNSET or message.params is UNSET:
+        return False
+    return size - len(message.id) - len(message.method) - len(message.params) in _USUAL_BYTES
 
 
 def _require_meaning(message: Message) -> None:
