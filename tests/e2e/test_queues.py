@@ -148,6 +148,9 @@ async def test_the_whole_proxy_has_its_own_bound() -> None:
         for _ in range(10):
             await one.begin("account/read", {})
         assert (await one.error("model/list")).code == -32001
+        for _ in range(3):  # half is the other's, and he leaves half of that
+            assert await other.request("model/list") == {}
+            await other.begin("account/read", {})
         assert (await other.error("model/list")).code == -32001
 
 
