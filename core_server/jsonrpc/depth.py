@@ -96,13 +96,18 @@ def _leads(brackets: bytes) -> tuple[int, int]:
 @cache
 def _tables() -> tuple[list[int], list[int]]:
     """For sixteen brackets as the machine reads them: where they lead, and the peak on the way."""
-    rises, peaks = [0] * (1 << _BLOCK), [0] * (1 << _BLOCK)
     byte_rise, byte_peak = _of_bytes()
-    for first in range(256):
-        for second in range(256):
-            entry = int.from_bytes(bytes((first, second)), sys.byteorder)
-            rises[entry] = byte_rise[first] + byte_rise[second]
-            peaks[entry] = max(byte_peak[first], byte_rise[first] + byte_peak[second])
+    of_bytes = list(zip(byte_rise, byte_peak, strict=True))
+    little = sys.byteorder == "little"  # then the second byte is the higher one
+    rises: list[int] = []
+    peaks: list[int] = []
+    for rise, peak in of_bytes:  # whole rows: whoever comes first waits for it
+        if little:
+            rises += [first_rise + rise for first_rise in byte_rise]
+            peaks += [b if (b := first_rise + peak) > a else a for first_rise, a in of_bytes]
+        else:
+            rises += [rise + second_rise for second_rise in byte_rise]
+            peaks += [b if (b := rise + second_peak) > peak else peak for second_peak in byte_peak]
     return rises, peaks
 
 
