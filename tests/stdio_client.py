@@ -149,10 +149,10 @@ class StdioClient:
         return await self.answer(self.begin(method, params, **more))
 
     async def initialize(self, *, experimental: bool = False, **info: str) -> Json:
-        """The handshake."""
+        """The handshake; a core on a server has loaded its library and connected before it answers."""
         client = {"name": "test-client", "version": "1.2.3", **info}
         params: Json = {"clientInfo": client, "capabilities": {"experimentalApi": experimental}}
-        result = await self.request("initialize", params)
+        result = await self.answer(self.begin("initialize", params), timeout_s=60.0)
         self.notify("initialized")
         return result
 
