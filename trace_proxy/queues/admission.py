@@ -8,7 +8,8 @@ Nobody fills the proxy's bounds and shuts the others out:
     who has none under way    is admitted while there is room; a large one not to the last eighth
     who has some              while all that it has is no more than what is left free then
 
-So one connection gets half, two get a third each, and who comes finds as much.
+So one connection gets half, two get a third each, and who comes finds as much. Who is
+alone may have all.
 Queues have their own modules: `core_queue` in front of a core, `client_queue` in front of a client.
 """
 
@@ -61,6 +62,9 @@ class Admission:
 
     Args:
         bounds: How much may be in flight.
+
+    Attributes:
+        alone: Whether one connection is all there is, and need leave nothing to others.
     """
 
     def __init__(self, bounds: AdmissionBounds) -> None:
@@ -68,6 +72,7 @@ class Admission:
         self._connection_bytes = bounds.connection_max_bytes
         self._proxy_requests = bounds.proxy_max_requests
         self._proxy_bytes = bounds.proxy_max_bytes
+        self.alone = False
         self.requests = 0
         self.size_bytes = 0
 
@@ -101,9 +106,12 @@ class Admission:
             return _CONNECTION_COUNT
         if load.size_bytes + size_bytes > self._connection_bytes:
             return _CONNECTION_BYTES
-        if load.requests >= self._proxy_requests - self.requests:
+        to_leave, to_leave_bytes = load.requests, load.size_bytes + size_bytes
+        if self.alone:
+            to_leave = to_leave_bytes = 0
+        if self._proxy_requests - self.requests <= to_leave:
             return _PROXY_COUNT
-        return _PROXY_BYTES if load.size_bytes + size_bytes > free_bytes else None
+        return _PROXY_BYTES if free_bytes < to_leave_bytes else None
 
     def release(self, load: Load, size_bytes: int) -> None:
         """Count a request out: answered, failed, or it will never be.

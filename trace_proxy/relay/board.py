@@ -133,6 +133,16 @@ class Board:
             for turn in self.turns
         )
 
+    def joined(self, connection: Connection) -> None:
+        """A client has connected."""
+        self.connections[connection.key] = connection
+        self.admission.alone = len(self.connections) == 1
+
+    def left(self, connection: Connection) -> None:
+        """A client is gone."""
+        del self.connections[connection.key]
+        self.admission.alone = len(self.connections) == 1
+
     def session(self, index: int) -> CoreSession | None:
         """The core or other host of this index; None for a host that is gone."""
         return self.cores[index] if index < len(self.cores) else self.peers.get(index)

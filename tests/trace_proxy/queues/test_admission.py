@@ -177,3 +177,15 @@ def test_one_alone_still_has_two_messages_of_the_full_size_under_way() -> None:
     admission, load = Admission(AdmissionBounds()), Load()
     assert admission.admit(load, 16 * 2**20) is None
     assert admission.admit(load, 16 * 2**20) is None
+
+
+def test_who_is_alone_may_have_all() -> None:
+    admission = Admission(AdmissionBounds(proxy_max_requests=10, proxy_max_bytes=5_000))
+    admission.alone = True
+    load = Load()
+    assert [admission.admit(load, 100) for _ in range(10)] == [None] * 10
+    assert admission.admit(load, 100) is not None
+    for _ in range(9):
+        admission.release(load, 100)
+    assert admission.admit(load, 4_900) is None
+    assert admission.admit(load, 1) is not None

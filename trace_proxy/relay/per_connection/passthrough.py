@@ -111,7 +111,7 @@ class PassThrough:
         self._next_key += 1
         connection.attributes.update(request_spans.attributes_of(connection))
         core = CoreSession(connection.key, CoreQueue(self._lane_bounds))
-        self.board.connections[connection.key] = connection
+        self.board.joined(connection)
         self.board.cores.append(core)
         pair = self.pairs[connection.key] = Pair(connection, core)
         self._watches[connection.key] = _WATCHES[self._program or Program.CODEX](
@@ -250,7 +250,7 @@ class PassThrough:
     def _part(self, connection: Connection) -> tuple[Pair, Watch]:
         """Forget a client that has left, and with it its core."""
         board, pair = self.board, self.pairs.pop(connection.key)
-        del board.connections[connection.key]
+        board.left(connection)
         board.cores.remove(pair.core)
         for thread in board.subscribers.leave(connection):
             if not board.subscribers.has(thread):

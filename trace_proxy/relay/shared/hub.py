@@ -129,7 +129,7 @@ class Hub:
         connection = Connection(self._next_key, peer, context)
         self._next_key += 1
         connection.attributes = request_spans.attributes_of(connection)
-        self.board.connections[connection.key] = connection
+        self.board.joined(connection)
         return connection
 
     def client_message(self, connection: Connection, data: bytes, now_ns: int) -> None:
@@ -167,7 +167,7 @@ class Hub:
             board.settled(pending, error=request_spans.CONNECTION_LOST)
         orphan(connection)
         self._withdraw(connection)
-        del board.connections[connection.key]
+        board.left(connection)
         board.initialized.pop(connection.key, None)
         board.server_requests.leave(connection)
         board.subscribers.leave(connection)
@@ -227,7 +227,7 @@ class Hub:
 
     def tick(self, now_s: float, now_ns: int) -> None:
         """Some time has passed: cores have read more, threads have moved to other hosts."""
-        alone = len(self.board.connections) == 1
+        alone = self.board.admission.alone
         for core in self.board.cores:
             if core.queue.tick(alone=alone):
                 self.board.pump(core)

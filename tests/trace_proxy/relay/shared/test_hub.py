@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.trace_proxy.recording import Proxy
+from tests.trace_proxy.recording import Client, Proxy
 from trace_proxy.drain import Drain
 from trace_proxy.queues.admission import AdmissionBounds
 from trace_proxy.queues.core_queue import CoreQueueBounds
@@ -150,6 +150,26 @@ def test_a_message_over_the_limit_is_answered_under_its_id() -> None:
     assert answer["id"] == "x"
     assert answer["error"]["code"] == -32600
     assert answer["error"]["data"] == {"reason": "messageTooLarge", "limitBytes": 100}
+
+
+def test_the_bounds_of_all_are_shared_while_there_are_others() -> None:
+    proxy = Proxy(admission=AdmissionBounds(proxy_max_requests=4)).up()
+    one = proxy.client()
+    assert shed_of(one, 5) == 1
+    for asked in proxy.core.got():
+        proxy.core.answer(asked["id"], {})
+    one.heard()
+    other = proxy.client()
+    assert (shed_of(one, 5), shed_of(other, 2)) == (3, 1)
+    one.leave()
+    assert shed_of(other, 5) == 2
+
+
+def shed_of(client: Client, requests: int) -> int:
+    """How many of its requests are not admitted."""
+    for each in range(requests):
+        client.request(f"{requests}.{each}", "thread/list")
+    return sum("error" in answer for answer in client.heard())
 
 
 def test_what_is_over_a_bound_is_shed_at_once_and_later_ones_pass() -> None:
