@@ -286,7 +286,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="of the neighbour, a round")
     parser.add_argument("--rounds", type=int, default=5, help="proxies for each abuse")
     parser.add_argument("--only", default="", help="kinds of abuse with this in their name")
-    parser.add_argument("--attack", choices=ABUSES, help="only be this client, of --url")
+    parser.add_argument(
+        "--attack", choices=ABUSES, metavar="KIND", help="only be this client, of --url"
+    )
     parser.add_argument("--url", help="of a proxy")
     options = parser.parse_args()
     if options.attack:
