@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from tests.jaeger.conftest import IMAGE
 from trace_proxy.access.policy import OPEN_PATHS
@@ -47,41 +48,8 @@ CLOSING_S: Final = 7
 """What the drain allows: interrupt 2 s, Close 1 s, children 2 s, spans 2 s."""
 
 
-def parse_yaml(lines: list[str], anchors: dict[str, Any], indent: int = 0) -> Any:
-    """The YAML that compose.yaml keeps to: mappings, lists of scalars, merges, JSON for all else.
-
-    Consumes `lines`, which have neither comments nor empty lines.
-    """
-    if lines[0].lstrip().startswith("- "):
-        values = []
-        while lines and lines[0].startswith(" " * indent + "- "):
-            values.append(json.loads(lines.pop(0).strip()[2:]))
-        return values
-    mapping: dict[str, Any] = {}
-    while lines and len(lines[0]) - len(lines[0].lstrip()) == indent:
-        key, _, rest = lines.pop(0).strip().partition(":")
-        rest = rest.strip()
-        if key == "<<":
-            mapping |= anchors[rest.removeprefix("*")]
-        elif rest and rest[0] != "&":
-            mapping[key] = parse_scalar(rest)
-        else:
-            mapping[key] = parse_yaml(lines, anchors, len(lines[0]) - len(lines[0].lstrip()))
-            anchors[rest.removeprefix("&")] = mapping[key]
-    assert not lines or len(lines[0]) - len(lines[0].lstrip()) < indent, lines[0]
-    return mapping
-
-
-def parse_scalar(text: str) -> Any:
-    """JSON, or a word that needs no quotes."""
-    word = re.fullmatch(r"[./\w]*[a-z./]", text) and text not in {"true", "null"}
-    return text if word else json.loads(text)
-
-
 def compose() -> dict[str, Any]:
-    text = (ROOT / "compose.yaml").read_text()
-    lines = [line for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
-    parsed = parse_yaml(lines, {})
+    parsed = yaml.safe_load((ROOT / "compose.yaml").read_text())
     assert isinstance(parsed, dict)
     return parsed
 
