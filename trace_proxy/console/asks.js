@@ -47,9 +47,6 @@ export const KINDS = {
 	applyPatchApproval: ["Change files", "Change these files?", ["fileChanges"], reviews],
 };
 
-// Elsewhere, in a tab of its own that does not know where it came from.
-export const Out = (props) => html`<a target="_blank" rel="noreferrer" ...${props} />`;
-
 export function Diff({ text }) {
 	const kind = (line) => ({ "+": "add", "-": "cut", "@": "hunk" })[line[0]] || "";
 	return html`<pre class="diff">${text.trimEnd().split("\n").map((line) => html`<span class=${kind(line)}>${line}${"\n"}</span>`)}</pre>`;

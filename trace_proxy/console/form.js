@@ -1,13 +1,12 @@
 // What a core or an MCP server wants to know, as a form or a link; loaded when it is first asked.
 
 import { html } from "./vendor/htm-preact.js";
-import { Out } from "./asks.js";
 import { decide } from "./thread.js";
 
 // It is opened by whoever wants to, never by itself.
 function Link({ url }) {
 	const { protocol, host } = URL.canParse(url) ? new URL(url) : {};
-	return /^https?:$/.test(protocol) ? html`<p>Opens <b>${host}</b>: <${Out} href=${url}>${url}<//></p>` : html`<p><code>${url}</code></p>`;
+	return /^https?:$/.test(protocol) ? html`<p>Opens <b>${host}</b>: <a target="_blank" rel="noreferrer" href=${url}>${url}</a></p>` : html`<p><code>${url}</code></p>`;
 }
 
 const FORMATS = { email: "email", uri: "url", date: "date", "date-time": "datetime-local" };

@@ -1,9 +1,12 @@
 // The overview's panels: what waits, runs, ran, who is here, what is said. No content, ever.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
-import { KINDS, Out } from "./asks.js";
+import { KINDS } from "./asks.js";
 import { overview, setWire } from "./feed.js";
 import { join, pane } from "./thread.js";
+
+// Elsewhere, in a tab of its own that does not know where it came from.
+const Out = (props) => html`<a target="_blank" rel="noreferrer" ...${props} />`;
 
 const WIRE_SHOWN = 50; // while it moves: nobody reads more; all of it once it is paused
 const TICK_MS = 500; // of what is told in whole seconds
