@@ -306,7 +306,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the boundary: this is an answer as well
             self._fail(call, error)
         else:
-            unwritten = partial(_unwritten, call.id)
+            unwritten = None if reply.written is None else partial(_unwritten, call.id)
             self._outbox.post(line, call.lane, reply.written, unwritten, firm=True)
         if reply.then is not None:
             try:

@@ -164,9 +164,8 @@ class CoreQueue:
         if not counts:
             return self._put_free(key, line, lane)
         size = len(line)
-        if (
-            lane is None
-        ):  # whatever others have waiting: it is one, and `Admission` bounds them all
+        if lane is None:
+            # Whatever others have waiting: it is one, and `Admission` bounds them all.
             lane = self._lanes[key] = self._round[key] = _Lane()
         elif (
             self._requests >= self._bounds.max_messages

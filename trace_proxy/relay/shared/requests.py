@@ -374,7 +374,7 @@ class Requests:
 
     def _notifies_too_much(self, connection: Connection, size: int) -> bool:
         """Nobody answers a notification, so no window holds them back."""
-        if len(self._board.connections) == 1:
+        if self._board.admission.alone:
             return False
         cost_bytes = size + _NOTIFICATION_BYTES
         return self._notifications.handle(connection.key, cost_bytes, self._board.clock_s) > 0

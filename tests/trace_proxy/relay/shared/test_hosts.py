@@ -59,13 +59,19 @@ def test_nothing_new_goes_to_a_host_that_ends_or_that_nobody_can_reach(other: Js
     assert placed(fleet(row(HERE, 9), other), 2) == [HERE, HERE]
 
 
+def host_that_is_asked(proxy: Proxy) -> Core:
+    """The other host, connected and greeted."""
+    there = Core(proxy, proxy.effects.peers_opened[-1])
+    there.start(greet=False)
+    there.answer(there.got()[-1]["id"], GREETING)
+    return there
+
+
 def test_a_thread_that_was_started_elsewhere_is_heard_here() -> None:
     proxy = fleet(row(HERE, 1), row(THERE))
     client = proxy.client()
     client.request(7, "thread/start")
-    there = Core(proxy, proxy.effects.peers_opened[-1])
-    there.start(greet=False)
-    there.answer(there.got()[-1]["id"], GREETING)
+    there = host_that_is_asked(proxy)
     asked = there.got()[-1]
     there.answer(asked["id"], {"thread": {"id": "t"}, "model": "m"})
     there.notify("thread/name/updated", {"threadId": "t", "threadName": "x"})
@@ -121,9 +127,7 @@ def test_a_thread_that_a_lost_host_may_have_made_is_not_made_twice() -> None:
     proxy = fleet(row(HERE, 1), row(THERE))
     client = proxy.client()
     client.request(1, "thread/start")
-    there = Core(proxy, proxy.effects.peers_opened[-1])
-    there.start(greet=False)
-    there.answer(there.got()[-1]["id"], GREETING)
+    there = host_that_is_asked(proxy)
     assert there.got()[-1]["method"] == "thread/start"
 
     proxy.hub.peer_lost(there.session, proxy.tick())
