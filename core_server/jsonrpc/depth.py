@@ -17,6 +17,7 @@ _BLOCK: Final = 16  # brackets that are looked up at once: a table of 65,536 ent
 _PAGE: Final = 1024  # brackets: so few distinct ones that they are worth to be remembered
 _KNOWN_PAGES: Final = 1024  # of one document: a megabyte
 _NO_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_NO_VALUES: Final = bytes(byte for byte in range(256) if byte not in b'[{,"')
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _OPENS: Final = bytes.maketrans(b"[]", b"10")
 _OPENING: Final = ord("[")
@@ -28,6 +29,12 @@ _Leads = tuple[int, int, int]
 def openings(document: bytes) -> int:
     """How many brackets open, those within strings too: no more levels than that."""
     return document.count(b"{") + document.count(b"[")
+
+
+def values(document: bytes) -> int:
+    """How many values valid JSON has, the empty array or object counting as one of its own."""
+    marks = _unescaped(document).translate(None, _NO_VALUES).replace(b'""', b"")
+    return sum(map(len, marks.split(b'"')[::2]))
 
 
 def has_more(document: bytes, limit: int) -> bool:
@@ -49,9 +56,13 @@ def is_deeper(document: bytes, limit: int) -> bool:
 
 def _marks(document: bytes) -> bytes:
     """Brackets of one kind and quotes, without those that are escaped."""
-    if b"\\" in document:
-        document = document.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return document.translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
+    return _unescaped(document).translate(_ONE_KIND, _NO_MARKS).replace(b'""', b"")
+
+
+def _unescaped(document: bytes) -> bytes:
+    if b"\\" not in document:
+        return document
+    return document.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
 def _climbs_over(marks: bytes, limit: int) -> bool:

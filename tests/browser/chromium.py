@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, TimeoutError, async_playwright  # noqa: A004
 
 REQUIRE = "TRACE_PROXY_REQUIRE_BROWSER"
 
-WAIT_MS = 20_000
+WAIT_MS = 45_000
 """Nothing here takes so long; other work on the machine may."""
 
 _NOT_OURS = ("net::ERR_", "Failed to load resource", "WebSocket connection to")
@@ -111,10 +111,19 @@ async def console(url: str, runner: str | None = None, **options: Any) -> AsyncI
         watched = Watched(page)
         watch(watched, url)
         await page.goto(url)
-        await watched.region("Needs you").wait_for(timeout=WAIT_MS)
+        await _shown(watched)
         yield watched
         await page.close()
     assert watched.faults == []
+
+
+async def _shown(watched: Watched) -> None:
+    try:
+        await watched.region("Needs you").wait_for(timeout=WAIT_MS)
+    except TimeoutError as error:
+        text = await watched.page.locator("body").inner_text()
+        error.add_note(f"asked for {watched.requests}, faults {watched.faults}, shows {text!r}")
+        raise
 
 
 async def hide(page: Page, *, hidden: bool) -> None:

@@ -46,6 +46,16 @@ async def test_the_page_asks_for_the_token_once_and_uses_it_for_both_ways_in(
         assert watched.faults == []
 
 
+async def test_a_refusal_that_comes_before_the_first_frame_is_shown(tmp_path: Path) -> None:
+    slow = "window.requestAnimationFrame = (show) => setTimeout(show, 1000, performance.now())"
+    async with trace_proxy(*guarded(tmp_path)) as proxy, chromium() as browser:
+        page = await browser.new_page()
+        await page.add_init_script(slow)
+        await page.goto(proxy.http_url)
+        asks = page.get_by_text("This proxy asks who you are.")
+        await expect(asks).to_be_visible(timeout=WAIT_MS)
+
+
 async def test_a_token_in_the_address_is_taken_and_erased(tmp_path: Path) -> None:
     async with (
         trace_proxy(*guarded(tmp_path)) as proxy,

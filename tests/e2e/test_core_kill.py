@@ -116,8 +116,8 @@ async def _goes_on(client: StdioClient, thread_id: str) -> None:
     assert done["params"]["turn"]["status"] == "completed"
 
 
-async def test_twenty_kills_lose_nothing_that_was_told(tmp_path: Path) -> None:
-    await _kill_often(tmp_path, 20)
+async def test_ten_kills_lose_nothing_that_was_told(tmp_path: Path) -> None:
+    await _kill_often(tmp_path, 10)
 
 
 @pytest.mark.slow

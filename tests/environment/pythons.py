@@ -1,9 +1,9 @@
-"""Install and smoke-test both programs under every Python that is there, from 3.11 on.
+"""Install and smoke-test both programs under each Python 3.N that is there, from 3.11 on.
 
     python tests/environment/pythons.py [PYTHON…]
 
 Without arguments it looks for `python3.N` in the PATH, in the folders of PATH's real
-programs and below PYENV_ROOT. Each Python gets a fresh environment with the project
+programs and below PYENV_ROOT, and takes the newest of each 3.N. Each Python gets a fresh environment with the project
 installed from this folder as users install it, and runs `smoke.py`. Exits with 1 when one
 fails. CI runs it (see `.ci/run`); a failure names the Python and shows its output.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +26,16 @@ TIMEOUT_S = 600
 
 def main(asked: list[str]) -> int:
     """Try each Python; returns the exit code."""
-    found = {version: path for path in asked or candidates() if (version := version_of(path))}
-    if not found:
+    found: dict[tuple[int, ...], str] = {}
+    for path in asked or candidates():
+        if version := version_of(path):
+            found[version] = path
+    newest = {version[:2]: (version, found[version]) for version in sorted(found)}
+    if not newest:
         sys.stderr.write("no Python 3.11 or newer was found\n")
         return 1
-    failed = [version for version, path in sorted(found.items()) if not works(version, path)]
-    return 1 if failed else 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return 0 if all(list(pool.map(lambda each: works(*each), newest.values()))) else 1
 
 
 def candidates() -> Iterator[str]:
@@ -44,23 +49,23 @@ def candidates() -> Iterator[str]:
             yield from map(str, sorted(folder.glob("python3.[0-9]*")))
 
 
-def version_of(path: str) -> str:
+def version_of(path: str) -> tuple[int, ...]:
     """Its full version where it can be used: new enough, and able to make environments."""
     code = "import ensurepip,sys;print(*sys.version_info[:3],sep='.')"
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
             [path, "-c", code], capture_output=True, text=True, check=False, timeout=30
         )
-        version = done.stdout.strip()
-        parts = version.split(".")
+        parts = done.stdout.strip().split(".")
         numbers = tuple(map(int, parts)) if all(map(str.isdigit, parts)) else ()
         if done.returncode == 0 and numbers >= OLDEST:
-            return version
-    return ""
+            return numbers
+    return ()
 
 
-def works(version: str, path: str) -> bool:
+def works(numbers: tuple[int, ...], path: str) -> bool:
     """Install into a fresh environment and run the smoke test there."""
+    version = ".".join(map(str, numbers))
     folder = Path(tempfile.mkdtemp(prefix=f"python-{version}-"))
     python = str(folder / "env" / "bin" / "python")
     steps = (

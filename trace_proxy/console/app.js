@@ -1,6 +1,6 @@
 // The page: the overview that the proxy tells, and one thread that one may join.
 
-import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect } from "./vendor/htm-preact.js";
 import { follow, overview, setToken, takeToken, token, watch } from "./feed.js";
 import { Clients, Live, Needs, Recent, Wire, since, some, useNow } from "./panels.js";
 import { Pane } from "./pane.js";
@@ -57,12 +57,6 @@ function Overview() {
 }
 
 function Page() {
-	const [, set] = useState(0);
-	useEffect(() => {
-		let asked = 0; // once a frame, however much has come
-		const show = (now) => set(now) || (asked = 0);
-		watch(() => (asked ||= requestAnimationFrame(show)));
-	}, []);
 	const { top, link, needs } = overview;
 	const waiting = Object.keys(needs).length;
 	useEffect(() => {
@@ -77,6 +71,13 @@ function Page() {
 		${asks ? html`<main class="single"><${AskToken} /></main>` : top ? html`<${Overview} />` : html`<main class="single"><p class="empty">${LINKS[link]}</p></main>`}`;
 }
 
+let asked = 0; // once a frame, however much has come
+function show() {
+	asked = 0;
+	render(html`<${Page} />`, document.getElementById("page"));
+}
+
 takeToken();
-render(html`<${Page} />`, document.getElementById("page"));
+watch(() => (asked ||= requestAnimationFrame(show)));
+show();
 follow();

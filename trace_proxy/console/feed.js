@@ -59,18 +59,24 @@ function take(name, { nowMs, top, sections, wire, skipped = 0 }) {
 }
 
 async function read(signal) {
-	const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-	const answer = await fetch(`console/events?wire=${+overview.wireOn}`, { headers, signal, cache: "no-store" });
-	if (!answer.ok) return { 401: "token", 503: "busy" }[answer.status] || "lost";
-	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-	let text = "";
+	const silent = new AbortController();
 	let watchdog = 0;
+	const heard = () => {
+		clearTimeout(watchdog);
+		watchdog = setTimeout(() => silent.abort(), SILENCE_MS);
+	};
+	heard();
 	try {
+		const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+		const either = AbortSignal.any([signal, silent.signal]);
+		const answer = await fetch(`console/events?wire=${+overview.wireOn}`, { headers, signal: either, cache: "no-store" });
+		if (!answer.ok) return { 401: "token", 503: "busy" }[answer.status] || "lost";
+		const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+		let text = "";
 		for (;;) {
-			clearTimeout(watchdog);
-			watchdog = setTimeout(() => reader.cancel().catch(() => {}), SILENCE_MS);
 			const { done, value } = await reader.read();
 			if (done) return "lost";
+			heard();
 			const events = (text + value).split("\n\n");
 			text = events.pop();
 			for (const event of events) {

@@ -7,27 +7,42 @@ waits for. So a client may send so many bytes of large messages a second:
 
     a message costs so much -> large -> handle() -> 0: handle it | else ask again then
 
-What is large is told by what it costs, and 31 KiB of brackets cost as much as half a
-megabyte of text. Small messages are never slowed down, and a large one only by what its own
-client has sent before. It does not know whether there are neighbours: who is alone need not ask.
+What is large is told by what it costs, and 31 KiB of brackets cost as much as a megabyte or
+two of text. Middling ones, from a kilobyte on, have a pace of their own, `MIDDLING` times as
+fast. Small messages are never slowed down, and another only by what its own client has sent
+before. It does not know whether there are neighbours: who is alone need not ask.
 """
 
 from typing import Final
 
-from core_server.jsonrpc.depth import openings
+from core_server.jsonrpc.depth import openings, values
 
 WEIGHED_BYTES: Final = 1024
 """Shorter messages cost what any message does, whatever they say: nobody looks at them."""
 
-ORDINARY_BYTES: Final = 16
-"""An array or object opens so often in ordinary data at most; those cost nothing extra."""
+ORDINARY_BYTES: Final = 12
+"""Ordinary data has one value in so many bytes at most; those cost nothing extra."""
+
+VALUE_BYTES: Final = 96
+"""Of text are read by a core in Python while it reads one value and answers with it."""
 
 OPENING_BYTES: Final = 32
-"""Of text are read while one array or object is: by us, and by a core in Python even 70."""
+"""And where a message is so long that its bytes count anyway, an array or object is as many."""
+
+COUNTED_BYTES: Final = 64 * 1024
+"""In longer ones only brackets are counted, which is quick, those within texts too."""
 
 BURST_S: Final = 1.0
 """So many seconds' worth is let through at once after a quiet time; and a message of any
 size as long as anything of it is left: an image or two."""
+
+MIDDLING: Final = 2
+"""Times as fast as large ones: who sends a file in pieces need not notice. But 31 KiB of numbers
+are read by a core in Python for a millisecond, and without a bound it does nothing else."""
+
+MIDDLING_BURST_S: Final = 1 / 32
+"""So many seconds' worth of those at once: two of the largest, or forty that just count. Who is
+cut and comes back begins anew, so it must not be much."""
 
 ASK_AGAIN_S: Final = 0.25
 """At the latest: all neighbours may have left."""
@@ -43,19 +58,26 @@ def cost_of(message: bytes) -> int:
     size = len(message)
     if size < WEIGHED_BYTES:
         return size
-    extra = OPENING_BYTES * max(0, openings(message) - size // ORDINARY_BYTES)
-    return max(size, min(size + extra, MOST_BYTES))
+    ordinary = size // ORDINARY_BYTES
+    if size > COUNTED_BYTES:
+        extra = OPENING_BYTES * max(0, openings(message) - ordinary)
+        return max(size, min(size + extra, MOST_BYTES))
+    if openings(message) + message.count(b",") <= ordinary:  # those within strings too
+        return size
+    return size + VALUE_BYTES * max(0, values(message) - ordinary)
 
 
 class Pace:
-    """A token bucket for each client that sends large messages; its level may fall below zero.
+    """A token bucket for each client that sends such messages; its level may fall below zero.
 
     Args:
         bytes_per_s: How many bytes of them are handled of each client on average.
+        burst_s: And so many seconds' worth at once.
     """
 
-    def __init__(self, bytes_per_s: int) -> None:
+    def __init__(self, bytes_per_s: int, burst_s: float = BURST_S) -> None:
         self._bytes_per_s = bytes_per_s
+        self._burst_bytes = burst_s * bytes_per_s
         self._levels: dict[int, tuple[float, float]] = {}  # bytes, and when that was
 
     def __repr__(self) -> str:
@@ -63,7 +85,7 @@ class Pace:
         return f"<Pace bytes left={levels}>"
 
     def handle(self, key: int, cost_bytes: int, now_s: float) -> float:
-        """A large message of this client is there.
+        """A message of this client is there.
 
         Args:
             key: Which client.
@@ -74,7 +96,7 @@ class Pace:
             0 when it may be handled now, else the seconds after which to ask again; then
             nothing was counted.
         """
-        full = BURST_S * self._bytes_per_s
+        full = self._burst_bytes
         level, at_s = self._levels.get(key, (full, now_s))
         level = min(full, level + (now_s - at_s) * self._bytes_per_s)
         if level <= 0:

@@ -36,7 +36,7 @@ class Echo:
     def alone(self, client: Client) -> bool:  # noqa: ARG002
         return False
 
-    def large(self, client: Client, size: int) -> float:  # noqa: ARG002
+    def weighs(self, client: Client, size: int) -> float:  # noqa: ARG002
         return 0.0
 
     def oversized(self, client: Client, line: Oversized) -> None:

@@ -54,20 +54,25 @@ def test_everybody_is_let_in_and_never_faster_than_agreed(asks: list[tuple[int, 
 
 
 KIB = 1024
-BRACKETS = [
-    name for name in SHAPES if sum(map(SHAPES[name].piece.count, "[{")) and "scape" not in name
-]
+VALUES = [name for name, (_, piece, _) in SHAPES.items() if "," in piece and len(piece) < 100]
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_is_all_brackets_costs_many_times_its_bytes(name: str) -> None:
+def test_what_is_all_values_costs_more_than_its_bytes(name: str) -> None:
     message = shaped(name, 31 * KIB).encode()
-    cost = cost_of(message)
-    assert cost >= len(message)
-    if name in BRACKETS:
-        assert cost > 64 * KIB
-    elif "[" not in SHAPES[name].piece:
-        assert cost == len(message)
+    if name in VALUES:
+        assert cost_of(message) > 2 * len(message)
+    elif "{" not in SHAPES[name].piece and "[[" not in SHAPES[name].piece:
+        assert cost_of(message) == len(message)
+
+
+def test_a_table_is_data_as_such_and_one_text_within_a_string() -> None:
+    rows = [[row, row * row, True] for row in range(2000)]
+    text = "".join(f"{a},{b},{c}\n" for a, b, c in rows)
+    as_text = msgspec.json.encode({"method": "turn/start", "id": 1, "params": {"text": text}})
+    assert cost_of(as_text) == len(as_text)
+    as_data = msgspec.json.encode({"id": 1, "result": rows})
+    assert cost_of(as_data) > 4 * len(as_data)
 
 
 ORDINARY = [

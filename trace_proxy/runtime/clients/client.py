@@ -37,8 +37,8 @@ class Reader(Protocol):
         """Whether no other client has said anything lately."""
         ...
 
-    def large(self, client: "Client", cost_bytes: int) -> float:
-        """A message that costs much is to be handled; returns for how long it has to wait."""
+    def weighs(self, client: "Client", cost_bytes: int) -> float:
+        """A message that is not small is to be handled; returns for how long it has to wait."""
         ...
 
     def holds(self, client: "Client", size: int) -> None:
@@ -54,7 +54,7 @@ class Client(ABC):
         slow_close_s: How long it gets to take what is queued, and its Close.
 
     Attributes:
-        paced: Whether a large message of it waits for others' sake.
+        paced: Whether a message of it waits for others' sake.
     """
 
     def __init__(self, queue: ClientQueue, slow_close_s: float) -> None:

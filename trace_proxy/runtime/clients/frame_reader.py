@@ -92,8 +92,7 @@ class FrameReader:
         self._client = client
         self._handler = handler
         self._reader = reader
-        self._large_bytes = limits.large_message_bytes
-        self._weighed_bytes = min(WEIGHED_BYTES, self._large_bytes)
+        self._weighed_bytes = min(WEIGHED_BYTES, limits.large_message_bytes)
         self._cost_bytes = 0  # of the first of what was parsed, while that waits
         self._loop = asyncio.get_running_loop()
         self._piece_bytes = 2 * _LEAST_PIECE_BYTES
@@ -175,7 +174,7 @@ class FrameReader:
             if began_s == 0.0 and (self._rest or self._parsed):
                 began_s = time.monotonic()  # nobody asks where this is all there is
             weighs = max(map(len, parsed)) >= self._weighed_bytes
-            if weighs and (wait_s := self._large_wait_s(parsed)):
+            if weighs and (wait_s := self._wait_s(parsed)):
                 return wait_s
             full = self._handler.handle(parsed)
             if full or (len(parsed) == _SLICE and all(map(_is_ping, parsed))):
@@ -198,8 +197,8 @@ class FrameReader:
             parsed, self._parsed = parsed[:_SLICE], parsed[_SLICE:]
         return parsed
 
-    def _large_wait_s(self, parsed: list[Parsed]) -> float:
-        """Seconds until a large message among these may be handled; before it all may."""
+    def _wait_s(self, parsed: list[Parsed]) -> float:
+        """Seconds until one of these that is not small may be handled; before it all may."""
         weighed_bytes = self._weighed_bytes
         self._client.paced = False
         for place, message in enumerate(parsed):
@@ -209,9 +208,7 @@ class FrameReader:
                 return 0.0  # nobody wants it any more, and behind it the peer's Close may come
             cost_bytes = self._cost_bytes or cost_of(message)
             self._cost_bytes = 0
-            if cost_bytes < self._large_bytes:
-                continue
-            wait_s = self._reader.large(self._client, cost_bytes)
+            wait_s = self._reader.weighs(self._client, cost_bytes)
             if wait_s:
                 self._cost_bytes = cost_bytes
                 self._client.paced = True

@@ -12,7 +12,7 @@ import structlog
 
 from core_server.jsonrpc.framing import HEAD_BYTES, Oversized
 from trace_proxy.queues.admission import HeldInput
-from trace_proxy.queues.pace import Pace
+from trace_proxy.queues.pace import MIDDLING, MIDDLING_BURST_S, Pace
 from trace_proxy.relay.board import Board
 from trace_proxy.runtime.clients.client import Client
 from trace_proxy.runtime.clients.clients import Clients
@@ -61,7 +61,10 @@ class Intake:
         self._metrics = metrics
         self._max_message_bytes = limits.max_message_bytes
         self._full = limits.max_in_flight_per_connection
-        self._pace = Pace(limits.large_message_bytes_per_second)
+        self._large_bytes = limits.large_message_bytes
+        large_bytes_per_s = limits.large_message_bytes_per_second
+        self._large = Pace(large_bytes_per_s)
+        self._middling = Pace(MIDDLING * large_bytes_per_s, MIDDLING_BURST_S)
         self._held = HeldInput(limits.max_unfinished_bytes)
         self._loop = asyncio.get_running_loop()
         self._speaker = -1
@@ -115,11 +118,15 @@ class Intake:
         since_s = self._loop.time() - self._speaker_since_s
         return client.key == self._speaker and since_s > LATELY_S
 
-    def large(self, client: Client, cost_bytes: int) -> float:
-        """A message that costs much is to be handled; returns for how long it has to wait."""
+    def weighs(self, client: Client, cost_bytes: int) -> float:
+        """A message that is not small is to be handled; returns for how long it has to wait."""
         if len(self._clients) == 1:
             return 0.0
-        return self._pace.handle(client.key, cost_bytes, self._loop.time())
+        if cost_bytes >= self._large_bytes:
+            return self._large.handle(client.key, cost_bytes, self._loop.time())
+        if self.alone(client):
+            return 0.0
+        return self._middling.handle(client.key, cost_bytes, self._loop.time())
 
     def holds(self, client: Client, size: int) -> None:
         """So much of a client's input is held; where that is too much, the largest goes."""
@@ -132,5 +139,6 @@ class Intake:
 
     def left(self, key: int) -> None:
         """A client is gone."""
-        self._pace.leave(key)
+        self._large.leave(key)
+        self._middling.leave(key)
         self._held.leave(key)

@@ -176,7 +176,7 @@ def _every_place(server: postgres.Server) -> list[Any]:
 
 async def test_a_read_only_server_is_no_place_to_write(server: postgres.Server) -> None:
     url = postgres.in_schema(server.url, "readonly")
-    async with asyncio.timeout(60), opened(url, lease_s=1) as store:
+    async with asyncio.timeout(60), opened(url, lease_s=3) as store:
         await _begin(store)
         server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         server.execute("SELECT pg_reload_conf()")

@@ -66,7 +66,7 @@ class Heard(Peer):
         self.texts: list[bytes] = []
         self.pings = 0
         self.at_once: list[int] = []
-        self.larges: list[int] = []
+        self.weighed: list[int] = []
         self.wait_s: list[float] = []
         self.held: list[int] = []
         self._full = full
@@ -91,11 +91,11 @@ class Heard(Peer):
         assert client is self
         return self.is_alone
 
-    def large(self, client: Client, cost_bytes: int) -> float:
+    def weighs(self, client: Client, cost_bytes: int) -> float:
         assert client is self
         wait_s = self.wait_s.pop() if self.wait_s else 0.0
         if not wait_s:
-            self.larges.append(cost_bytes)
+            self.weighed.append(cost_bytes)
         return wait_s
 
     def holds(self, client: Client, size: int) -> None:
@@ -142,13 +142,13 @@ async def test_what_came_together_is_handled_a_few_at_a_time() -> None:
     assert max(heard.at_once) <= 8
 
 
-async def test_a_large_message_is_seen_wherever_in_the_stream_it_begins() -> None:
+async def test_what_is_not_small_is_seen_wherever_in_the_stream_it_begins() -> None:
     socket, heard = Socket(), Heard()
-    reader = reading(socket, heard, Limits(large_message_bytes=32 * KIB))
-    reader.feed_data(said(b"x" * 65_000) * 20 + said(b"x" * 16_000) * 80)
+    reader = reading(socket, heard)
+    reader.feed_data((said(b"x" * 65_000) + said(b"x" * 1_000) * 40) * 20)
     await socket.all_read()
-    assert len(heard.texts) == 100
-    assert heard.larges == [65_000] * 20
+    assert len(heard.texts) == 20 * 41
+    assert heard.weighed == [65_000] * 20
 
 
 async def test_a_large_message_waits_and_what_stands_before_it_does_not() -> None:
@@ -230,14 +230,15 @@ async def test_some_kib_of_brackets_wait_as_a_large_message_does() -> None:
     text, brackets = b"x" * 8 * KIB, b"[]," * 2700
     reader.feed_data(said(text) * 10)
     await socket.all_read()
-    assert heard.larges == []
+    assert heard.weighed == [len(text)] * 10
+    heard.weighed.clear()
     heard.wait_s = [0.01, 0.01]
     reader.feed_data(said(text) + said(brackets) + said(text))
     await socket.all_read()
     assert heard.texts == [text] * 11 + [brackets, text]
     assert heard.wait_s == [], "it waited twice"
-    assert len(heard.larges) == 1
-    assert heard.larges[0] > 40 * KIB
+    assert heard.weighed[0] == heard.weighed[2] == len(text)
+    assert heard.weighed[1] > 40 * KIB
 
 
 NOTHINGS = {

@@ -49,7 +49,7 @@ class Heard:
         assert client.closing is None
         return self.is_alone
 
-    def large(self, client: Client, cost_bytes: int) -> float:
+    def weighs(self, client: Client, cost_bytes: int) -> float:
         assert client.closing is None
         self.large_bytes.append(cost_bytes)
         self._said.set()
