@@ -23,7 +23,7 @@ WEIGHED_BYTES: Final = 1024
 ORDINARY_BYTES: Final = 12
 """Ordinary data has one value in so many bytes at most; those cost nothing extra."""
 
-VALUE_BYTES: Final = 96
+VALUE_BYTES: Final = 192
 """Of text are read by a core in Python while it reads one value and answers with it."""
 
 OPENING_BYTES: Final = 32
