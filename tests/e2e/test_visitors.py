@@ -183,3 +183,20 @@ async def test_who_hangs_up_before_the_answer_is_no_fault_of_ours() -> None:
                 hasty.sendall(handshake)
         assert (await proxy.get("/healthz"))[0] == 200
         assert proxy.log("http.failed") == []
+
+
+async def test_who_comes_and_goes_without_end_waits_and_others_do_not() -> None:
+    async with trace_proxy("--max-connections-per-ip", "2", core=FAKE) as proxy:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for _ in range(4):
+            async with proxy.client():
+                pass
+        assert loop.time() - began_s > 0.9, "two came at once, two waited for half a second each"
+        host = proxy.http_url.removeprefix("http://")
+        fields = "".join(f"{name}: {value}\r\n" for name, value in GOOD.items())
+        _, leaves = await knock(proxy, f"GET / HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode())
+        leaves.close()  # while it waits
+        async with proxy.client() as client:
+            await client.request("thread/start", {})
+        assert "http.failed" not in proxy.stderr

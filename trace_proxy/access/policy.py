@@ -174,7 +174,7 @@ class ConnectionCount:
 
     def admit(self, ip: str | None) -> Denial | None:
         """Count one in from `ip` (None: a unix socket), or refuse it and count nothing."""
-        key = _key(ip)
+        key = key_of(ip)
         if self._total >= self._max:
             return Denial(
                 503, "max_connections", "Too many connections; try again later.", RETRY_AFTER_S
@@ -193,7 +193,7 @@ class ConnectionCount:
 
     def release(self, ip: str | None) -> None:
         """Count out one that was admitted from `ip`."""
-        key = _key(ip)
+        key = key_of(ip)
         assert self._total > 0, "released a connection that was not admitted"
         assert key is None or self._per_ip[key] > 0, "released for an address that has none"
         self._total -= 1
@@ -203,7 +203,7 @@ class ConnectionCount:
                 del self._per_ip[key]  # or a walk through addresses would fill the memory
 
 
-def _key(ip: str | None) -> str | None:
+def key_of(ip: str | None) -> str | None:
     """One key for an address however it is written: `::ffff:10.0.0.1` is `10.0.0.1`."""
     if ip is None:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from trace_proxy.access.arrivals import Arrivals
 from trace_proxy.access.policy import ConnectionCount
 from trace_proxy.context.trace_context import Handshake, Trust, inherit
 from trace_proxy.drain import SignalName
@@ -192,7 +193,8 @@ class Program:
             max_connections=limits.max_connections + PLAIN_SOCKETS,
             max_connections_per_ip=limits.max_connections_per_ip + PLAIN_SOCKETS,
         )
-        visitors = Visitors(sockets, count, limits.handshake_timeout_s)
+        arrivals = Arrivals(limits.max_connections_per_ip)
+        visitors = Visitors(sockets, count, arrivals, limits.handshake_timeout_s)
         self._sockets = [where for where in config.listen if not isinstance(where, ListenStdio)]
         console = supervisor.console() if config.console else None
         self._listeners = [

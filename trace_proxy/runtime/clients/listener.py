@@ -8,6 +8,7 @@ hear 503 instead of a refused connection.
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,7 @@ class Listener:
         self._propagation = propagation
         self._visitors = visitors
         self._count = visitors.clients
+        self._arrivals = visitors.arrivals
         self._trust = Trust(self._config.tracing.trust_context.value)
         self._door = Door(bound_ips=(), port=0)
         self._runner: web.ServerRunner | None = None
@@ -249,8 +251,9 @@ class Listener:
                 return web.Response(status=404, text="There is nothing here.\n")
 
     async def _upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
-        if not self._house.admits:
-            return _unavailable("The server is draining; reconnect.")
+        closed = self._closed()
+        if closed is not None:
+            return closed
         malformed = handshake.refuse(request)
         if malformed is not None:
             return malformed
@@ -265,10 +268,23 @@ class Listener:
         if refused is not None:
             return self._denial(refused)
         try:
+            wait_s = self._arrivals.comes(address, time.monotonic())
+            if wait_s:
+                await asyncio.sleep(wait_s)
+                closed = self._closed()
+                if closed is not None:
+                    return closed
             peer = msgspec.structs.replace(peer, user=admitted.user)
             return await self._serve(request, peer, admitted)
         finally:
             self._count.release(address)
+
+    def _closed(self) -> web.Response | None:
+        if self._house.admits:
+            return None
+        response = web.Response(status=503, text="The server is draining; reconnect.\n")
+        response.headers["Retry-After"] = RETRY_AFTER_S
+        return response
 
     async def _serve(
         self, request: web.BaseRequest, peer: Peer, identity: Identity
@@ -337,10 +353,6 @@ def _bind_all(addresses: list[tuple[int, str]], port: int) -> list[socket.socket
         bound.append(listening)
         port = listening.getsockname()[1]
     return bound
-
-
-def _unavailable(text: str) -> web.Response:
-    return web.Response(status=503, text=text + "\n", headers={"Retry-After": RETRY_AFTER_S})
 
 
 def _peer(request: web.BaseRequest) -> Peer:

@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from trace_proxy.access.arrivals import Arrivals
 from trace_proxy.access.policy import ConnectionCount, Denial
 
 KEEP_ALIVE_S: Final = 15.0
@@ -42,17 +43,24 @@ class Visitors:
     Args:
         count: How many sockets there may be.
         clients: And how many of them may be clients.
+        arrivals: How fast clients may come.
         handshake_s: For the first request of each.
 
     Attributes:
         clients: As given; who upgrades counts there too.
+        arrivals: As given.
     """
 
     def __init__(
-        self, count: ConnectionCount, clients: ConnectionCount, handshake_s: float
+        self,
+        count: ConnectionCount,
+        clients: ConnectionCount,
+        arrivals: Arrivals,
+        handshake_s: float,
     ) -> None:
         self._count = count
         self.clients = clients
+        self.arrivals = arrivals
         self._handshake_s = handshake_s
         self._turned_away = 0
 
