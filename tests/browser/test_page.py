@@ -184,14 +184,14 @@ async def test_all_of_a_paused_wire_is_there() -> None:
     ):
         wire = watched.region("Wire")
         shown = wire.locator("[data-connection]")
-        while await shown.count() < 50:  # more than 100 at once are not told
+        while await shown.count() < 24:  # more than 100 at once are not told
             await client.request("model/list", {})
         for _ in range(60):
             await client.request("model/list", {})
-        await expect(shown).to_have_count(50)
+        await expect(shown).to_have_count(24)
         await expect(wire).to_contain_text("Pause shows all")
         await wire.get_by_role("button", name="Pause").click()
-        await expect(shown).not_to_have_count(50, timeout=WAIT_MS)
+        await expect(shown).not_to_have_count(24, timeout=WAIT_MS)
 
 
 async def test_a_drain_counts_down_and_takes_no_new_work_but_answers() -> None:

@@ -1,6 +1,6 @@
-// The page: the overview that the proxy tells, and one thread that one may join.
+// The page: the overview, and one thread that one may join.
 
-import { html, render, useEffect } from "./vendor/htm-preact.js";
+import { html, render } from "./vendor/htm-preact.js";
 import { follow, overview, setToken, takeToken, token, watch } from "./feed.js";
 import { Clients, Live, Needs, Recent, Wire, since, some, useNow } from "./panels.js";
 import { Pane } from "./pane.js";
@@ -46,7 +46,7 @@ function AskToken() {
 	</form>`;
 }
 
-// Each part is given what it depends on, and made anew when that has changed.
+// Each part is made anew when what it is given has changed.
 function Overview() {
 	const { top, link, needs, live, recent, clients, wire, wireOn } = overview;
 	const joined = pane.id;
@@ -59,9 +59,7 @@ function Overview() {
 function Page() {
 	const { top, link, needs } = overview;
 	const waiting = Object.keys(needs).length;
-	useEffect(() => {
-		document.title = waiting ? `(${waiting}) trace-proxy` : "trace-proxy";
-	}, [waiting]);
+	document.title = waiting ? `(${waiting}) trace-proxy` : "trace-proxy";
 	const asks = link === "token";
 	return html`<header class="top">
 			<h1><img src="console/icon.svg" alt="" width="22" height="22" /> trace-proxy</h1>

@@ -1,4 +1,4 @@
-// What a core asks a human: all that it is about, and the answers that its kind allows.
+// What a core asks a human: what it is about, and the answers its kind allows.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { decide, dismiss } from "./thread.js";
@@ -36,7 +36,7 @@ const refusals = ({ mode }) => [
 	["Cancel", { action: "cancel" }],
 ];
 
-// In the overview's words, its heading, what else of its params has to be seen, the answers.
+// In the overview's words: its heading, which params have to be seen, the answers.
 export const KINDS = {
 	"item/commandExecution/requestApproval": ["Run a command", "Run this command?", ["kind", "networkApprovalContext", "additionalPermissions"], decisions],
 	"item/fileChange/requestApproval": ["Change files", "Change these files?", [], decisions],

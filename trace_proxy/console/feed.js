@@ -1,5 +1,5 @@
-// The overview as the proxy tells it: one snapshot, then changes, at most four a second.
-// Read by `fetch`, since an EventSource can send no bearer token. Holds no content.
+// The overview as the proxy tells it: one snapshot, then changes. Holds no content.
+// Read by `fetch`, since an EventSource can send no bearer token.
 
 const WIRE_ROWS = 1000;
 const RETRY_MS = 1000;
@@ -61,15 +61,12 @@ function take(name, { nowMs, top, sections, wire, skipped = 0 }) {
 async function read(signal) {
 	const silent = new AbortController();
 	let watchdog = 0;
-	const heard = () => {
-		clearTimeout(watchdog);
-		watchdog = setTimeout(() => silent.abort(), SILENCE_MS);
-	};
+	const heard = () => clearTimeout(watchdog) || (watchdog = setTimeout(() => silent.abort(), SILENCE_MS));
 	heard();
 	try {
 		const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-		const either = AbortSignal.any([signal, silent.signal]);
-		const answer = await fetch(`console/events?wire=${+overview.wireOn}`, { headers, signal: either, cache: "no-store" });
+		const options = { headers, signal: AbortSignal.any([signal, silent.signal]), cache: "no-store" };
+		const answer = await fetch(`console/events?wire=${+overview.wireOn}`, options);
 		if (!answer.ok) return { 401: "token", 503: "busy" }[answer.status] || "lost";
 		const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 		let text = "";

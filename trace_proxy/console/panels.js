@@ -5,21 +5,21 @@ import { KINDS } from "./asks.js";
 import { overview, setWire } from "./feed.js";
 import { join, pane } from "./thread.js";
 
-// Elsewhere, in a tab of its own that does not know where it came from.
+// In a tab of its own that does not know where it came from.
 const Out = (props) => html`<a target="_blank" rel="noreferrer" ...${props} />`;
 
-const WIRE_SHOWN = 50; // while it moves: nobody reads more; all of it once it is paused
+const WIRE_SHOWN = 24; // while it moves; all once it is paused
+const RECENT_SHOWN = 40; // until one asks for all
 const TICK_MS = 500; // of what is told in whole seconds
 
-// Rendered anew only when one of its props has changed. (A vnode that `useMemo` keeps would do, but
-// keeps its parents too, and with them all rows that there ever were.)
+// Rendered anew only when a prop has changed. (`useMemo` would keep all rows there ever were.)
 export const memo = (of) =>
 	function (props) {
 		this.shouldComponentUpdate = (next) => Object.keys(next).some((each) => next[each] !== this.props[each]);
 		return html`<${of} ...${props} />`;
 	};
 
-// The proxy's clock; while it is looked at, the caller is rendered anew with it.
+// The proxy's clock; who looks at it is rendered anew with it.
 export function useNow(looked) {
 	const [, set] = useState(0);
 	useEffect(() => {
@@ -153,12 +153,15 @@ const Ended = memo(({ id, row }) => {
 export const Recent = memo(() => {
 	const [client, setClient] = useState("");
 	const [status, setStatus] = useState("");
+	const [whole, setWhole] = useState(false);
 	const all = sorted(overview.recent, ([, row]) => -row.endMs);
 	const list = all.filter(([, row]) => (!client || row.client === client) && (!status || row.status === status));
 	const filters = html`<${Select} label="Client" set=${setClient} list=${all} of="client" /><${Select} label="Status" set=${setStatus} list=${all} of="status" />`;
 	const none = all.length ? "No recent turn fits the filter." : "The last 200 turns stay here, each with where its time went and a link to its trace.";
-	const rows = list.map(([id, row]) => html`<${Ended} key=${id} id=${id} row=${row} joined=${pane.id === row.thread} />`);
-	return html`<${Panel} title="Recent turns" rows=${rows} count=${all.length} aside=${all.length > 0 && filters} none=${none} />`;
+	const more = !(whole || client || status) && list.length > RECENT_SHOWN;
+	const note = more && html`<button class="small" onClick=${() => setWhole(true)}>Show all ${list.length}</button>`;
+	const rows = (more ? list.slice(0, RECENT_SHOWN) : list).map(([id, row]) => html`<${Ended} key=${id} id=${id} row=${row} joined=${pane.id === row.thread} />`);
+	return html`<${Panel} title="Recent turns" rows=${rows} count=${all.length} aside=${all.length > 0 && filters} none=${none} note=${note} />`;
 });
 
 export const Clients = memo(() => {

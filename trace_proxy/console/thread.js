@@ -1,5 +1,5 @@
 // One joined thread: the page as an ordinary client of the websocket, with its gate and limits.
-// What is kept is bounded, and everything that a model says stays text.
+// What is kept is bounded; what a model says stays text.
 
 import { tell, token } from "./feed.js";
 
@@ -199,7 +199,7 @@ const note = (error) => set({ note: error.data?.reason === "draining" ? "The pro
 
 export const newThread = () => loaded("", "thread/start", {});
 
-// Its id is known before the answer: what happens in the thread meanwhile is not lost.
+// Its id is known before the answer: nothing that happens meanwhile is lost.
 export function join(id) {
 	wanted = id;
 	loaded(id, "thread/resume", { threadId: id });
