@@ -139,7 +139,7 @@ async def test_with_every_bound_at_one_a_client_with_one_request_at_a_time_is_se
     options = [
         f"{option_of(each.name)}={getattr(ones, each.name):g}"
         for each in fields(Limits)
-        if getattr(ones, each.name) == 1
+        if getattr(ones, each.name) == 1 and not each.name.endswith("_s")
     ]
     async with connected(*options) as client:
         for number in range(20):

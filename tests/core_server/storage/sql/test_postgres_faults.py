@@ -26,13 +26,17 @@ from tests import postgres
 from tests.core_server.storage.samples import item_row, thread_row, turn_row
 
 LEASE_S = 10
+PLACES = 12
+"""How many sessions the server takes."""
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
     """A server that these tests may do to what they like; it runs when each begins."""
     postgres.needed()
-    server = postgres.Server(postgres.new_folder(), options=("fsync=off", "max_connections=12"))
+    server = postgres.Server(
+        postgres.new_folder(), options=("fsync=off", f"max_connections={PLACES}")
+    )
     server.create()
     server.start()
     yield server
@@ -155,23 +159,30 @@ async def test_a_host_that_stalls_inside_a_transaction_blocks_nobody_for_long(
 async def test_a_full_server_is_waited_for(server: postgres.Server) -> None:
     url = postgres.in_schema(server.url, "crowded")
     store = open_store(url)
-    held = _every_place(server)
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-        opening = tasks.create_task(store.open())
-        done, _ = await asyncio.wait([opening], timeout=0.3)
-        assert not done
-        for connection in held:
-            connection.close()
+        with _every_place(server):
+            opening = tasks.create_task(store.open())
+            done, _ = await asyncio.wait([opening], timeout=0.3)
+            assert not done
     await store.close()
 
 
-def _every_place(server: postgres.Server) -> list[Any]:
+@contextlib.contextmanager
+def _every_place(server: postgres.Server) -> Iterator[None]:
+    """Hold every place of the server, those of stores too: their sessions are ended."""
     psycopg = pytest.importorskip("psycopg")
-    held = []
-    with contextlib.suppress(psycopg.OperationalError):
-        while True:
-            held.append(psycopg.connect(server.url))
-    return held
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    end += " WHERE application_name = 'core-server'"
+    with contextlib.ExitStack() as held:
+        keeper = held.enter_context(psycopg.connect(server.url, autocommit=True))
+        taken = 1
+        while taken < PLACES:  # a store may be quicker to a place that its session has left
+            keeper.execute(end)
+            with contextlib.suppress(psycopg.OperationalError):
+                while True:
+                    held.enter_context(psycopg.connect(server.url))
+                    taken += 1
+        yield
 
 
 async def test_a_read_only_server_is_no_place_to_write(server: postgres.Server) -> None:
@@ -431,18 +442,10 @@ async def test_a_server_that_is_full_when_a_session_breaks_is_waited_for(
 ) -> None:
     async with asyncio.timeout(60), opened(postgres.in_schema(server.url, "crowd")) as store:
         await _begin(store)
-        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = "
-        pid = server.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'core-server'"
-        )
-        held = _every_place(server)
-        held[0].execute(ours + pid)
-        held += _every_place(server)
-        written = _writing(store)
-        await asyncio.wait([written], timeout=0.5)
-        assert not written.done()
-        for connection in held:
-            connection.close()
+        with _every_place(server):
+            written = _writing(store)
+            await asyncio.wait([written], timeout=0.5)
+            assert not written.done()
 
         await written
 
