@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Request, expect
 
 from tests.browser.chromium import WAIT_MS, console, hide
 from tests.collector import CollectedSpan
@@ -46,7 +46,7 @@ async def test_one_types_it_streams_and_the_link_leads_to_a_trace_that_jaeger_ha
         console(proxy.http_url) as watched,
     ):
         thread = await watched.new_thread()
-        await watched.send("/slow 1")
+        await watched.send("/slow 3")
         live = watched.region("Live turns").locator(f'[data-thread="{thread}"]')
         await expect(live).to_contain_text("thinking", timeout=WAIT_MS)
         await expect(live).to_contain_text("trace appears when it ends")
@@ -54,11 +54,14 @@ async def test_one_types_it_streams_and_the_link_leads_to_a_trace_that_jaeger_ha
         row = watched.region("Recent turns").locator(f'[data-thread="{thread}"]')
         await expect(row).to_contain_text("completed", timeout=WAIT_MS)
         link = row.get_by_role("link", name="Trace", exact=True)
-        async with watched.page.context.expect_page() as opening:
+        # Not the new page's address: another test's containers change the machine's network, and
+        # Chromium then shows an error page in place of what it was about to load.
+        context = watched.page.context
+        async with context.expect_event("request", Request.is_navigation_request) as opening:
             await link.click()
-        opened = await opening.value
-        trace_id = opened.url.rpartition("/")[2]
-        assert opened.url == f"{jaeger.query_url}/trace/{trace_id}"
+        opened = (await opening.value).url
+        trace_id = opened.rpartition("/")[2]
+        assert opened == f"{jaeger.query_url}/trace/{trace_id}"
         spans = await jaeger.trace(trace_id, until=turn_and_request)
         assert {span.trace_id for span in spans} == {trace_id}
         conversation = row.get_by_role("link", name="all", exact=True)
