@@ -13,12 +13,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, TimeoutError, async_playwright  # noqa: A004
+from playwright.async_api import (
+    Browser,
+    Locator,
+    Page,
+    TimeoutError,  # noqa: A004
+    async_playwright,
+    expect,
+)
 
 REQUIRE = "TRACE_PROXY_REQUIRE_BROWSER"
 
 WAIT_MS = 45_000
 """Nothing here takes so long; other work on the machine may."""
+
+expect.set_options(timeout=WAIT_MS)
 
 _NOT_OURS = ("net::ERR_", "Failed to load resource", "WebSocket connection to")
 """What Chromium says by itself when a proxy is stopped under the page."""

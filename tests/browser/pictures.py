@@ -220,7 +220,7 @@ async def busy(shoot: Shoot) -> None:
         await watched.button("Accept").wait_for(timeout=WAIT_MS)
         await shoot(watched, "joined")
         await watched.join(streaming)
-        await expect(watched.region("Thread")).to_contain_text("tick", timeout=WAIT_MS)
+        await expect(watched.region("Thread")).to_contain_text("tick")
         await shoot(watched, "streaming")
         await watched.region("Wire").get_by_role("button", name="Pause").click()
         await watched.region("Recent turns").get_by_label("Status").select_option("failed")
@@ -240,7 +240,7 @@ async def thread(shoot: Shoot) -> None:
         await completed(watched, 3)
         await shoot(watched, "failed")
         await watched.send("/slow 60")
-        await expect(watched.region("Thread")).to_contain_text("tick", timeout=WAIT_MS)
+        await expect(watched.region("Thread")).to_contain_text("tick")
         await watched.button("Stop").click()
         await completed(watched, 4)
         await shoot(watched, "interrupted")
@@ -265,7 +265,7 @@ async def thread(shoot: Shoot) -> None:
 async def completed(watched: Watched, count: int) -> None:
     """Wait until so many turns have ended."""
     rows = watched.region("Recent turns").locator(".row")
-    await expect(rows).to_have_count(count, timeout=WAIT_MS)
+    await expect(rows).to_have_count(count)
 
 
 async def questions(shoot: Shoot) -> None:

@@ -119,7 +119,7 @@ async def test_each_kind_shows_what_it_is_about_and_its_answers_have_the_right_s
         for method, params, shown, button, expected in CASES:
             await question(watched, client, method, params)
             approval = watched.page.locator(".approval")
-            await expect(approval).to_contain_text(shown, timeout=WAIT_MS)
+            await expect(approval).to_contain_text(shown)
             client.received.clear()
             await watched.button(button).click()
             await client.wait_for("turn/completed")
@@ -141,7 +141,7 @@ async def test_what_only_a_program_can_answer_waits_for_no_human() -> None:
         await expect(watched.region("Live turns")).not_to_contain_text("waits for a human")
         await watched.join(thread)
         approval = watched.page.locator(".approval")
-        await expect(approval).to_contain_text("another client may", timeout=WAIT_MS)
+        await expect(approval).to_contain_text("another client may")
         await expect(approval.get_by_role("button")).to_have_count(0)
         await client.send({"id": asked["id"], "result": {"contentItems": [], "success": True}})
         await client.wait_for("turn/completed")
@@ -155,7 +155,7 @@ async def test_a_form_takes_what_its_schema_allows_and_answers_with_json_of_its_
     ):
         await question(watched, client, ELICITATION, FORM)
         page = watched.page
-        await expect(page.get_by_label("Priority")).to_have_value("3", timeout=WAIT_MS)
+        await expect(page.get_by_label("Priority")).to_have_value("3")
         for label, wrong, right in (
             ("Ticket", "", "T-42"),
             ("Ticket", "T4", "T-42"),

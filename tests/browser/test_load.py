@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from playwright.async_api import CDPSession, expect
 
-from tests.browser.chromium import WAIT_MS, Watched, console, executable, hide
+from tests.browser.chromium import Watched, console, executable, hide
 from tests.e2e.clients import WebsocketClient, turn_params
 from tests.e2e.proxy import Proxy, fake_core, trace_proxy
 
@@ -117,9 +117,9 @@ async def test_a_thousand_turns_a_minute_leave_the_heap_flat(seconds: int) -> No
         measured = await turns_go_by(proxy, seconds)
         after = await heap_bytes(devtools)
         recent = watched.region("Recent turns")
-        await expect(recent.locator(".row")).to_have_count(40, timeout=WAIT_MS)
+        await expect(recent.locator(".row")).to_have_count(40)
         await recent.get_by_role("button", name="Show all 200").click()
-        await expect(recent.locator(".row")).to_have_count(200, timeout=WAIT_MS)
+        await expect(recent.locator(".row")).to_have_count(200)
         assert await watched.region("Wire").locator(".row").count() <= 200
     shown = f"{measured.turns} turns, heap {before:,.0f} → {after:,.0f} bytes"
     print(shown)  # noqa: T201 - the figures, for who runs it with -s

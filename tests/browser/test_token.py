@@ -32,7 +32,7 @@ async def test_the_page_asks_for_the_token_once_and_uses_it_for_both_ways_in(
         )
         await field.fill("a wrong one")
         await page.get_by_role("button", name="Enter").click()
-        await expect(page.get_by_text("That token was refused.")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.get_by_text("That token was refused.")).to_be_visible()
         await field.fill(TOKEN)
         await page.keyboard.press("Enter")
         await watched.region("Needs you").wait_for(timeout=WAIT_MS)
@@ -53,7 +53,7 @@ async def test_a_refusal_that_comes_before_the_first_frame_is_shown(tmp_path: Pa
         await page.add_init_script(slow)
         await page.goto(proxy.http_url)
         asks = page.get_by_text("This proxy asks who you are.")
-        await expect(asks).to_be_visible(timeout=WAIT_MS)
+        await expect(asks).to_be_visible()
 
 
 async def test_a_token_in_the_address_is_taken_and_erased(tmp_path: Path) -> None:

@@ -66,16 +66,25 @@ function Page() {
 			<${State} />${top && html`<${Facts} />`}
 		</header>
 		${link !== "live" && !asks && top && html`<p class="banner" role="alert">${LINKS[link]}</p>`}
-		${asks ? html`<main class="single"><${AskToken} /></main>` : top ? html`<${Overview} />` : html`<main class="single"><p class="empty">${LINKS[link]}</p></main>`}`;
+		${top && !asks ? html`<${Overview} />` : html`<main class="single">${asks ? html`<${AskToken} />` : html`<p class="empty">${LINKS[link]}</p>`}</main>`}`;
 }
 
-let asked = 0; // once a frame, however much has come
+// Once a frame, however much has come; for what others do, a tenth of the time at most.
+let asked = 0;
+let later = 0;
+let rests = 0;
+
 function show() {
-	asked = 0;
+	clearTimeout(later);
+	asked = later = 0;
+	const began = Date.now();
 	render(html`<${Page} />`, document.getElementById("page"));
+	setTimeout(() => (rests = Date.now() + Math.min(9 * (Date.now() - began), 1000))); // painted
 }
+
+const soon = () => (asked ||= requestAnimationFrame(show));
 
 takeToken();
-watch(() => (asked ||= requestAnimationFrame(show)));
+watch((others) => (others ? (later ||= setTimeout(soon, rests - Date.now())) : soon()));
 show();
 follow();

@@ -13,10 +13,10 @@ let stopped = new AbortController();
 let wake = () => {};
 let changed = () => {};
 
-// Whom to tell that anything here or in the thread has changed.
+// Whom to tell that anything here or in the thread has changed; `others`: by what others do.
 export const watch = (watcher) => (changed = watcher);
 
-export const tell = () => changed();
+export const tell = (others = false) => changed(others);
 
 // The token: from the address once, then for as long as this tab lives.
 export function takeToken() {
@@ -55,7 +55,7 @@ function take(name, { nowMs, top, sections, wire, skipped = 0 }) {
 		overview.wire = overview.wire.concat(wire).slice(-WIRE_ROWS);
 		overview.skipped += skipped;
 	}
-	tell();
+	tell(name !== "snapshot");
 }
 
 async function read(signal) {
