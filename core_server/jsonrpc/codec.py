@@ -124,6 +124,8 @@ def _decoded(data: bytes) -> Message:
     except UnicodeDecodeError:
         raise _not_utf8() from None
     except msgspec.DecodeError as error:
+        if is_bad_utf8(error):
+            raise _not_utf8() from None
         known = _id_in_bad_text(data)
         raise MalformedError(codes.PARSE_ERROR, f"Parse error: {error}", known) from None
     except RecursionError:
@@ -350,6 +352,11 @@ def _end_of_value(data: bytes, at: int) -> int:
         assert place is not None, "msgspec says where a value ends"
         return at + int(place[1]) - 1
     return len(data)  # never: the object's end is behind it
+
+
+def is_bad_utf8(error: msgspec.DecodeError) -> bool:
+    """Whether a string is no UTF-8: msgspec says so itself since 0.23, of some strings."""
+    return str(error).startswith("Invalid UTF-8")
 
 
 def _not_utf8(*, is_response: bool = False) -> MalformedError:

@@ -5,6 +5,7 @@ It is a client of the query API and starts nothing; where a Jaeger comes from is
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ class Jaeger:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    spans = await self._read(trace_id)
+                    with contextlib.suppress(aiohttp.ClientConnectionError):
+                        spans = await self._read(trace_id)
                     if spans and holds(until, spans):
                         return spans
                     await asyncio.sleep(POLL_S)

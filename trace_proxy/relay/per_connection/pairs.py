@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from core_server.jsonrpc import codec
 from core_server.jsonrpc.messages import Message
 from trace_proxy.protocol.envelope import GarbageError
 from trace_proxy.state.connection import Connection, Pending
@@ -43,7 +44,8 @@ def seen(line: bytes) -> Message:
         if not line.isascii():
             line.decode()
     except msgspec.DecodeError as error:
-        raise GarbageError(str(error), line) from None
+        why = "not UTF-8" if codec.is_bad_utf8(error) else str(error)
+        raise GarbageError(why, line) from None
     except UnicodeDecodeError:
         raise GarbageError("not UTF-8", line) from None
     except RecursionError:
