@@ -18,7 +18,7 @@ from tests.collector import CollectedSpan, Until, holds, spans_from_json, tree
 POLL_S = 0.1
 """Jaeger has no way to wait; a span shows within a few hundred milliseconds."""
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 """For what was exported a moment ago."""
 
 
