@@ -54,8 +54,8 @@ async def test_one_types_it_streams_and_the_link_leads_to_a_trace_that_jaeger_ha
         row = watched.region("Recent turns").locator(f'[data-thread="{thread}"]')
         await expect(row).to_contain_text("completed")
         link = row.get_by_role("link", name="Trace", exact=True)
-        # Not the new page's address: another test's containers change the machine's network, and
-        # Chromium then shows an error page in place of what it was about to load.
+        # Not the new page's address: Jaeger may be away for a moment, and Chromium then shows an
+        # error page in place of what it was about to load.
         context = watched.page.context
         async with context.expect_event("request", Request.is_navigation_request) as opening:
             await link.click()

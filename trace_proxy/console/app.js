@@ -77,14 +77,14 @@ let rests = 0;
 function show() {
 	clearTimeout(later);
 	asked = later = 0;
-	const began = Date.now();
+	const began = performance.now();
 	render(html`<${Page} />`, document.getElementById("page"));
-	setTimeout(() => (rests = Date.now() + Math.min(9 * (Date.now() - began), 1000))); // painted
+	setTimeout(() => (rests = performance.now() + Math.min(9 * (performance.now() - began), 1000))); // painted
 }
 
 const soon = () => (asked ||= requestAnimationFrame(show));
 
 takeToken();
-watch((others) => (others ? (later ||= setTimeout(soon, rests - Date.now())) : soon()));
+watch((others) => (others ? (later ||= setTimeout(soon, rests - performance.now())) : soon()));
 show();
 follow();
